@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reach a robot's joints: the one interface between our control loop and an arm, real or simulated. No ROS, no torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatvla_control.robot_spec import RobotSpec
+
+__all__ = ["ArmPort", "ArmPortError", "JointState"]
+
+
+class ArmPortError(RuntimeError):
+    """The arm could not be reached or refused; the message says what, the limit and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointState:
+    """Measured joints in RobotSpec order."""
+
+    positions: NDArray[np.float64]
+    """rad and m, shape (D,)."""
+    velocities: NDArray[np.float64]
+    """rad/s and m/s, shape (D,)."""
+    efforts: NDArray[np.float64]
+    """Nm and N where the arm reports it, else NaN, shape (D,)."""
+    stamp_s: float
+
+
+class ArmPort(ABC):
+    """One robot's joints. Calls are made from one thread at the control rate and must return within a period."""
+
+    spec: RobotSpec
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Reach the arm and hold its present pose. Raises ArmPortError."""
+
+    @abstractmethod
+    def read(self) -> JointState:
+        """Return the newest measured state. Raises ArmPortError when there is none."""
+
+    @abstractmethod
+    def write(self, positions: NDArray[np.float64]) -> None:
+        """Command joint positions [rad, m], shape (D,), already checked and limited. Raises ArmPortError."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Hold the present pose at once; must work after a fault."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the arm in its safe rest mode and free the connection."""
