@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Denoise action chunks: per-robot heads around the DiT, training loss and sampling.
+
+The heads are keyed by robot, so one expert drives several robots; the trunk is shared.
+Chunks and states are normalised (processing/statistics.py). Tensors: B batch, T chunk steps, A action dims,
+Z state dims, Q action tokens, V language width, D width, K denoising steps, P committed steps.
+(ChatVLA-2, section 3.2; ScaleDP)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from chatvla_policy.model.action.conditioning import LayerConditions, ReasoningTokens, make_conditioning
+from chatvla_policy.model.action.config import ActionConfig, Embodiment
+from chatvla_policy.model.action.dit import DenoisingPlan, DiT
+from chatvla_policy.model.action.embeddings import ObservationEmbedding, TimeEmbedding
+from chatvla_policy.model.action.objectives import make_objective
+
+__all__ = ["ActionExpert", "RobotHeads"]
+
+
+def _sinusoids(length: int, width: int) -> Tensor:
+    """Return fixed position vectors, shape (length, width), as a start for learned ones."""
+    rates = torch.exp(-math.log(10000.0) * torch.arange(width // 2, dtype=torch.float32) / (width // 2))
+    angles = torch.arange(length, dtype=torch.float32)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class RobotHeads(nn.Module):
+    """Input and output layers of one robot."""
+
+    def __init__(self, embodiment: Embodiment, width: int) -> None:
+        """Build for the robot's widths; the output layer starts at zero."""
+        super().__init__()
+        self.state_in = nn.Linear(embodiment.state_width, width)
+        self.state_out = nn.Linear(width, width)
+        self.action_in = nn.Linear(embodiment.action_width, width)
+        self.position_TD = nn.Parameter(_sinusoids(embodiment.horizon, width))
+        self.action_out = nn.Linear(width, embodiment.action_width)
+        nn.init.zeros_(self.action_out.weight)
+        nn.init.zeros_(self.action_out.bias)
+
+    def state(self, state_BZ: Tensor) -> Tensor:
+        """Return the embedded state, shape (B, D)."""
+        return self.state_out(nn.functional.silu(self.state_in(state_BZ)))
+
+    def tokens(self, chunk_BTA: Tensor) -> Tensor:
+        """Return the chunk as tokens, shape (B, T, D)."""
+        return self.action_in(chunk_BTA) + self.position_TD
+
+
+class ActionExpert(nn.Module):
+    """The action half of the model."""
+
+    def __init__(self, config: ActionConfig, language_width: int) -> None:
+        """Build for action tokens and reasoning of `language_width`."""
+        super().__init__()
+        self.config = config
+        self.objective = make_objective(config)
+        self.time = TimeEmbedding(config.width)
+        self.observation = ObservationEmbedding(language_width, config.queries, config.width)
+        self.conditioning = make_conditioning(config, language_width)
+        self.trunk = DiT(config, cross_attends=self.conditioning.cross_attends)
+        self.robots = nn.ModuleDict({item.name: RobotHeads(item, config.width) for item in config.embodiments})
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.time.linear_in.weight.dtype
+
+    def heads(self, robot: str) -> RobotHeads:
+        """Return the heads of `robot`. Raises ValueError, listing those that exist."""
+        self.config.embodiment(robot)
+        heads = self.robots[robot]
+        assert isinstance(heads, RobotHeads)
+        return heads
+
+    def condition(
+        self, robot: str, action_tokens_BQV: Tensor, state_BZ: Tensor, reasoning: ReasoningTokens
+    ) -> LayerConditions:
+        """Return what each layer is conditioned on, from the language model's outputs and the normalised state."""
+        state_BD = self.heads(robot).state(state_BZ.to(self.dtype))
+        observation_BD = self.observation(action_tokens_BQV.to(self.dtype), state_BD)
+        cast = ReasoningTokens(hidden_BLV=reasoning.hidden_BLV.to(self.dtype), valid_BL=reasoning.valid_BL)
+        return self.conditioning(observation_BD, cast)
+
+    def predict(self, robot: str, noisy_BTA: Tensor, plan: DenoisingPlan, level: int) -> Tensor:
+        """Return the predicted noise or velocity, shape (B, T, A), float32."""
+        heads = self.heads(robot)
+        out_BTD = self.trunk(heads.tokens(noisy_BTA.to(self.dtype)), plan, level)
+        return heads.action_out(out_BTD).float()
+
+    def losses(
+        self,
+        robot: str,
+        conditions: LayerConditions,
+        clean_BTA: Tensor,
+        *,
+        noise_BTA: Tensor,
+        uniform_B: Tensor,
+    ) -> Tensor:
+        """Return squared errors of the prediction, shape (B, T, A), for given noise and levels in [0, 1)."""
+        noisy_BTA, target_BTA, time_B = self.objective.corrupt(clean_BTA, noise_BTA, uniform_B)
+        plan = self.trunk.prepare(self.time(time_B)[None], conditions)
+        return (self.predict(robot, noisy_BTA, plan, 0) - target_BTA).square()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        robot: str,
+        conditions: LayerConditions,
+        *,
+        generator: torch.Generator | None = None,
+        noise_BTA: Tensor | None = None,
+        steps: int | None = None,
+        committed_BPA: Tensor | None = None,
+        shared_modulations: bool = True,
+    ) -> Tensor:
+        """Return clean normalised chunks, shape (B, T, A), float32.
+
+        `committed_BPA` holds the first P steps at given values: they are noised to each level's amount while the
+        rest is denoised, so the rest joins them smoothly (real-time chunking by inpainting).
+        `shared_modulations=False` makes each step's modulations in that step; same result, slower.
+        """
+        reference = conditions.embeddings[0]
+        if noise_BTA is None:
+            noise_BTA = self._noise(robot, reference, generator)
+        run = self.objective.sampling(steps or self.config.sample_steps, noise_BTA.device)
+        time_K1D = self.time(run.times_K)[:, None]
+        plan = self.trunk.prepare(time_K1D, conditions) if shared_modulations else None
+        chunk_BTA = noise_BTA
+        for step in range(len(run.times_K)):
+            if committed_BPA is not None:
+                chunk_BTA = _held(chunk_BTA, run.noised(step, committed_BPA, noise_BTA[:, : committed_BPA.shape[1]]))
+            now = plan if plan is not None else self.trunk.prepare(time_K1D[step : step + 1], conditions)
+            chunk_BTA = run.advance(
+                step, chunk_BTA, self.predict(robot, chunk_BTA, now, step if plan is not None else 0)
+            )
+        return chunk_BTA if committed_BPA is None else _held(chunk_BTA, committed_BPA)
+
+    def _noise(self, robot: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return Gaussian noise in the robot's chunk shape, drawn on the generator's device."""
+        embodiment = self.config.embodiment(robot)
+        shape = (like.shape[0], embodiment.horizon, embodiment.action_width)
+        device = generator.device if generator is not None else like.device
+        return torch.randn(shape, generator=generator, device=device, dtype=torch.float32).to(like.device)
+
+
+def _held(chunk_BTA: Tensor, first_BPA: Tensor) -> Tensor:
+    """Return the chunk with its first P steps replaced."""
+    return torch.cat([first_BPA, chunk_BTA[:, first_BPA.shape[1] :]], dim=1)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one definition of what happens to a camera image before the model sees it.
+
+Any RGB image is first brought to the stored size (320x240 in the paper): scaled without distortion and centred on
+black where the shape differs. Then transformers' Qwen2-VL processor (its PIL form, which needs no torchvision)
+rounds to whole patches, normalises and cuts. Views follow each other in the checkpoint's camera order; their
+embeddings are concatenated in the sequence (ChatVLA-2, section 3.1).
+Shapes: H, W pixels; P patches of all images; X values in a patch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+__all__ = ["ImageConfig", "ImageError", "ImagePreparer", "Placement", "PreparedImages"]
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ImageError(ValueError):
+    """The array is no image; the message says what came and what is taken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """How images are prepared; part of every checkpoint."""
+
+    width: int = 320
+    height: int = 240
+    patch_size: int = 14
+    merge_size: int = 2
+    temporal_patch_size: int = 2
+    min_pixels: int = 56 * 56
+    max_pixels: int = 28 * 28 * 1280
+    mean: tuple[float, float, float] = field(default=CLIP_MEAN)
+    std: tuple[float, float, float] = field(default=CLIP_STD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a camera image lies in the prepared one: prepared = source * scale + offset [pixels]."""
+
+    scale: float
+    offset_x: float
+    offset_y: float
+    source_width: int
+    source_height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedImages:
+    """Patches of all views as the vision tower takes them."""
+
+    pixel_values_PX: Tensor
+    grid_thw_N3: Tensor
+    placements: tuple[Placement, ...]
+    tokens: tuple[int, ...]
+    """Language-model tokens per image."""
+
+
+class ImagePreparer:
+    """Camera images to patches."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        """Build transformers' processor from `config`."""
+        self.config = config
+        self._processor = Qwen2VLImageProcessorPil(
+            patch_size=config.patch_size,
+            merge_size=config.merge_size,
+            temporal_patch_size=config.temporal_patch_size,
+            min_pixels=config.min_pixels,
+            max_pixels=config.max_pixels,
+            image_mean=list(config.mean),
+            image_std=list(config.std),
+        )
+
+    def place(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Placement]:
+        """Return the image at the stored size and where its pixels went. Raises ImageError for anything but RGB8."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ImageError(f"image has shape {image.shape} and type {image.dtype}, expected (H, W, 3) uint8 RGB")
+        height, width = image.shape[:2]
+        target_width, target_height = self.config.width, self.config.height
+        scale = min(target_width / width, target_height / height)
+        inner_width = min(target_width, max(1, round(width * scale)))
+        inner_height = min(target_height, max(1, round(height * scale)))
+        left, top = (target_width - inner_width) // 2, (target_height - inner_height) // 2
+        placement = Placement(
+            scale=scale, offset_x=left, offset_y=top, source_width=width, source_height=height
+        )
+        if (width, height) == (target_width, target_height):
+            return image, placement
+        scaled = np.asarray(Image.fromarray(image).resize((inner_width, inner_height), Image.Resampling.BICUBIC))
+        canvas = np.zeros((target_height, target_width, 3), np.uint8)
+        canvas[top : top + inner_height, left : left + inner_width] = scaled
+        return canvas, placement
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> PreparedImages:
+        """Return the patches of `images`, in their order. Raises ImageError for an empty sequence."""
+        if not images:
+            raise ImageError("no image to prepare; give at least one view")
+        placed = [self.place(image) for image in images]
+        out = self._processor([image for image, _ in placed], return_tensors="pt", input_data_format="channels_last")
+        grid_N3 = out["image_grid_thw"]
+        return PreparedImages(
+            pixel_values_PX=out["pixel_values"].to(torch.float32),
+            grid_thw_N3=grid_N3,
+            placements=tuple(placement for _, placement in placed),
+            tokens=tuple(math.prod(grid) // self.config.merge_size**2 for grid in grid_N3.tolist()),
+        )

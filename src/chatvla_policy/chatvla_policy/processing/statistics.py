@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring states and actions to the scale of the model and back, by statistics stored in the checkpoint.
+
+Per dimension, named as in RobotSpec, with a centre c and a half-width s so that y = (x - c) / s:
+  min_max   c = (min + max) / 2, s = (max - min) / 2          data lie in [-1, 1]
+  quantile  the same with the 1% and 99% quantiles            most data lie in [-1, 1]
+  mean_std  c = mean, s = standard deviation
+A dimension that hardly moves would blow up noise: its half-width is at least SMALLEST_HALF_WIDTH.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SMALLEST_HALF_WIDTH", "NormalisationMethod", "RobotStatistics", "Statistics", "StatisticsError"]
+
+NormalisationMethod = Literal["min_max", "quantile", "mean_std"]
+SMALLEST_HALF_WIDTH = 1e-3
+"""rad or m: about what encoders resolve."""
+
+
+class StatisticsError(ValueError):
+    """Statistics do not fit; the message names the dimension or the field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Statistics of one kind of vector, per named dimension; units of the dimensions (rad, m)."""
+
+    names: tuple[str, ...]
+    method: NormalisationMethod
+    count: int
+    """Number of vectors seen."""
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    quantile_01: tuple[float, ...]
+    quantile_99: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Raise StatisticsError for unknown methods, wrong lengths and values that are not finite."""
+        if self.method not in get_args(NormalisationMethod):
+            raise StatisticsError(f"no normalisation {self.method!r}; there are: {', '.join(get_args(NormalisationMethod))}")
+        for item in fields(self):
+            values = getattr(self, item.name)
+            if item.name in ("names", "method", "count"):
+                continue
+            if len(values) != len(self.names):
+                raise StatisticsError(f"statistics {item.name} has {len(values)} values for {len(self.names)} names")
+            for name, value in zip(self.names, values, strict=True):
+                if not np.isfinite(value):
+                    raise StatisticsError(f"statistics {item.name} of {name} is {value}, must be finite")
+
+    @classmethod
+    def from_samples(
+        cls, names: Sequence[str], samples: NDArray[np.floating[Any]], method: NormalisationMethod = "quantile"
+    ) -> Statistics:
+        """Return the statistics of samples of shape (N, dimensions). Raises StatisticsError when they do not fit."""
+        if samples.ndim != 2 or samples.shape[1] != len(names) or not len(samples):
+            raise StatisticsError(f"samples have shape {samples.shape}, expected (N >= 1, {len(names)})")
+        exact = np.asarray(samples, np.float64)
+        low, high = np.quantile(exact, [0.01, 0.99], axis=0)
+        columns = {
+            "minimum": exact.min(0),
+            "maximum": exact.max(0),
+            "mean": exact.mean(0),
+            "std": exact.std(0),
+            "quantile_01": low,
+            "quantile_99": high,
+        }
+        return cls(
+            names=tuple(names),
+            method=method,
+            count=len(samples),
+            **{key: tuple(float(value) for value in column) for key, column in columns.items()},
+        )
+
+    def _centre_and_half_width(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return c and s, both of shape (dimensions,)."""
+        if self.method == "mean_std":
+            centre, half_width = np.array(self.mean), np.array(self.std)
+        else:
+            quantile = self.method == "quantile"
+            low = np.array(self.quantile_01 if quantile else self.minimum)
+            high = np.array(self.quantile_99 if quantile else self.maximum)
+            centre, half_width = (low + high) / 2, (high - low) / 2
+        return centre, np.maximum(half_width, SMALLEST_HALF_WIDTH)
+
+    def normalise(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Return values of shape (..., dimensions) at the model's scale."""
+        centre, half_width = self._centre_and_half_width()
+        return ((self._fitting(values) - centre) / half_width).astype(np.float32)
+
+    def denormalise(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return values of shape (..., dimensions) in rad and m."""
+        centre, half_width = self._centre_and_half_width()
+        return self._fitting(values) * half_width + centre
+
+    def _fitting(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return the values as float64. Raises StatisticsError when their width differs."""
+        if values.shape[-1] != len(self.names):
+            raise StatisticsError(f"vector has {values.shape[-1]} values, statistics have {len(self.names)}: {', '.join(self.names)}")
+        return np.asarray(values, np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotStatistics:
+    """Statistics of one robot's states and actions."""
+
+    state: Statistics
+    action: Statistics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for statistics.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RobotStatistics:
+        """Return what `to_dict` wrote. Raises StatisticsError when a field is missing, unknown or does not fit."""
+        try:
+            parts = {key: Statistics(**{k: tuple(v) if isinstance(v, list) else v for k, v in data[key].items()}) for key in data}
+            return cls(**parts)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StatisticsError(f"statistics do not fit this version: {error}") from error
+
+    def sha256(self) -> str:
+        """Return the fingerprint that every chunk carries, lower-case hex."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
