@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control one robot: check and play chunks, hold when in doubt, latch faults. No ROS; clocks are passed in.
+
+The driver node and the in-process rollouts run this same class.
+What merely holds: no chunk, a refused chunk, a chunk that ended or expired, a clock that jumped, joint states that stay away
+(nothing is commanded until they return; then control starts anew from the measured pose).
+What latches until clear_fault: an explicit stop, a port error, a measured position that is not finite or far outside the limits,
+a tracking error that lasts. While latched the arm brakes within its limits and holds, and every chunk is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatvla_control.chunk_check import CheckSettings, ChunkFault, FaultCode, check_chunk
+from chatvla_control.chunk_player import ChunkPlayer, Command, PlayerSettings, PlayPhase
+from chatvla_control.contracts import ActionChunk
+from chatvla_control.robot_spec import RobotSpec
+
+__all__ = ["ArmController", "ControllerSettings", "ControllerStatus", "DriverPhase"]
+
+Array = NDArray[np.float64]
+
+
+class DriverPhase(StrEnum):
+    """What the arm does, as diagnostics report it."""
+
+    NO_STATE = "no_state"
+    """The measured joints are unknown: nothing is commanded."""
+    HOLDING = "holding"
+    PLAYING = "playing"
+    SETTLING = "settling"
+    FAULT = "fault"
+    """A fault is latched: braking or at rest until clear_fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerSettings:
+    """When a deviation between command and measurement is a fault."""
+
+    tracking_error_rad: float = 0.4
+    """Largest distance of a rotary joint from its command; grippers are left out, they close on objects."""
+    tracking_time_s: float = 0.5
+    """A tracking error that lasts this long latches a fault."""
+    outside_rad: float = 0.1
+    """A rotary joint measured this far outside its limits is not moved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerStatus:
+    """A snapshot for diagnostics."""
+
+    phase: DriverPhase
+    fault: str
+    """Sentence of the latched fault; empty when none."""
+    last_refusal: str
+    """Sentence of the last refused chunk; empty when none."""
+    accepted: int
+    refused: Mapping[str, int]
+    """Refused chunks by FaultCode value."""
+    ticks: int
+    deadline_misses: int
+    """Ticks that came more than half a control period late."""
+    tracking_error_rad: float
+    """Largest distance of a rotary joint from its command at the last tick."""
+
+
+class ArmController:
+    """One robot's chunk check, chunk player, watchdog and fault latch. Not thread-safe: the caller locks."""
+
+    def __init__(
+        self,
+        spec: RobotSpec,
+        *,
+        check: CheckSettings | None = None,
+        player: PlayerSettings | None = None,
+        settings: ControllerSettings | None = None,
+    ) -> None:
+        self.spec = spec
+        self._check = check or CheckSettings()
+        self._settings = settings or ControllerSettings()
+        self._player = ChunkPlayer(spec, settings=player)
+        self._rotary = np.array([joint.unit == "rad" for joint in spec.joints])
+        self._fault = ""
+        self._last_refusal = ""
+        self._accepted = 0
+        self._refused: Counter[str] = Counter()
+        self._ticks = 0
+        self._deadline_misses = 0
+        self._tracking_error_rad = 0.0
+        self._tracking_bad_s = 0.0
+        self._started = False
+        self._command_known = False
+        self._last_s = -math.inf
+        self._phase = DriverPhase.NO_STATE
+
+    @property
+    def fault(self) -> str:
+        """Sentence of the latched fault; empty when none."""
+        return self._fault
+
+    def accept(self, chunk: ActionChunk, *, now_s: float, measured: Array | None) -> ChunkFault | None:
+        """Take `chunk` as the newest plan, or return why not; the plan before it then stays in force.
+
+        `measured` [rad, m], shape (D,); None refuses: without it nothing can be judged.
+        """
+        if self._fault:
+            fault = ChunkFault(
+                code=FaultCode.DRIVER_FAULT, message=f"the driver holds on a fault ({self._fault}); call driver/clear_fault"
+            )
+        elif measured is None:
+            fault = ChunkFault(code=FaultCode.NO_STATE, message="the measured joints are unknown; wait for joint states")
+        else:
+            fault = check_chunk(chunk, self.spec, now_s=now_s, measured=measured, limits=self._check)
+        if fault is not None:
+            self.refuse(fault)
+            return fault
+        self._player.load(chunk)
+        self._accepted += 1
+        return None
+
+    def refuse(self, fault: ChunkFault) -> None:
+        """Count a chunk that was refused before it became a contract (a message that does not convert)."""
+        self._refused[fault.code.value] += 1
+        self._last_refusal = f"{fault.code.value}: {fault.message}"
+
+    def step(self, *, now_s: float, measured: Array | None, elapsed_s: float | None = None) -> Command | None:
+        """Return the command for this tick, or None when nothing may be commanded (joint states unknown).
+
+        `measured` [rad, m], shape (D,), None when missing or too old. `elapsed_s` since the last step by a steady clock;
+        without it differences of `now_s` count.
+        """
+        tick_s = now_s - self._last_s if elapsed_s is None else elapsed_s
+        self._last_s = now_s
+        self._ticks += 1
+        if math.isfinite(tick_s) and tick_s > 1.5 / self.spec.rate_hz:
+            self._deadline_misses += 1
+        if measured is not None and not np.isfinite(measured).all():
+            joint = self.spec.joint_names[int(np.argmin(np.isfinite(measured)))]
+            self.latch(f"measured position of {joint} is not a finite number; check the arm's encoders and cabling")
+            measured = None
+        if measured is None:
+            self._player.drop()
+            self._started = False
+            self._phase = DriverPhase.FAULT if self._fault else DriverPhase.NO_STATE
+            return None
+        if not self._started:
+            self._start(measured, now_s)
+            elapsed_s = None
+        self._watch_tracking(measured, tick_s)
+        command = self._player.step(now_s, elapsed_s)
+        self._phase = DriverPhase.FAULT if self._fault else DriverPhase(command.phase.value)
+        return command
+
+    def stop(self, reason: str) -> None:
+        """Brake within the limits, hold, and latch `reason` until clear_fault."""
+        self.latch(f"stopped: {reason}")
+
+    def latch(self, sentence: str) -> None:
+        """Latch a fault: brake, hold and refuse chunks until clear_fault. The first fault stays until then."""
+        self._fault = self._fault or sentence
+        self._phase = DriverPhase.FAULT
+        self._player.drop()
+
+    def clear_fault(self) -> str | None:
+        """Release the latch and return the fault's sentence, or None when there was none.
+
+        Control starts anew from the measured pose; grippers keep their commanded opening, so that a held object stays held.
+        """
+        cleared = self._fault or None
+        if cleared:
+            self._fault = ""
+            self._tracking_bad_s = 0.0
+            self._started = False
+        return cleared
+
+    def status(self) -> ControllerStatus:
+        """Return a snapshot for diagnostics."""
+        return ControllerStatus(
+            phase=self._phase,
+            fault=self._fault,
+            last_refusal=self._last_refusal,
+            accepted=self._accepted,
+            refused=dict(self._refused),
+            ticks=self._ticks,
+            deadline_misses=self._deadline_misses,
+            tracking_error_rad=self._tracking_error_rad,
+        )
+
+    def _start(self, measured: Array, now_s: float) -> None:
+        outside = np.maximum(self.spec.lower - measured, measured - self.spec.upper)
+        far = self._rotary & (outside > self._settings.outside_rad)
+        if far.any():
+            joint = int(np.argmax(far))
+            name = self.spec.joint_names[joint]
+            self.latch(
+                f"{name} is measured at {measured[joint]:.3f} rad, {outside[joint]:.3f} outside its limits; "
+                "move the arm by hand, then call driver/clear_fault"
+            )
+        start = np.where(self._rotary, measured, self._player.positions) if self._command_known else measured
+        self._player.reset(start, now_s)
+        self._started = self._command_known = True
+
+    def _watch_tracking(self, measured: Array, tick_s: float) -> None:
+        error = np.abs(self._player.positions - measured) * self._rotary
+        self._tracking_error_rad = float(error.max())
+        if self._tracking_error_rad <= self._settings.tracking_error_rad:
+            self._tracking_bad_s = 0.0
+            return
+        self._tracking_bad_s += tick_s if math.isfinite(tick_s) else 0.0
+        if self._tracking_bad_s >= self._settings.tracking_time_s and not self._fault:
+            joint = int(np.argmax(error))
+            self.latch(
+                f"{self.spec.joint_names[joint]} stayed {error[joint]:.2f} rad from its command for "
+                f"{self._tracking_bad_s:.1f} s, limit {self._settings.tracking_error_rad} rad; look for a collision"
+            )
+            # Stop pushing: the arm is led back to where it is.
+            self._player.hold_at(np.where(self._rotary, measured, self._player.positions))
