@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a robot data set for training: any frame at once, with the action chunk that follows it.
+
+Shapes: N rows of the data set; F frames; T chunk steps; D joints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from chatvla_training.data import layout
+from chatvla_training.data.frames import FrameStore
+from chatvla_training.data.samples import RobotSample
+
+__all__ = ["DatasetError", "EpisodeDataset", "Wording"]
+
+Wording = Callable[[Mapping[str, Any], str, int], str]
+"""(facts of the episode, stored text, draw) -> text to train on."""
+
+
+class DatasetError(ValueError):
+    """A folder is no data set of ours, or holds something else than was asked for."""
+
+
+class EpisodeDataset:
+    """Samples of a robot data set; sample `index` is the frame of that number in the split."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        split: str = "train",
+        horizon: int,
+        wording: Wording | None = None,
+        after_end: bool = False,
+    ) -> None:
+        """Open `folder`; `horizon` is T; `wording` rewrites the reasoning a draw at a time.
+
+        With `after_end`, steps past the end repeat the last target and count as valid: the arm has come to rest.
+        Raises DatasetError when the folder is no data set or lacks `split`.
+        """
+        self.folder, self.split, self.horizon = folder, split, horizon
+        self.name = f"{folder.name}:{split}"
+        self._wording, self._after_end = wording, after_end
+        if not (folder / layout.INFO_PATH).is_file():
+            raise DatasetError(f"{folder} holds no {layout.INFO_PATH}; make a data set with ./chatvla demos")
+        self.info: dict[str, Any] = json.loads((folder / layout.INFO_PATH).read_text(encoding="utf-8"))
+        if self.info["codebase_version"] != layout.CODEBASE_VERSION:
+            raise DatasetError(f"{folder} is layout {self.info['codebase_version']}, not {layout.CODEBASE_VERSION}")
+        if split not in self.info["splits"]:
+            raise DatasetError(f"{folder} has no split {split!r}; there are: {', '.join(self.info['splits'])}")
+        files = sorted((folder / "data").glob("*/*.parquet"))
+        columns = [name for name in (layout.STATE, layout.ACTION, layout.REASONING, layout.IMAGE_AGE)]
+        table = pq.ParquetDataset(files).read(columns=[*columns, "task_index"])
+        width = len(self.joint_names)
+        self.states_ND = _matrix(table[layout.STATE], width)
+        self.actions_ND = _matrix(table[layout.ACTION], width)
+        age = table[layout.IMAGE_AGE].to_numpy()
+        self._row_of_frame: NDArray[np.int64] = np.flatnonzero(age == 0)
+        fresh = table.take(self._row_of_frame)
+        self._reasoning: list[str] = fresh[layout.REASONING].to_pylist()
+        tasks = pq.read_table(folder / layout.TASKS_PATH).to_pydict()
+        names = dict(zip(tasks["task_index"], tasks["__index_level_0__"], strict=True))
+        self._instruction = [names[number] for number in fresh["task_index"].to_pylist()]
+        self.episodes = _episodes(folder)
+        first, last = (int(part) for part in self.info["splits"][split].split(":"))
+        chosen = self.episodes[first:last]
+        rows = (chosen[0]["dataset_from_index"], chosen[-1]["dataset_to_index"]) if chosen else (0, 0)
+        self._frames = np.flatnonzero((self._row_of_frame >= rows[0]) & (self._row_of_frame < rows[1]))
+        self._ends = np.array([episode["dataset_to_index"] for episode in self.episodes])
+        self._stores = {view: FrameStore(files, view, folder / ".frames") for view in self.views}
+        for view, store in self._stores.items():
+            if len(store) != len(self._row_of_frame):
+                raise DatasetError(
+                    f"{folder}/.frames holds {len(store)} frames of {view}, the data set {len(self._row_of_frame)}: "
+                    "remove the .frames folder, it is made anew"
+                )
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Joint names in state and action order."""
+        return tuple(self.info["features"][layout.STATE]["names"])
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Camera names."""
+        prefix = layout.image_key("")
+        return tuple(name.removeprefix(prefix) for name in self.info["features"] if name.startswith(prefix))
+
+    @property
+    def robot(self) -> str:
+        """Name of the robot."""
+        return self.info["robot_type"]
+
+    @property
+    def step_period_s(self) -> float:
+        """Time between rows [s]."""
+        return 1.0 / self.info["fps"]
+
+    def __len__(self) -> int:
+        """Return the number of frames of the split."""
+        return len(self._frames)
+
+    def episode_of(self, index: int) -> int:
+        """Return the episode that sample `index` lies in."""
+        return int(np.searchsorted(self._ends, self._row_of_frame[self._frames[index]], side="right"))
+
+    def facts(self, episode: int) -> dict[str, Any]:
+        """Return what is known of an episode: seed, equation, noise."""
+        return json.loads(self.episodes[episode]["facts"])
+
+    def chunk(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the targets (T, D) from sample `index` on, and which of them lie within the episode (T,)."""
+        row = int(self._row_of_frame[self._frames[index]])
+        end = int(self._ends[self.episode_of(index)])
+        wanted = np.arange(row, row + self.horizon)
+        valid = np.ones(self.horizon, bool) if self._after_end else wanted < end
+        return self.actions_ND[np.minimum(wanted, end - 1)], valid
+
+    def sample(self, index: int, draw: int) -> RobotSample:
+        """Return sample `index`; `draw` picks the wording when the data set is opened with one."""
+        frame = int(self._frames[index])
+        row = int(self._row_of_frame[frame])
+        episode = self.episode_of(index)
+        text = self._reasoning[frame]
+        if self._wording is not None:
+            text = self._wording(self.facts(episode), text, draw)
+        actions, valid = self.chunk(index)
+        return RobotSample(
+            id=f"{self.name}/episode-{episode:06d}/row-{row - self.episodes[episode]['dataset_from_index']}",
+            images={view: store.image(frame) for view, store in self._stores.items()},
+            instruction=self._instruction[frame],
+            state=self.states_ND[row],
+            reasoning=text,
+            actions=actions,
+            valid=valid,
+        )
+
+    def sha256(self) -> str:
+        """Return a fingerprint of the data set: of the hashes of all its files, as stored when it was made."""
+        provenance = json.loads((self.folder / layout.PROVENANCE_PATH).read_text(encoding="utf-8"))
+        return hashlib.sha256(json.dumps(provenance["files"], sort_keys=True).encode()).hexdigest()
+
+
+def _matrix(column: Any, width: int) -> NDArray[np.float32]:
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return flat.astype(np.float32).reshape(-1, width)
+
+
+def _episodes(folder: Path) -> list[dict[str, Any]]:
+    files = sorted((folder / "meta/episodes").glob("*/*.parquet"))
+    wanted = ["episode_index", "length", "dataset_from_index", "dataset_to_index", "facts"]
+    return pq.ParquetDataset(files).read(columns=wanted).to_pylist()

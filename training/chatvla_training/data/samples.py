@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say what one training sample is, before any tokeniser or tensor.
+
+Shapes: H, W image height and width; T chunk steps; D joints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ChatSample", "RobotSample", "Sample", "SampleSource", "Turn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One question and its answer."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatSample:
+    """Images and a dialogue about them; no action."""
+
+    id: str
+    images: tuple[NDArray[np.uint8], ...]
+    """RGB images, each (H, W, 3); empty for text alone."""
+    turns: tuple[Turn, ...]
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """Further labels that an auxiliary objective may ask for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotSample:
+    """What the robot saw, what it should think, and where it should go."""
+
+    id: str
+    images: Mapping[str, NDArray[np.uint8]]
+    """RGB image per view, (H, W, 3)."""
+    instruction: str
+    state: NDArray[np.float32]
+    """Measured joints [rad, m], shape (D,)."""
+    reasoning: str
+    actions: NDArray[np.float32]
+    """Targets [rad, m], shape (T, D); row 0 is the target at the time of the images."""
+    valid: NDArray[np.bool_]
+    """False past the episode's end, shape (T,)."""
+
+
+Sample = ChatSample | RobotSample
+
+
+class SampleSource(Protocol):
+    """Numbered samples; the same number and draw give the same sample on every machine."""
+
+    name: str
+
+    def __len__(self) -> int:
+        """Return how many numbers there are."""
+        ...
+
+    def sample(self, index: int, draw: int) -> Sample:
+        """Return sample `index`; `draw` seeds what is random about it, such as wording.
+
+        Raises CorruptSampleError when it can't be read.
+        """
+        ...
+
+    def sha256(self) -> str:
+        """Return a fingerprint of the data behind the samples."""
+        ...
