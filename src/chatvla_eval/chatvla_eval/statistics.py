@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Give 95% intervals for success rates and mean scores.
+
+Success: Wilson score interval, k of n, z = 1.96 (E. B. Wilson, JASA 22, 1927, p. 209):
+    centre = (k/n + z^2/2n) / (1 + z^2/n),  half = z / (1 + z^2/n) * sqrt(k/n (1 - k/n) / n + z^2/4n^2)
+Mean scores: percentile bootstrap over trials (B. Efron, Annals of Statistics 7, 1979, p. 1) with a fixed seed, so that
+the same scores always give the same interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["MeanInterval", "Proportion", "mean_interval", "proportion"]
+
+Z_95 = 1.959963984540054
+RESAMPLES = 10_000
+_SEED = 20_251
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proportion:
+    """k of n with the bounds of its 95% interval; the bounds are 0 and 1 when n is 0."""
+
+    k: int
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanInterval:
+    """Mean of n scores with the bounds of its 95% interval; all NaN when n is 0."""
+
+    mean: float
+    n: int
+    low: float
+    high: float
+
+
+def proportion(k: int, n: int) -> Proportion:
+    """Return k of n with its Wilson 95% interval. Raises ValueError unless 0 <= k <= n."""
+    if not 0 <= k <= n:
+        raise ValueError(f"{k} of {n} is no proportion: k must lie in 0..n")
+    if n == 0:
+        return Proportion(k=0, n=0, low=0.0, high=1.0)
+    share = k / n
+    scale = 1.0 + Z_95**2 / n
+    centre = (share + Z_95**2 / (2 * n)) / scale
+    half = Z_95 / scale * math.sqrt(share * (1.0 - share) / n + Z_95**2 / (4 * n * n))
+    # The bounds are 0 and 1 at the ends by the formula; rounding may leave them by 1e-17.
+    low = 0.0 if k == 0 else max(0.0, centre - half)
+    high = 1.0 if k == n else min(1.0, centre + half)
+    return Proportion(k=k, n=n, low=low, high=high)
+
+
+def mean_interval(scores: Sequence[float]) -> MeanInterval:
+    """Return the mean of `scores` with its bootstrap 95% interval."""
+    n = len(scores)
+    if n == 0:
+        return MeanInterval(mean=math.nan, n=0, low=math.nan, high=math.nan)
+    values = np.asarray(scores, dtype=np.float64)
+    picks = np.random.default_rng(_SEED).integers(0, n, size=(RESAMPLES, n))
+    low, high = np.quantile(values[picks].mean(axis=1), (0.025, 0.975))
+    return MeanInterval(mean=float(values.mean()), n=n, low=float(low), high=float(high))

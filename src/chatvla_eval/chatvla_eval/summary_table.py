@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Print a results.json as a plain table: rates and means with their 95% intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["policy_label", "summary_table", "trial_line"]
+
+
+def policy_label(results: Mapping[str, Any]) -> str:
+    """Return the policy's name, marked "(privileged)" when it sees the scene's truth."""
+    return f"{results['policy']} (privileged)" if results["privileged"] else str(results["policy"])
+
+
+def summary_table(results: Mapping[str, Any]) -> str:
+    """Return the table of a results.json, one line per rate; the subsets follow, indented."""
+    where = "simulation" if results["simulation"] else "real robot"
+    lines = [f"{results['task']} · {results['split']} · {policy_label(results)} · {where} · seed {results['seed']}"]
+    if results["swap"]:
+        lines.append("cards swapped against the same seeds")
+    if results["forced_reasoning"]:
+        lines.append(f"forced reasoning: {results['forced_reasoning']}")
+    summary = results["summary"]
+    lines += _rates(summary, indent="  ")
+    for mark, rates in summary.items():
+        if isinstance(rates, dict) and "success" in rates:
+            lines += [f"  {mark}", *_rates(rates, indent="    ")]
+    if summary["causes"]:
+        lines.append("  failures  " + ", ".join(f"{cause} {count}" for cause, count in summary["causes"].items()))
+    if not results["complete"]:
+        lines.append(f"  INCOMPLETE: {len(results['trials'])} of {results['trials_asked']} trials")
+    return "\n".join(lines)
+
+
+def _rates(rates: Mapping[str, Any], *, indent: str) -> list[str]:
+    lines: list[str] = []
+    for name, rate in rates.items():
+        if name == "success":
+            share = f"{100 * rate['k'] / rate['n']:.0f}%" if rate["n"] else "-"
+            value = f"{rate['k']}/{rate['n']} = {share}"
+            lines.append(f"{indent}{name:<8}  {value:<14} [{100 * rate['low']:.0f}%, {100 * rate['high']:.0f}%]")
+        elif isinstance(rate, dict) and rate.get("mean") is not None:
+            value = f"{rate['mean']:.2f} of {rate['of']}"
+            lines.append(f"{indent}{name:<8}  {value:<14} [{rate['low']:.2f}, {rate['high']:.2f}]")
+    return lines
+
+
+def trial_line(trial: Mapping[str, Any], *, number: int, count: int, measures: Mapping[str, int]) -> str:
+    """Return one line on a trial: what was asked, what was answered and picked, scores, verdict."""
+    scores = " ".join(f"{name} {trial[name]}/{most}" for name, most in measures.items())
+    asked = trial.get("equation") or trial["instruction"]
+    verdict = "success" if trial["success"] else f"FAILED ({trial['cause']})"
+    picked = trial["picked"] or "nothing"
+    return f"trial {number}/{count}: {asked} | answer {trial['answer'] or '-'}, picked {picked} | {scores} | {verdict}, {trial['seconds']:.1f} s"
