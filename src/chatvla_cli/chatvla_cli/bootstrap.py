@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from chatvla_cli import relocate, ros_wheels, system_packages, workspace
-from chatvla_cli.errors import ChatvlaError, BrokenEnvironmentError
+from chatvla_cli.errors import BrokenEnvironmentError, ChatvlaError
 from chatvla_cli.layers import Environment, install_layer, is_current, missing_layers
 from chatvla_cli.progress import Progress
 from chatvla_cli.verbs import find_verb, overview

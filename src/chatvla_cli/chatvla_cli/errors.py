@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ChatvlaError", "BrokenEnvironmentError", "BrokenNetworkError", "UsageError"]
+__all__ = ["BrokenEnvironmentError", "BrokenNetworkError", "ChatvlaError", "UsageError"]
 
 
 class ChatvlaError(Exception):

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatvla_cli.errors import ChatvlaError, BrokenEnvironmentError, BrokenNetworkError
+from chatvla_cli.errors import BrokenEnvironmentError, BrokenNetworkError, ChatvlaError
 from chatvla_cli.progress import Progress, run_logged
 
 __all__ = ["Environment", "install_layer", "is_current", "layer_pins", "missing_layers", "pip_fault"]
@@ -122,7 +122,7 @@ def missing_layers(environment: Environment, layers: Sequence[str]) -> list[str]
 
 
 def install_layer(environment: Environment, layer: str) -> None:
-    """Install every pin of `layer`; raise BrokenNetworkError or BrokenEnvironmentError with one sentence when pip cannot."""
+    """Install every pin of `layer`; raise a BrokenNetworkError or BrokenEnvironmentError that says why pip cannot."""
     pins = wanted_pins(environment, layer)
     stamp = _stamp(environment, layer)
     stamp.parent.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,10 @@ def missing_libraries(root: Path, *, dpkg_info: Path = DPKG_INFO) -> list[str]:
 
 
 def ensure_build_tools(root: Path, log: Path) -> None:
-    """Make sure of a compiler, CMake, Python's headers and venv; raise BrokenEnvironmentError with the command otherwise."""
+    """Make sure of a compiler, CMake, Python's headers and venv.
+
+    Raises BrokenEnvironmentError with the command to run where something is missing and cannot be installed.
+    """
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     missing = [package for command, package in BUILD_TOOLS.items() if shutil.which(command) is None]
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
