@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.chunk_check import CheckSettings, ChunkFault, FaultCode, check_chunk
-from chatvla_control.chunk_player import ChunkPlayer, Command, PlayerSettings, PlayPhase
+from chatvla_control.chunk_player import ChunkPlayer, Command, PlayerSettings
 from chatvla_control.contracts import ActionChunk
 from chatvla_control.robot_spec import RobotSpec
 
@@ -113,10 +113,13 @@ class ArmController:
         """
         if self._fault:
             fault = ChunkFault(
-                code=FaultCode.DRIVER_FAULT, message=f"the driver holds on a fault ({self._fault}); call driver/clear_fault"
+                code=FaultCode.DRIVER_FAULT,
+                message=f"the driver holds on a fault ({self._fault}); call driver/clear_fault",
             )
         elif measured is None:
-            fault = ChunkFault(code=FaultCode.NO_STATE, message="the measured joints are unknown; wait for joint states")
+            fault = ChunkFault(
+                code=FaultCode.NO_STATE, message="the measured joints are unknown; wait for joint states"
+            )
         else:
             fault = check_chunk(chunk, self.spec, now_s=now_s, measured=measured, limits=self._check)
         if fault is not None:

@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 
 from chatvla_control.robot_spec import RobotSpec
 
-__all__ = ["ArmPort", "ArmPortError", "JointState"]
+__all__ = ["ArmPort", "ArmPortError", "ArmStateMissingError", "JointState"]
 
 
 class ArmPortError(RuntimeError):
     """The arm could not be reached or refused; the message says what, the limit and the remedy."""
+
+
+class ArmStateMissingError(ArmPortError):
+    """The arm has not reported its joints yet: a reason to wait, not a fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class ArmPort(ABC):
 
     @abstractmethod
     def read(self) -> JointState:
-        """Return the newest measured state. Raises ArmPortError when there is none."""
+        """Return the newest measured state. Raises ArmStateMissingError before the first, ArmPortError on a fault."""
 
     @abstractmethod
     def write(self, positions: NDArray[np.float64]) -> None:

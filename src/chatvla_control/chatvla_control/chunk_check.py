@@ -202,7 +202,9 @@ def _check_motion(chunk: ActionChunk, spec: RobotSpec, now_s: float, settings: C
     rows, period_s = np.asarray(chunk.actions, np.float64), chunk.step_period_s
     slack = np.where(_rotary(spec), settings.position_slack_rad, settings.position_slack_m)
     # Clipped first: a value near the largest float would overflow when differenced.
-    outside = np.maximum(spec.lower - slack - np.minimum(rows, spec.upper), np.maximum(rows, spec.lower) - spec.upper - slack)
+    outside = np.maximum(
+        spec.lower - slack - np.minimum(rows, spec.upper), np.maximum(rows, spec.lower) - spec.upper - slack
+    )
     if (outside > _TOLERANCE).any():
         row, joint = (int(place) for place in np.argwhere(outside > _TOLERANCE)[0])
         return _fault(

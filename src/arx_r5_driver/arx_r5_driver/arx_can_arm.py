@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reach two ARX R5 arms over CAN with the maker's SDK (PyPI arx-r5-sdk 1.0.0, BSD-3).
+
+Two `SingleArm`s are driven: the SDK's `BimanualArm.set_joint_positions` raises TypeError. Quaternions are never used: the SDK
+documents their order both ways. Units of the SDK: rad; its seventh joint and `set_catch_pos` are the gripper's motor angle,
+0 when shut and `gripper_open_rad` when fully open, mapped here to 0 .. 0.088 m of opening, linearly.
+The SDK's compiled part needs ROS's kdl_parser library and Linux's SocketCAN: it is imported when the port connects.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatvla_control.arm_port import ArmPort, ArmPortError, JointState
+from chatvla_control.robot_spec import RobotSpec
+
+__all__ = ["ArxCanArm"]
+
+Array = NDArray[np.float64]
+_JOINTS = 6
+_R5_TYPE = 0  # SingleArm's "type" 0 loads the follower arm's URDF (X5liteaa0), 1 the leader's (R5_master)
+_SETTLE_S = 0.5
+_NETWORK = Path("/sys/class/net")
+
+
+class ArxCanArm(ArmPort):
+    """Both arms on two CAN interfaces, joints in the order of the arx_r5 spec: left 6 + gripper, right 6 + gripper."""
+
+    def __init__(
+        self,
+        spec: RobotSpec,
+        *,
+        left_can: str = "can0",
+        right_can: str = "can1",
+        gripper_open_rad: float = 5.03,
+        network: Path = _NETWORK,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if left_can == right_can:
+            raise ArmPortError(f"both arms are set to {left_can!r}; give each arm its own CAN interface")
+        if gripper_open_rad == 0.0:
+            raise ArmPortError("gripper_open_rad is 0, expected the motor angle at full opening, such as 5.03 or -3.4")
+        self.spec = spec
+        self._interfaces = {"left": left_can, "right": right_can}
+        self._open_rad = gripper_open_rad
+        self._open_m = float(spec.upper[_JOINTS])
+        self._network = network
+        self._clock = clock
+        self._arms: list[Any] = []
+
+    def connect(self) -> None:
+        """Open both interfaces, and command the measured pose so that the arms hold. Raises ArmPortError."""
+        for side, interface in self._interfaces.items():
+            self._check_interface(side, interface)
+        single_arm = _load_single_arm()
+        arms: list[Any] = []
+        for side, interface in self._interfaces.items():
+            config = {"can_port": interface, "type": _R5_TYPE, "num_joints": _JOINTS + 1, "dt": 1.0 / self.spec.rate_hz}
+            try:
+                arms.append(single_arm(config))
+            except Exception as error:
+                raise ArmPortError(
+                    f"the {side} arm on {interface} does not start: {error}; check power and cabling"
+                ) from error
+        self._arms = arms
+        # The SDK's receive thread needs some frames before the first reading is true.
+        time.sleep(_SETTLE_S)
+        self.stop()
+
+    def read(self) -> JointState:
+        """Return the measured joints; the SDK reports motor currents, not torques: efforts are NaN. Raises ArmPortError."""
+        positions = np.concatenate([self._seven(arm.get_joint_positions, "positions") for arm in self._connected()])
+        velocities = np.concatenate([self._seven(arm.get_joint_velocities, "velocities") for arm in self._connected()])
+        return JointState(
+            positions=positions,
+            velocities=velocities,
+            efforts=np.full(self.spec.width, np.nan),
+            stamp_s=self._clock(),
+        )
+
+    def write(self, positions: Array) -> None:
+        """Command both arms. Raises ArmPortError."""
+        for place, arm in enumerate(self._connected()):
+            seven = positions[place * (_JOINTS + 1) : (place + 1) * (_JOINTS + 1)]
+            try:
+                arm.set_joint_positions(seven[:_JOINTS].tolist())
+                arm.set_catch_pos(float(seven[_JOINTS]) * self._open_rad / self._open_m)
+            except Exception as error:
+                raise ArmPortError(
+                    f"the SDK refused a command: {error}; check the CAN interface with `ip link`"
+                ) from error
+
+    def stop(self) -> None:
+        """Command the measured pose; an arm that cannot be read goes into the SDK's protect mode."""
+        for arm in self._connected():
+            try:
+                seven = np.asarray(arm.get_joint_positions(), np.float64)
+                if seven.shape != (_JOINTS + 1,) or not np.isfinite(seven).all():
+                    raise ValueError(f"positions are {seven}")
+                low, high = self.spec.lower[:_JOINTS], self.spec.upper[:_JOINTS]
+                arm.set_joint_positions(np.clip(seven[:_JOINTS], low, high).tolist())
+            except Exception:
+                arm.protect_mode()
+
+    def close(self) -> None:
+        """Put both arms into the SDK's protect mode, which damps them, and let them go."""
+        arms, self._arms = self._arms, []
+        for arm in arms:
+            arm.protect_mode()
+
+    def _connected(self) -> list[Any]:
+        if not self._arms:
+            raise ArmPortError("the arms are not connected; call connect first")
+        return self._arms
+
+    def _seven(self, getter: Callable[[], Any], what: str) -> Array:
+        try:
+            values = np.array(getter(), np.float64)
+        except Exception as error:
+            raise ArmPortError(
+                f"the SDK cannot read {what}: {error}; check the CAN interface with `ip link`"
+            ) from error
+        if values.shape != (_JOINTS + 1,):
+            raise ArmPortError(
+                f"the SDK gave {what} of shape {values.shape}, expected ({_JOINTS + 1},); check its version"
+            )
+        values[_JOINTS] *= self._open_m / self._open_rad
+        return values
+
+    def _check_interface(self, side: str, interface: str) -> None:
+        folder = self._network / interface
+        if not folder.exists():
+            present = sorted(
+                item.name for item in self._network.iterdir() if item.name.startswith(("can", "vcan", "slcan"))
+            )
+            there = f"there are {', '.join(present)}" if present else "there is none"
+            raise ArmPortError(
+                f"no CAN interface {interface!r} for the {side} arm ({there}); plug the adapter in, then "
+                f"`sudo ip link set {interface} up type can bitrate 1000000`"
+            )
+        state = (folder / "operstate").read_text().strip() if (folder / "operstate").exists() else "unknown"
+        if state == "down":
+            raise ArmPortError(
+                f"CAN interface {interface!r} of the {side} arm is down; "
+                f"`sudo ip link set {interface} up type can bitrate 1000000`"
+            )
+
+
+def _load_single_arm() -> Callable[[dict[str, Any]], Any]:
+    try:
+        return importlib.import_module("arx_r5_sdk.single_arm").SingleArm
+    except ImportError as error:
+        raise ArmPortError(
+            f"the ARX SDK cannot be imported ({error}); `pip install arx-r5-sdk==1.0.0` and install ROS's kdl_parser "
+            "(ros-jazzy-kdl-parser)"
+        ) from error

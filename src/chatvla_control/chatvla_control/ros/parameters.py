@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declare a node's parameters with type, default, range and description in one call each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+__all__ = ["ParameterError", "declare"]
+
+Value = TypeVar("Value", bool, int, float, str)
+
+
+class ParameterError(ValueError):
+    """A parameter's value is not allowed; the message names the parameter, the value and what is allowed."""
+
+
+def declare(
+    node: Node,
+    name: str,
+    default: Value,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+) -> Value:
+    """Declare a read-only parameter and return its value.
+
+    `low` and `high` bound numbers and go together; `choices` lists the allowed texts. Raises ParameterError for a text outside
+    `choices`; rclpy itself refuses a wrong type or a number out of range.
+    """
+    descriptor = ParameterDescriptor(description=description, read_only=True)
+    if choices:
+        descriptor.additional_constraints = "one of: " + ", ".join(choices)
+    if low is not None and high is not None:
+        if isinstance(default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
+            ]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
+    value: Value = node.declare_parameter(name, default, descriptor).value
+    if choices and value not in choices:
+        raise ParameterError(f"parameter {name} is {value!r}, expected one of: {', '.join(choices)}")
+    return value
