@@ -47,6 +47,8 @@ class Prompt:
     ids: tuple[int, ...]
     images: int
     """Number of images whose places the ids hold."""
+    answers: tuple[tuple[int, int], ...] = ()
+    """Where earlier answers of the dialogue stand: start and stop in `ids`, end token included."""
 
 
 def robot_prompt(codec: TextCodec, instruction: str, *, image_tokens: Sequence[int]) -> Prompt:
@@ -67,6 +69,7 @@ def _prompt(
     """Return the chat; the images stand in the first user turn."""
     start, end = codec.control("<|im_start|>"), codec.end_id
     newline = codec.plain("\n")
+    answers: list[tuple[int, int]] = []
     places: list[int] = []
     for count in image_tokens:
         places += [codec.control("<|vision_start|>"), *[codec.image_id] * count, codec.control("<|vision_end|>")]
@@ -80,8 +83,11 @@ def _prompt(
         ids += [start, *user, end, *newline, start, *codec.plain("assistant\n")]
         places = []
         if turn.answer:
-            ids += [*codec.reasoning(turn.answer), end, *newline]
-    return Prompt(kind=kind, ids=tuple(ids), images=len(image_tokens))
+            begin = len(ids)
+            ids += [*codec.reasoning(turn.answer), end]
+            answers.append((begin, len(ids)))
+            ids += newline
+    return Prompt(kind=kind, ids=tuple(ids), images=len(image_tokens), answers=tuple(answers))
 
 
 def _checked(text: str) -> str:

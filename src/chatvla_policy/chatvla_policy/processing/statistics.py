@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chatvla_policy.strict_json import StrictJsonError, from_plain, to_plain
 
 __all__ = ["SMALLEST_HALF_WIDTH", "NormalisationMethod", "RobotStatistics", "Statistics", "StatisticsError"]
 
@@ -120,16 +122,15 @@ class RobotStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for statistics.json."""
-        return asdict(self)
+        return to_plain(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RobotStatistics:
+    def from_dict(cls, data: Any) -> RobotStatistics:  # noqa: ANN401
         """Return what `to_dict` wrote. Raises StatisticsError when a field is missing, unknown or does not fit."""
         try:
-            parts = {key: Statistics(**{k: tuple(v) if isinstance(v, list) else v for k, v in data[key].items()}) for key in data}
-            return cls(**parts)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StatisticsError(f"statistics do not fit this version: {error}") from error
+            return from_plain(cls, data, where="statistics")
+        except StrictJsonError as error:
+            raise StatisticsError(str(error)) from error
 
     def sha256(self) -> str:
         """Return the fingerprint that every chunk carries, lower-case hex."""

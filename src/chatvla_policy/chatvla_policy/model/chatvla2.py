@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ChatVLA-2 in one place: Qwen2-VL with experts, learned action queries, action expert; and what each stage trains.
+
+  sequence   prompt, reasoning and its end token, then Q action queries: learned vectors in place of token embeddings
+  hidden     states of the language model after its last norm
+  o          from the hidden states at the queries (the paper's action tokens) and the robot's state
+  r          from the hidden states at the reasoning tokens, the end token included, in training and inference alike
+  chunk      the action expert denoises it under o and r
+Departure: the papers do not say what the action tokens are at the input; here they are Q learned vectors, so they
+need no row in the vocabulary. They see the reasoning; conditioning "none" thus still has a way for it to act.
+Tensors: B rows, T tokens, V language width, Q queries, R robot rows, L longest reasoning.
+(ChatVLA-2, sections 3.1 to 3.3)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from chatvla_policy.model.action import ActionExpert, ReasoningTokens
+from chatvla_policy.model.backbone import build_backbone
+from chatvla_policy.model.batch import RobotRows, VlaBatch
+from chatvla_policy.model.config import ChatVLA2Config
+from chatvla_policy.model.loss import LossTerms, action_terms, language_terms
+from chatvla_policy.model.moe import Routing, RoutingTrace, routing
+
+__all__ = ["ActionInputs", "ChatVLA2", "Stage"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionInputs:
+    """What the action expert reads of the language model's states."""
+
+    tokens_BQV: Tensor
+    """States at the queries: the paper's action tokens."""
+    reasoning: ReasoningTokens
+
+
+class Stage(StrEnum):
+    """What a training stage trains (section 3.3)."""
+
+    LANGUAGE = "language"
+    """The language model and the vision tower alone: what stands in for web pretraining at tiny size."""
+    STAGE1 = "stage1"
+    """All of the model, on image-text and robot data."""
+    STAGE2 = "stage2"
+    """The action expert alone; the language model and the queries are frozen, so its states need no gradient."""
+
+
+class ChatVLA2(nn.Module):
+    """The whole model."""
+
+    def __init__(self, config: ChatVLA2Config) -> None:
+        """Build with random weights."""
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone.to_transformers(), config.moe)
+        width = config.backbone.text.width
+        self.queries_QV = nn.Parameter(torch.randn(config.action.queries, width) * 0.02)
+        self.expert = ActionExpert(config.action, width)
+        self.stage = Stage.STAGE1
+
+    def set_stage(self, stage: Stage) -> tuple[str, ...]:
+        """Freeze what `stage` does not train; return the names of the parameters that it trains."""
+        self.stage = Stage(stage)
+        for name, parameter in self.named_parameters():
+            in_expert = name.startswith("expert.")
+            in_backbone = name.startswith("backbone.")
+            parameter.requires_grad_(
+                self.stage is Stage.STAGE1
+                or (self.stage is Stage.STAGE2 and in_expert)
+                or (self.stage is Stage.LANGUAGE and in_backbone)
+            )
+        self.train(self.training)
+        return tuple(name for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+    def train(self, mode: bool = True) -> ChatVLA2:
+        """Switch to training, where gating is noisy; a frozen backbone stays as at inference."""
+        super().train(mode)
+        if self.stage is Stage.STAGE2:
+            self.backbone.train(False)
+        return self
+
+    def embed(self, ids_BT: Tensor, query_BT: Tensor) -> Tensor:
+        """Return token embeddings, shape (B, T, V), with the queries at their places."""
+        embeds_BTV = self.backbone.get_input_embeddings()(ids_BT)
+        if not bool(query_BT.any()):
+            return embeds_BTV
+        places = query_BT.sum() // len(self.queries_QV)
+        queries = self.queries_QV.to(embeds_BTV.dtype).repeat(int(places), 1)
+        return embeds_BTV.masked_scatter(query_BT[..., None], queries)
+
+    def hidden_states(self, batch: VlaBatch) -> tuple[Tensor, RoutingTrace]:
+        """Return the language model's states after its last norm, shape (B, T, V), and what the router chose."""
+        inner = self.backbone.model
+        position_3BT = self._positions(batch)
+        with routing(Routing(path=batch.kind_B, valid_BT=batch.valid_BT)) as trace:
+            output = inner(
+                input_ids=batch.ids_BT,
+                inputs_embeds=self.embed(batch.ids_BT, batch.query_BT),
+                attention_mask=batch.valid_BT.long(),
+                position_ids=position_3BT,
+                pixel_values=batch.pixel_values_PX,
+                image_grid_thw=batch.grid_thw_N3,
+                use_cache=False,
+            )
+        return output.last_hidden_state, trace
+
+    def _positions(self, batch: VlaBatch) -> Tensor:
+        """Return M-RoPE positions, shape (3, B, T); worked out here, as the library caches them between calls."""
+        if batch.grid_thw_N3 is None:
+            steps_T = torch.arange(batch.ids_BT.shape[1], device=batch.ids_BT.device)
+            return steps_T.expand(3, *batch.ids_BT.shape)
+        position_3BT, _ = self.backbone.model.get_rope_index(
+            batch.ids_BT,
+            mm_token_type_ids=(batch.ids_BT == self.config.backbone.image_token).int(),
+            image_grid_thw=batch.grid_thw_N3,
+            attention_mask=batch.valid_BT.long(),
+        )
+        return position_3BT
+
+    def action_inputs(self, hidden_BTV: Tensor, batch: VlaBatch, robot: RobotRows) -> ActionInputs:
+        """Return what the action expert reads of the language model's states, for the rows of one robot."""
+        hidden_RTV = hidden_BTV[robot.rows_R]
+        query_RT, text_RT = batch.query_BT[robot.rows_R], batch.text_BT[robot.rows_R]
+        texts = [row_TV[text_T] for row_TV, text_T in zip(hidden_RTV, text_RT, strict=True)]
+        lengths_R = text_RT.sum(1)
+        return ActionInputs(
+            tokens_BQV=hidden_RTV[query_RT].view(len(robot.rows_R), len(self.queries_QV), -1),
+            reasoning=ReasoningTokens(
+                hidden_BLV=pad_sequence(texts, batch_first=True),
+                valid_BL=torch.arange(int(lengths_R.max()), device=lengths_R.device) < lengths_R[:, None],
+            ),
+        )
+
+    def action_loss(
+        self, inputs: ActionInputs, robot: RobotRows, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, int]:
+        """Return the summed action loss of one robot's rows and their number of valid steps.
+
+        Everything that stage 2 trains lies in here, so its inputs may be kept from an earlier run of the frozen part.
+        """
+        device = inputs.tokens_BQV.device
+        noise_RHA = _drawn(torch.randn, robot.chunk_RHA.shape, generator, device)
+        uniform_R = _drawn(torch.rand, robot.chunk_RHA.shape[:1], generator, device)
+        conditions = self.expert.condition(robot.robot, inputs.tokens_BQV, robot.state_RZ, inputs.reasoning)
+        error_RHA = self.expert.losses(
+            robot.robot, conditions, robot.chunk_RHA, noise_BTA=noise_RHA, uniform_B=uniform_R
+        )
+        return action_terms(error_RHA, robot.valid_RH)
+
+    def forward(self, batch: VlaBatch, *, generator: torch.Generator | None = None) -> LossTerms:
+        """Return the losses of a batch; noise and noise levels come from `generator`."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage is not Stage.STAGE2):
+            hidden_BTV, trace = self.hidden_states(batch)
+            language_sum, language_tokens = hidden_BTV.new_zeros((), dtype=torch.float32), 0
+            if self.stage is not Stage.STAGE2:
+                language_sum, language_tokens = language_terms(
+                    hidden_BTV, batch.ids_BT, batch.text_BT, self.backbone.lm_head
+                )
+            router = trace.loss() if self.stage is not Stage.STAGE2 else torch.zeros(())
+        action_sum, action_steps = hidden_BTV.new_zeros((), dtype=torch.float32), 0
+        for robot in batch.robots if self.stage is not Stage.LANGUAGE else ():
+            inputs = self.action_inputs(hidden_BTV, batch, robot)
+            part, steps = self.action_loss(inputs, robot, generator=generator)
+            action_sum, action_steps = action_sum + part, action_steps + steps
+        return LossTerms(
+            language_sum=language_sum,
+            language_tokens=language_tokens,
+            action_sum=action_sum,
+            action_steps=action_steps,
+            router=router,
+            action_weight=self.config.action_loss_weight,
+        )
+
+
+def _drawn(draw: object, shape: torch.Size, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Return random numbers drawn on the generator's device, so that a CPU generator serves every device."""
+    source = generator.device if generator is not None else device
+    return draw(shape, generator=generator, device=source, dtype=torch.float32).to(device)  # type: ignore[operator]
