@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say what a simulated bench is: a robot, cameras, a scene drawn from split and seed, and its truth. No ROS.
+
+A bench has no clock of its own but simulated time: `step` advances it, nothing else does.
+Only objects are rebuilt by `reset`; arms stay where they are, as on a real table. The first scene has them at home.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatvla_control.arm_port import JointState
+from chatvla_control.robot_spec import RobotSpec
+from chatvla_control.scene import SceneTruth
+from chatvla_sim.camera import PinholeCamera
+
+__all__ = ["Bench", "BenchError"]
+
+
+class BenchError(ValueError):
+    """The bench cannot do what was asked; the message says what there is instead."""
+
+
+class Bench(ABC):
+    """One simulated bench. Deterministic: the same calls give the same states and images. Not thread-safe."""
+
+    name: str
+    """Task name, such as "math_match"."""
+    spec: RobotSpec
+    views: tuple[str, ...]
+    """Names of the cameras that a policy may see."""
+    splits: tuple[str, ...]
+    """Names that `reset` accepts as split."""
+
+    @property
+    @abstractmethod
+    def time_s(self) -> float:
+        """Simulated time since construction; a reset does not turn it back."""
+
+    @abstractmethod
+    def reset(
+        self, *, split: str, seed: int, swap: bool = False, equation_fonts: Sequence[Path | str] | None = None
+    ) -> SceneTruth:
+        """Build the scene of one trial and return its truth.
+
+        `swap` permutes the objects' places against the same seed's unswapped scene. `equation_fonts` draws all writing with
+        these font files instead of the split's own; benches without writing ignore it.
+        Raises BenchError for an unknown split or a bad seed, and MissingHandwritingError when a font is not there.
+        """
+
+    @abstractmethod
+    def command(self, positions: NDArray[np.float64]) -> None:
+        """Set the servos' targets [rad, m], shape (D,), in RobotSpec order; they hold until the next call."""
+
+    @abstractmethod
+    def step(self, duration_s: float) -> None:
+        """Advance simulated time by `duration_s`, rounded to the physics step."""
+
+    @abstractmethod
+    def joint_state(self) -> JointState:
+        """Return the measured joints in RobotSpec order, stamped with simulated time."""
+
+    @abstractmethod
+    def render(self, view: str) -> NDArray[np.uint8]:
+        """Return the RGB image of one view, shape (240, 320, 3). Raises BenchError for an unknown view."""
+
+    @abstractmethod
+    def camera(self, view: str) -> PinholeCamera:
+        """Return the camera of one view as it stands in this scene. Raises BenchError for an unknown view."""
+
+    @abstractmethod
+    def truth(self) -> SceneTruth:
+        """Return the truth of the scene now, for scorers and privileged policies only."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the renderer. The bench cannot be used afterwards; a second call does nothing."""

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scripted expert of the math bench: reads the truth, picks the right card with the nearer arm, places it, goes home.
+
+Reactive: each call looks at the truth and at the measured joints, keeps the plan while it fits, and makes a new one when the card
+was moved, missed or dropped. Successive chunks are windows of one smooth motion, so they join without a jump.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatvla_control.contracts import (
+    ActionChunk,
+    ActionMode,
+    BoundingBox,
+    Inference,
+    Observation,
+    Reasoning,
+    ReasoningSource,
+)
+from chatvla_control.robot_spec import RobotSpec
+from chatvla_control.scene import Pose, SceneObject, SceneTruth
+from chatvla_sim.kinematics import IkError, pose_matrix
+from chatvla_sim.math_match.motions import ArmMotions, Plan
+from chatvla_sim.math_match.reasoning import find_place, reasoning_text
+
+__all__ = ["MathMatchExpert"]
+
+Array = NDArray[np.float64]
+CHUNK_STEPS = 50
+VALID_S = 1.5
+"""How long after its start a chunk may be played."""
+MOVED_M, MOVED_RAD = 0.008, 0.08
+LOST_RAD = 0.25
+"""Measured joints farther than this from the plan: something else moved the arm, plan anew from where it is."""
+MISSED_S = 0.3
+"""How long after closing the card may still be reported as not held."""
+LOW_M = 0.06
+
+
+def pose_of(pose: Pose) -> Array:
+    """Return the homogeneous matrix (4, 4) of a Pose."""
+    x, y, z, w = pose.quaternion
+    rotation = np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ])
+    return pose_matrix(rotation, np.array(pose.position))
+
+
+class MathMatchExpert:
+    """Policy `expert` of the task math_match."""
+
+    name = "expert"
+    privileged = True
+
+    def __init__(self, spec: RobotSpec, truth: Callable[[], SceneTruth]) -> None:
+        """`truth` returns the newest truth of the scene."""
+        self._spec = spec
+        self._truth = truth
+        self._motions = ArmMotions(spec)
+        self._count = 0
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Forget the last instruction. The expert draws nothing at random; `seed` is not used."""
+        self._plan: Plan | None = None
+        self._trial: tuple[int, str] | None = None
+
+    def infer(
+        self,
+        observation: Observation,
+        forced_reasoning: str | None = None,
+        previous_chunk: ActionChunk | None = None,
+    ) -> Inference:
+        """Return reasoning and the next second of motion, starting at the observation's stamp."""
+        begun = time.monotonic()
+        truth = self._truth()
+        card, text, source = self._think(truth, forced_reasoning)
+        self._count += 1
+        plan = self._keep_or_plan(observation, truth, card)
+        done = card.placed and plan.trajectory.end_s <= observation.stamp_s and plan.kind != "pick"
+        reasoning = Reasoning(
+            id=f"expert-{truth.trial}-{card.name}",
+            text=text,
+            stamp_s=observation.stamp_s,
+            source=source,
+            policy=self.name,
+            privileged=True,
+            instruction=observation.instruction,
+            answer=truth.answer,
+            boxes=self._boxes(truth),
+            seconds=time.monotonic() - begun,
+        )
+        return Inference(reasoning=reasoning, chunk=self._chunk(plan, observation, reasoning), done=done)
+
+    def _think(self, truth: SceneTruth, forced: str | None) -> tuple[SceneObject, str, ReasoningSource]:
+        """Return the card to pick, the text that says so, and the text's source."""
+        cards = [item for item in truth.objects if item.role == "card"]
+        own = next(item for item in cards if item.name == truth.target)
+        if forced is None:
+            return own, reasoning_text(truth, own), ReasoningSource.SCRIPTED
+        place = find_place(forced, [item.place for item in cards])
+        chosen = next((item for item in cards if item.place == place), None)
+        if chosen is not None:
+            return chosen, forced, ReasoningSource.FORCED
+        note = "The given text names no card's place: I keep my own choice."
+        return own, f"{reasoning_text(truth, own)} {note}", ReasoningSource.SCRIPTED
+
+    def _boxes(self, truth: SceneTruth) -> tuple[BoundingBox, ...]:
+        return tuple(item.box for item in truth.objects if item.role == "card" and item.box is not None)
+
+    def _chunk(self, plan: Plan, observation: Observation, reasoning: Reasoning) -> ActionChunk:
+        period = 1.0 / self._spec.rate_hz
+        start = observation.stamp_s
+        actions = plan.trajectory.sample(start + period * np.arange(CHUNK_STEPS))
+        return ActionChunk(
+            id=f"expert-{self._count}",
+            actions=np.clip(actions, self._spec.lower, self._spec.upper),
+            joint_names=self._spec.joint_names,
+            robot=self._spec.name,
+            mode=ActionMode.JOINT_POSITION,
+            stamp_s=start,
+            start_s=start,
+            step_period_s=period,
+            valid_until_s=start + VALID_S,
+            policy=self.name,
+            privileged=True,
+            reasoning_id=reasoning.id,
+            reasoning_source=reasoning.source,
+        )
+
+    def _keep_or_plan(self, observation: Observation, truth: SceneTruth, card: SceneObject) -> Plan:
+        now, measured = observation.stamp_s, observation.joint_positions
+        pose = pose_of(card.pose)
+        trial = (truth.trial, card.name)
+        plan = self._plan
+        if plan is None or self._is_lost(plan, now, measured):
+            state = (now, measured.copy(), np.zeros_like(measured))
+        else:
+            state = (now, plan.trajectory.sample(np.array([now]))[0], plan.trajectory.velocity(now))
+            if trial == self._trial and self._fits(plan, now, card, pose):
+                return plan
+        self._trial = trial
+        self._plan = self._next_plan(state, measured, card, pose)
+        return self._plan
+
+    def _is_lost(self, plan: Plan, now: float, measured: Array) -> bool:
+        planned = plan.trajectory.sample(np.array([now]))[0]
+        rotary = np.array([joint.unit == "rad" for joint in self._spec.joints])
+        return bool(np.abs(planned - measured)[rotary].max() > LOST_RAD)
+
+    def _fits(self, plan: Plan, now: float, card: SceneObject, pose: Array) -> bool:
+        """Return whether the plan still leads to the goal."""
+        over = now >= plan.trajectory.end_s
+        if plan.kind == "pick" and plan.card_pose is not None:
+            if now < plan.grip_s:
+                moved = np.linalg.norm(pose[:3, 3] - plan.card_pose[:3, 3]) > MOVED_M
+                turned = np.arccos(np.clip(pose[:3, 0] @ plan.card_pose[:3, 0], -1, 1)) > MOVED_RAD
+                # Closing fingers push the card a little: that is no reason to start again.
+                return card.held or now > plan.grip_s - 0.3 or not (moved or turned)
+            return not card.held and now < plan.grip_s + MISSED_S
+        if plan.kind == "place":
+            return (now >= plan.grip_s or card.held) and (not over or card.placed)
+        return not over or card.placed
+
+    def _next_plan(self, state: tuple[float, Array, Array], measured: Array, card: SceneObject, pose: Array) -> Plan:
+        start_s, positions, speed = state
+        try:
+            if card.placed:
+                return self._motions.home(start_s, positions, speed)
+            if card.held:
+                arm = min(
+                    (a.name for a in self._spec.arms),
+                    key=lambda name: np.linalg.norm(self._motions.tool_pose(name, measured)[:3, 3] - pose[:3, 3]),
+                )
+                card_from_tool = np.linalg.inv(pose) @ self._motions.tool_pose(arm, measured)
+                return self._motions.place(
+                    start_s, positions, speed, arm=arm, card=card.name, card_from_tool=card_from_tool, low=pose[2, 3] < LOW_M
+                )
+            for arm_spec in self._motions.arms_by_distance(pose[:3, 3]):
+                try:
+                    return self._motions.pick(
+                        start_s, positions, speed, arm=arm_spec.name, card=card.name, card_pose=pose
+                    )
+                except IkError:
+                    continue
+        except IkError:
+            pass  # Held in a way that cannot reach the slot: let go at home and pick it up again.
+        return self._motions.home(start_s, positions, speed)
