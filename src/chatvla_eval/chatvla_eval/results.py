@@ -46,7 +46,7 @@ class RunInfo:
 
 
 def source_commit() -> str:
-    """Return the commit of the checkout this package runs from, with "-dirty" when files differ; "unknown" outside one."""
+    """Return the commit this package runs from, with "-dirty" when files differ; "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()

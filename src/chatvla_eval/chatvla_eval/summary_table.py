@@ -52,5 +52,5 @@ def trial_line(trial: Mapping[str, Any], *, number: int, count: int, measures: M
     scores = " ".join(f"{name} {trial[name]}/{most}" for name, most in measures.items())
     asked = trial.get("equation") or trial["instruction"]
     verdict = "success" if trial["success"] else f"FAILED ({trial['cause']})"
-    picked = trial["picked"] or "nothing"
-    return f"trial {number}/{count}: {asked} | answer {trial['answer'] or '-'}, picked {picked} | {scores} | {verdict}, {trial['seconds']:.1f} s"
+    claimed = f"answer {trial['answer'] or '-'}, picked {trial['picked'] or 'nothing'}"
+    return f"trial {number}/{count}: {asked} | {claimed} | {scores} | {verdict}, {trial['seconds']:.1f} s"

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parse command lines with errors that name what exists and what was probably meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+__all__ = ["ArgumentParser", "count", "one_of", "positive", "unknown_name"]
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse without abbreviations, whose complaint about an unknown option names the nearest one."""
+
+    def __init__(self, *, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
+
+    def parse_strictly(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Return the parsed arguments; exits with code 2 and one sentence when they do not fit."""
+        parsed, unknown = self.parse_known_args(argv)
+        if unknown:
+            options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            self.error(unknown_name("argument", unknown[0].partition("=")[0], options))
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 after one sentence."""
+        self.exit(2, f"{self.prog}: {message}\nSee {self.prog} --help\n")
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """Return a sentence that refuses `name`, lists what exists, and offers the nearest."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no {what} {name!r}; there are: {', '.join(names)}{hint}"
+
+
+def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
+    """Return an argparse type that takes one of the `known` names."""
+    names = tuple(known)
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(unknown_name(what, text, names))
+        return text
+
+    return parse
+
+
+def count(text: str) -> int:
+    """Return a whole number of at least 1 (argparse type)."""
+    return _at_least(int, text, 1, "a whole number of at least 1")
+
+
+def positive(text: str) -> float:
+    """Return a number greater than 0 (argparse type)."""
+    return _at_least(float, text, 1e-9, "a number greater than 0")
+
+
+def _at_least(kind: Callable[[str], float], text: str, least: float, words: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected {words}, got {text!r}")
+    return value

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run in-process trials over several processes. The results do not depend on how many there are."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from chatvla_eval.film import TrialFilm
+from chatvla_eval.in_process import InProcessSession
+from chatvla_eval.tasks import task_by_name
+from chatvla_eval.trial import TrialResult, TrialSettings, TrialSetup, run_trial
+
+__all__ = ["TrialJob", "default_jobs", "run_jobs"]
+
+_session: InProcessSession | None = None
+_session_key: tuple[str, str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialJob:
+    """One trial to run, with all that a worker process needs."""
+
+    task: str
+    policy: str
+    setup: TrialSetup
+    settings: TrialSettings
+    replan_s: float = 0.5
+    film_folder: str = ""
+    """Where to put a film of the trial; empty for none."""
+
+
+def default_jobs() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_jobs(jobs: Sequence[TrialJob], *, workers: int) -> Iterator[TrialResult]:
+    """Yield the results as they come, over at most `workers` processes; one worker means this process.
+
+    A trial's own exception passes through.
+    """
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(run_job, jobs)
+        return
+    # OpenGL contexts and ROS middleware do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=min(workers, len(jobs)), mp_context=context) as pool:
+        futures: list[Future[TrialResult]] = [pool.submit(run_job, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def run_job(job: TrialJob) -> TrialResult:
+    """Return the result of one trial; the session of this process is kept for the next."""
+    session = _session_of(job)
+    film = TrialFilm() if job.film_folder else None
+    result = run_trial(
+        session, task_by_name(job.task), job.setup, settings=job.settings, on_frame=film.add if film else None
+    )
+    if film is not None:
+        film.write(Path(job.film_folder), f"trial_{job.setup.index:03d}", result, session.policy_name)
+    return result
+
+
+def _session_of(job: TrialJob) -> InProcessSession:
+    global _session, _session_key
+    key = (job.task, job.policy, job.replan_s)
+    if _session is None or _session_key != key:
+        if _session is not None:
+            _session.close()
+        _session = InProcessSession(task=job.task, policy=job.policy, replan_s=job.replan_s)
+        _session_key = key
+    return _session

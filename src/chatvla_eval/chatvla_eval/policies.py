@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Get a policy by name: "expert", or a checkpoint that chatvla_policy loads. Imports only what the name needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+
+from chatvla_control.contracts import Policy
+from chatvla_control.robot_spec import RobotSpec
+from chatvla_control.scene import SceneTruth
+
+__all__ = ["EXPERT", "PolicyUnavailableError", "make_policy"]
+
+EXPERT = "expert"
+
+
+class PolicyUnavailableError(ValueError):
+    """The policy cannot be had; the message says why and what there is."""
+
+
+def make_policy(name: str, *, task: str, spec: RobotSpec, truth: Callable[[], SceneTruth]) -> Policy:
+    """Return the policy called `name`: "expert" (privileged: it alone gets `truth`), or a checkpoint folder or name.
+
+    Raises PolicyUnavailableError.
+    """
+    if name == EXPERT:
+        return import_module("chatvla_sim.expert").make_expert(task, spec, truth)
+    return _load(name)
+
+
+@cache
+def _load(name: str) -> Policy:
+    """Return the checkpoint's policy, loaded once per process."""
+    try:
+        systems = import_module("chatvla_policy.systems")
+    except ImportError as error:
+        raise PolicyUnavailableError(
+            f"policy {name!r} is a checkpoint, and chatvla_policy cannot be imported ({error}); there is: {EXPERT}"
+        ) from error
+    _use_one_thread()
+    try:
+        return systems.load_policy(name)
+    except (OSError, ValueError) as error:
+        raise PolicyUnavailableError(
+            f"policy {name!r} cannot be loaded: {error}; without a checkpoint there is: {EXPERT}"
+        ) from error
+
+
+def _use_one_thread() -> None:
+    """Compute on one thread: sums then do not depend on how many trials run side by side."""
+    import_module("torch").set_num_threads(1)
