@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """List a checkpoint's files with their hashes, and open nothing that is not listed, plain and unchanged.
 
-`manifest.json` holds format number, name, size and SHA-256 of every other file, and name, shape and type of every
-tensor. Its own SHA-256 is the checkpoint's hash, which every chunk carries.
+`manifest.json` holds the format number and name, size and SHA-256 of every other file. Its own SHA-256 is the
+checkpoint's hash, which every chunk carries.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from chatvla_policy.checkpoint.errors import CheckpointError
 from chatvla_policy.strict_json import StrictJsonError, dump_json, from_plain, read_json
 
-__all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "TensorEntry", "read_manifest", "verified_file", "write_manifest"]
+__all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest", "verified_file", "write_manifest"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -32,23 +32,11 @@ class FileEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TensorEntry:
-    """One stored tensor."""
-
-    name: str
-    file: str
-    shape: tuple[int, ...]
-    dtype: str
-    """"float32", "bfloat16" or "float16"."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All that the folder holds."""
 
     format: int
     files: tuple[FileEntry, ...]
-    tensors: tuple[TensorEntry, ...]
 
     def file(self, name: str) -> FileEntry:
         """Return the entry of file `name`. Raises CheckpointError when it is not listed."""
@@ -64,14 +52,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_manifest(folder: Path, tensors: tuple[TensorEntry, ...]) -> str:
+def write_manifest(folder: Path) -> str:
     """Write the manifest over all files in `folder`; return its SHA-256."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     entries = tuple(
         FileEntry(name=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=file_sha256(path))
         for path in paths
     )
-    (folder / MANIFEST).write_text(dump_json(Manifest(format=FORMAT, files=entries, tensors=tensors)), encoding="utf-8")
+    (folder / MANIFEST).write_text(dump_json(Manifest(format=FORMAT, files=entries)), encoding="utf-8")
     return file_sha256(folder / MANIFEST)
 
 
