@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Say all of a ChatVLA-2 model: language model, mixture of experts, action expert, images. Stored in the checkpoint.
 
-Sizes: `tiny` trains on a CPU; `qwen2vl_2b` and `qwen2vl_7b` are the real Qwen2-VL.
+Sizes (model/sizes.py): `tiny` trains on a CPU; `qwen2vl_2b` and `qwen2vl_7b` are the real Qwen2-VL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import Qwen2VLConfig
 
 from chatvla_policy.model.action.config import ActionConfig, Embodiment, action_size
 from chatvla_policy.model.moe.config import MoeConfig
+from chatvla_policy.model.sizes import qwen2vl_config
 from chatvla_policy.processing.images import ImageConfig
+from chatvla_policy.processing.tokens import TextCodec
 from chatvla_policy.strict_json import dump_json, from_plain
 
-__all__ = ["SIZES", "BackboneConfig", "ChatVLA2Config", "TextConfig", "VisionConfig", "chatvla2_size"]
+__all__ = ["BackboneConfig", "ChatVLA2Config", "TextConfig", "VisionConfig", "chatvla2_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that cannot be built."""
+        if max(self.depth, self.heads) > 1024 or max(self.width, self.mlp_width) > 2**18 or self.vocabulary > 2**22:
+            raise ValueError("the language model's sizes are beyond any that is supported")
         if self.width % self.heads or self.heads % self.kv_heads:
             raise ValueError(
                 f"width {self.width}, heads {self.heads} and kv_heads {self.kv_heads} do not divide each other"
@@ -182,76 +185,40 @@ class ChatVLA2Config:
         return from_plain(cls, data, where="config")
 
 
-def _tiny(embodiments: tuple[Embodiment, ...]) -> ChatVLA2Config:
-    """About 3M parameters dense; trains on a CPU. Token ids are those of the shipped tiny tokenizer."""
+_ACTION_SIZES = {"micro": "tiny", "tiny": "tiny", "qwen2vl_2b": "H", "qwen2vl_7b": "H"}
+_SMALL_IMAGES = ImageConfig(width=224, height=168)
+"""48 image tokens a view instead of 99: what a CPU trains in minutes."""
+
+
+def chatvla2_config(
+    size: str,
+    *,
+    embodiments: tuple[Embodiment, ...],
+    codec: TextCodec | None = None,
+    moe: MoeConfig | None = None,
+    action: str | None = None,
+    layers: int | None = None,
+    **action_fields: object,
+) -> ChatVLA2Config:
+    """Return the config of a whole model.
+
+    `size` is one of sizes.SIZES; the paper's model is `qwen2vl_2b` with 8 experts, top-2 (the default `moe`) and
+    action size H. The small sizes take vocabulary and token ids from `codec`. `action` names another action size,
+    `action_fields` set fields of ActionConfig. Raises ValueError for names that do not exist.
+    """
+    tokens: dict[str, int] = {}
+    if codec is not None:
+        tokens = {
+            "vocabulary": codec.size(),
+            "image_token_id": codec.image_id,
+            "video_token_id": codec.control("<|video_pad|>"),
+            "vision_start_token_id": codec.control("<|vision_start|>"),
+            "vision_end_token_id": codec.control("<|vision_end|>"),
+        }
+    backbone = BackboneConfig.from_transformers(qwen2vl_config(size, layers=layers, **tokens))
     return ChatVLA2Config(
-        backbone=BackboneConfig(
-            text=TextConfig(
-                vocabulary=400,
-                depth=4,
-                width=192,
-                mlp_width=512,
-                heads=6,
-                kv_heads=2,
-                mrope_section=(4, 6, 6),
-                rope_theta=10_000.0,
-                max_positions=4096,
-            ),
-            vision=VisionConfig(depth=3, width=128, heads=4),
-            image_token=9,
-            video_token=10,
-            vision_start_token=7,
-            vision_end_token=8,
-        ),
-        action=action_size("tiny", embodiments=embodiments),
+        backbone=backbone,
+        action=action_size(action or _ACTION_SIZES[size], embodiments=embodiments, **action_fields),
+        moe=moe or MoeConfig(),
+        images=_SMALL_IMAGES if size in ("micro", "tiny") else ImageConfig(),
     )
-
-
-def _qwen2vl_2b(embodiments: tuple[Embodiment, ...]) -> ChatVLA2Config:
-    """The paper's model: Qwen2-VL-2B with 8 experts and the 1B action expert."""
-    return ChatVLA2Config(
-        backbone=BackboneConfig(
-            text=TextConfig(
-                vocabulary=151936,
-                depth=28,
-                width=1536,
-                mlp_width=8960,
-                heads=12,
-                kv_heads=2,
-                mrope_section=(16, 24, 24),
-            ),
-            vision=VisionConfig(depth=32, width=1280, heads=16),
-        ),
-        action=action_size("H", embodiments=embodiments),
-    )
-
-
-def _qwen2vl_7b(embodiments: tuple[Embodiment, ...]) -> ChatVLA2Config:
-    """Qwen2-VL-7B; dense, it is the paper's "7B dense model" (Table 3)."""
-    small = _qwen2vl_2b(embodiments)
-    text = TextConfig(
-        vocabulary=152064,
-        depth=28,
-        width=3584,
-        mlp_width=18944,
-        heads=28,
-        kv_heads=4,
-        mrope_section=(16, 24, 24),
-        tied_embeddings=False,
-    )
-    return replace(small, backbone=replace(small.backbone, text=text))
-
-
-SIZES: dict[str, Callable[[tuple[Embodiment, ...]], ChatVLA2Config]] = {
-    "tiny": _tiny,
-    "qwen2vl_2b": _qwen2vl_2b,
-    "qwen2vl_7b": _qwen2vl_7b,
-}
-"""Whole models by name."""
-
-
-def chatvla2_size(name: str, *, embodiments: tuple[Embodiment, ...]) -> ChatVLA2Config:
-    """Return the config of size `name` for the given robots. Raises ValueError, listing the sizes."""
-    if name not in SIZES:
-        raise ValueError(f"no model size {name!r}; there are: {', '.join(SIZES)}")
-    return SIZES[name](embodiments)

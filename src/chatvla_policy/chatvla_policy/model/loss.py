@@ -50,11 +50,11 @@ class LossTerms:
 
     def figures(self) -> dict[str, float]:
         """Return the means as plain numbers, for logs; a term without samples is left out."""
-        figures = {"router": float(self.router)}
+        figures = {"router": float(self.router.detach())}
         if self.language_tokens:
-            figures["language"] = float(self.language_sum) / self.language_tokens
+            figures["language"] = float(self.language_sum.detach()) / self.language_tokens
         if self.action_steps:
-            figures["action"] = float(self.action_sum) / self.action_steps
+            figures["action"] = float(self.action_sum.detach()) / self.action_steps
         return figures
 
 

@@ -17,7 +17,15 @@ from tokenizers import Tokenizer
 __all__ = ["BOX_MARKS", "CONTROL_TOKENS", "TextCodec", "TokenizerError"]
 
 BOX_MARKS = ("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>")
-CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+CONTROL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 _BOX_PATTERN = re.compile("(" + "|".join(re.escape(mark) for mark in BOX_MARKS) + ")")
 
 

@@ -47,7 +47,8 @@ def squared_cosine_alpha_bars(train_steps: int, *, largest_beta: float = 0.999) 
         min(1 - level((step + 1) / train_steps) / level(step / train_steps), largest_beta)
         for step in range(train_steps)
     ]
-    return torch.cumprod(1.0 - torch.tensor(betas, dtype=torch.float32), dim=0)
+    # On the CPU whatever the default device: a model built without storage needs these values too.
+    return torch.cumprod(1.0 - torch.tensor(betas, dtype=torch.float32, device="cpu"), dim=0)
 
 
 class Diffusion:
