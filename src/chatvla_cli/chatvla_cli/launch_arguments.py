@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check `name:=value` words against what a graph declares, and describe what exists."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from chatvla_cli.errors import UsageError
+from chatvla_cli.launch_graph import LaunchArgument
+from chatvla_cli.verbs import nearest
+
+__all__ = ["describe", "given_values"]
+
+
+def given_values(words: Sequence[str], arguments: Sequence[LaunchArgument]) -> dict[str, str]:
+    """Return the values in `words`; raise UsageError for a name or a value that does not exist."""
+    declared = {argument.name: argument for argument in arguments}
+    values: dict[str, str] = {}
+    for word in words:
+        name, separator, value = word.partition(":=")
+        if not separator:
+            raise UsageError(f"'{word}' is not of the form name:=value\n{describe(arguments)}")
+        if name not in declared:
+            raise UsageError(f"there is no argument '{name}'{nearest(name, list(declared))}\n{describe(arguments)}")
+        choices = declared[name].choices
+        if choices and value not in choices:
+            hint = nearest(value, list(choices))
+            raise UsageError(f"'{value}' is no value of '{name}'{hint}. Values: {', '.join(choices)}")
+        values[name] = value
+    absent = [argument.name for argument in arguments if argument.default is None and argument.name not in values]
+    if absent:
+        raise UsageError(f"'{absent[0]}' must be given: {absent[0]}:=value\n{describe(arguments)}")
+    return values
+
+
+def describe(arguments: Sequence[LaunchArgument]) -> str:
+    """Return the list of arguments, one a paragraph: name, values, default, description."""
+    lines = ["Arguments (name:=value):"]
+    for argument in arguments:
+        values = " | ".join(argument.choices) or "..."
+        default = "must be given" if argument.default is None else f"default: {argument.default or 'empty'}"
+        lines.append(f"  {argument.name}:={values}   ({default})")
+        lines += textwrap.wrap(argument.description, 110, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove the shared-memory files that killed nodes leave in /dev/shm, and never those that a live process uses.
+
+Fast DDS deletes its files on a clean exit only. Which files are ours is read from the memory maps of our own processes
+while they live; before a file is deleted, the maps of all processes are read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["SHM", "SharedMemoryFiles", "mapped_files"]
+
+SHM = Path("/dev/shm")
+PREFIXES = ("fastrtps_", "sem.fastrtps_", "fast_datasharing_")
+
+
+def mapped_files(pid: int | str) -> set[str]:
+    """Return the names of Fast DDS's files that process `pid` maps; empty when it has ended or is another user's."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    head = f"{SHM}/"
+    names = {line.rsplit(head, 1)[1] for line in maps.splitlines() if head in line}
+    return {name for name in names if name.startswith(PREFIXES)}
+
+
+class SharedMemoryFiles:
+    """The files that a group of processes has used."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def observe(self, pids: Iterable[int]) -> None:
+        """Take note of what the live processes `pids` map now."""
+        for pid in pids:
+            self._seen |= mapped_files(pid)
+
+    def remove_leftovers(self) -> list[str]:
+        """Delete what was seen and no live process maps any more; return the names deleted."""
+        left = {name for name in self._seen if (SHM / name).exists()}
+        if not left:
+            return []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                left -= mapped_files(entry.name)
+        for name in left:
+            with contextlib.suppress(OSError):
+                (SHM / name).unlink()
+        return sorted(left)
