@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from chatvla_eval.arguments import ArgumentParser, count, one_of, positive
+from chatvla_eval.arguments import ArgumentParser, count, one_of, positive, unknown_name
 from chatvla_eval.parallel import TrialJob, default_jobs, run_jobs
 from chatvla_eval.policies import EXPERT, PolicyUnavailableError
 from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
@@ -118,8 +119,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         arguments.split = one_of("split", TASKS[arguments.task].splits)(arguments.split)
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument --split: {error}")
-    if arguments.policy != EXPERT and not Path(arguments.policy).exists():
-        parser.error(f"argument --policy: no folder {arguments.policy!r}; give a checkpoint folder, or {EXPERT}")
+    if arguments.policy != EXPERT and difflib.get_close_matches(arguments.policy.lower(), [EXPERT]):
+        parser.error(f"argument --policy: {unknown_name('policy', arguments.policy, [EXPERT, 'a checkpoint folder'])}")
     if arguments.out is None:
         name = f"{arguments.task}_{Path(arguments.policy).name}_{arguments.split}_{arguments.seed}"
         arguments.out = Path("runs") / "eval" / name

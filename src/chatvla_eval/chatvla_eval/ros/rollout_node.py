@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluate whatever policy is launched, through ROS and in real time; write results.json after every trial.
+
+Exit code: 0 when all trials ran, whatever their scores; 1 on an error; 130 when told to stop.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from chatvla_control.robot_spec import robot_spec
+from chatvla_control.ros.parameters import declare
+from chatvla_control.ros.spin import stop_on_signals
+from chatvla_eval.film import TrialFilm
+from chatvla_eval.policies import EXPERT
+from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
+from chatvla_eval.ros.graph_wait import GraphIncompleteError, wait_for_parts
+from chatvla_eval.ros.ros_session import RosSession, RosSessionError, StoppedError
+from chatvla_eval.summary_table import summary_table, trial_line
+from chatvla_eval.tasks import TASKS, Task, task_by_name
+from chatvla_eval.trial import TrialResult, TrialSettings, TrialSetup, run_trial, trial_seed
+
+__all__ = ["RolloutSettings", "main"]
+
+STOPPED = 130
+_SPLITS = tuple(sorted({split for task in TASKS.values() for split in task.splits}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+    """The parameters of the node."""
+
+    task: str
+    trials: int
+    split: str
+    seed: int
+    out: Path
+    policy: str
+    robot: str
+    swap: bool
+    force: str
+    timeout_s: float
+    wait_s: float
+
+    @classmethod
+    def declare(cls, node: Node) -> RolloutSettings:
+        """Declare the parameters on `node` and return their values. Raises ParameterError."""
+        task = declare(node, "task", "math_match", "Task to evaluate.", choices=sorted(TASKS))
+        policy = declare(node, "policy", EXPERT, "Name of the policy that is launched: a checkpoint, or expert.")
+        split = declare(node, "split", "open_world", "Split to draw trials from.", choices=_SPLITS)
+        seed = declare(node, "seed", 0, "Seed of the run; the same seed gives the same trials.", low=0, high=10**12)
+        out = declare(
+            node, "out", "", "Folder for results.json and the film; empty for runs/eval/TASK_POLICY_SPLIT_SEED."
+        )
+        name = f"{task}_{Path(policy).name}_{split}_{seed}"
+        return cls(
+            task=task,
+            trials=declare(node, "trials", 10, "Number of trials, count.", low=1, high=99_999),
+            split=split,
+            seed=seed,
+            out=Path(out) if out else Path("runs") / "eval" / name,
+            policy=policy,
+            robot=declare(node, "robot", "arx_r5", "Robot the bench holds, a RobotSpec name."),
+            swap=declare(node, "swap", False, "Permute the cards against the same seeds."),
+            force=declare(node, "force", "", "Reasoning to act on instead of the policy's own; empty for its own."),
+            timeout_s=declare(node, "timeout", TrialSettings().timeout_s, "Longest trial, s.", low=1.0, high=600.0),
+            wait_s=declare(node, "wait", 60.0, "Longest wait for the other nodes, s.", low=1.0, high=3600.0),
+        )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until all trials ran, an error, or SIGINT or SIGTERM; return the exit code."""
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    stopped = stop_on_signals()
+    node = Node("rollout")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    spinner = threading.Thread(target=_spin, args=(executor, stopped), daemon=True)
+    try:
+        settings = RolloutSettings.declare(node)
+        session = RosSession(node, robot_spec(settings.robot), policy=settings.policy, stopped=stopped)
+        spinner.start()
+        return _evaluate(session, settings, stopped)
+    except StoppedError:
+        return STOPPED
+    except (GraphIncompleteError, RosSessionError, ValueError, OSError) as error:
+        print(f"rollout: {error}", file=sys.stderr, flush=True)
+        return 1
+    finally:
+        executor.shutdown(timeout_sec=1.0)
+        if spinner.is_alive():
+            spinner.join(timeout=2.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _spin(executor: SingleThreadedExecutor, stopped: threading.Event) -> None:
+    """Serve callbacks; what a callback raises ends the run instead of hanging it."""
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
+    except Exception:
+        stopped.set()
+        raise
+
+
+def _evaluate(session: RosSession, settings: RolloutSettings, stopped: threading.Event) -> int:
+    if not wait_for_parts(session.parts(), timeout_s=settings.wait_s, report=_say, stopped=stopped.is_set):
+        return STOPPED
+    task = task_by_name(settings.task)
+    info = _info(session, settings)
+    results: list[TrialResult] = []
+    try:
+        for index in range(settings.trials):
+            result = _trial(session, task, settings, index)
+            results.append(result)
+            info = replace(info, policy=session.policy_name, privileged=session.privileged)
+            write_results(settings.out, info, results)
+            _say(trial_line(result.to_dict(), number=index + 1, count=settings.trials, measures=task.measures))
+    finally:
+        session.close()
+        if results:
+            _say(summary_table(results_dict(info, results)))
+            _say(f"  results   {settings.out / 'results.json'}")
+    return 0
+
+
+def _trial(session: RosSession, task: Task, settings: RolloutSettings, index: int) -> TrialResult:
+    setup = TrialSetup(
+        index=index,
+        split=settings.split,
+        seed=trial_seed(settings.seed, index),
+        swap=settings.swap,
+        forced_reasoning=settings.force,
+    )
+    film = TrialFilm() if index == 0 else None
+    limits = TrialSettings(timeout_s=settings.timeout_s)
+    result = run_trial(session, task, setup, settings=limits, on_frame=film.add if film else None)
+    if film is not None:
+        film.write(settings.out, f"trial_{index:03d}", result, session.policy_name)
+    return result
+
+
+def _info(session: RosSession, settings: RolloutSettings) -> RunInfo:
+    return RunInfo(
+        task=settings.task,
+        split=settings.split,
+        seed=settings.seed,
+        trials=settings.trials,
+        policy=session.policy_name,
+        privileged=session.privileged,
+        simulation=session.simulation,
+        swap=settings.swap,
+        forced_reasoning=settings.force,
+        transport="ros",
+        commit=source_commit(),
+    )
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

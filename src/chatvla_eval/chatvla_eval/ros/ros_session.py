@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run trials through ROS, in real time: reset_bench, follow_instruction, then watch topics.
+
+A background thread spins the node; the methods here wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.action import ActionClient
+from rclpy.action.client import ClientGoalHandle
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+
+from chatvla_control.robot_spec import RobotSpec
+from chatvla_control.ros.convert import action_chunk_to_msg
+from chatvla_control.scene import SceneTruth
+from chatvla_eval.policies import EXPERT
+from chatvla_eval.ros.go_home import home_chunk, is_home
+from chatvla_eval.ros.graph_wait import Part
+from chatvla_eval.ros.trial_topics import TrialTopics
+from chatvla_eval.trial import TrialSetup, Watch
+from chatvla_msgs.action import FollowInstruction
+from chatvla_msgs.msg import ActionChunk
+from chatvla_msgs.srv import OverrideReasoning, ResetBench
+
+__all__ = ["RosSession", "RosSessionError", "StoppedError"]
+
+SLICE_S = 0.1
+_CALL_S = 15.0
+_CANCEL_S = 3.0
+_TRUTH_AGE_S = 3.0
+_RESULT_NAMES = {
+    getattr(FollowInstruction.Result, name): name
+    for name in (
+        "INVALID_GOAL",
+        "CAMERA_FAULT",
+        "JOINT_STATE_FAULT",
+        "DRIVER_FAULT",
+        "POLICY_FAULT",
+        "PREEMPTED",
+        "NODE_INACTIVE",
+    )
+}
+
+
+class RosSessionError(RuntimeError):
+    """A node did not do its part; the message says which and what it said."""
+
+
+class StoppedError(RuntimeError):
+    """The run was told to stop."""
+
+
+class RosSession:
+    """One bench and one policy behind ROS topics. Used by one thread; callbacks come from the executor's."""
+
+    simulation = True
+
+    def __init__(
+        self, node: Node, spec: RobotSpec, *, policy: str, view: str = "top", stopped: threading.Event | None = None
+    ) -> None:
+        self._node = node
+        self._spec = spec
+        self._wanted = policy
+        self._view = view
+        self._stopped = stopped or threading.Event()
+        self._topics = TrialTopics(node, spec, view=view)
+        self._reset = node.create_client(ResetBench, "sim/reset_bench")
+        self._override = node.create_client(OverrideReasoning, "override_reasoning")
+        self._follow = ActionClient(node, FollowInstruction, "follow_instruction")
+        self._chunks = node.create_publisher(ActionChunk, "action_chunk", QoSProfile(depth=1))
+        self._goal: ClientGoalHandle | None = None
+        self._outcome: FollowInstruction.Result | None = None
+        self._started_s = 0.0
+
+    @property
+    def policy_name(self) -> str:
+        """Name of the policy: as it signs its reasoning, or as asked for before it reasons."""
+        return self._topics.policy()[0] or self._wanted
+
+    @property
+    def privileged(self) -> bool:
+        """Whether the policy saw the scene's truth."""
+        name, privileged = self._topics.policy()
+        return privileged if name else self._wanted == EXPERT
+
+    def parts(self) -> list[Part]:
+        """Return what must be in the graph before the first trial."""
+        camera = f"camera/{self._view}/image_raw"
+        return [
+            Part(what="simulator (service sim/reset_bench)", ready=self._reset.service_is_ready),
+            Part(what="scene truth (topic sim/bench_state)", ready=self._publishes("sim/bench_state")),
+            Part(what=f"camera (topic {camera})", ready=self._publishes(camera)),
+            Part(what="driver (topic joint_states)", ready=lambda: self._topics.joints() is not None),
+            Part(
+                what="driver (nobody listens to action_chunk)", ready=lambda: self._chunks.get_subscription_count() > 0
+            ),
+            Part(what="policy (action follow_instruction)", ready=self._follow.server_is_ready),
+        ]
+
+    def reset(self, setup: TrialSetup) -> SceneTruth:
+        """Drive the arms home where they are not, build the scene and return its truth. Raises RosSessionError."""
+        if setup.fonts:
+            raise RosSessionError(
+                "fonts are chosen when the simulator starts; give them to sim_node, not to the rollout"
+            )
+        self._drive_home()
+        before, _ = self._topics.truth()
+        request = ResetBench.Request(split=setup.split, seed=setup.seed, swap=setup.swap)
+        response = self._wait(self._reset.call_async(request), _CALL_S, "sim/reset_bench did not answer")
+        if not response.success:
+            raise RosSessionError(f"sim/reset_bench refused: {response.message}")
+
+        def fresh() -> SceneTruth | None:
+            truth, _ = self._topics.truth()
+            changed = truth is not None and (before is None or truth.trial != before.trial)
+            fits = (
+                changed and truth is not None and truth.ready and (truth.seed, truth.swap) == (setup.seed, setup.swap)
+            )
+            return truth if fits else None
+
+        truth = self._until(fresh, _CALL_S, "sim/bench_state never showed the new scene")
+        self._topics.begin(truth.stamp_s)
+        return truth
+
+    def start(self, setup: TrialSetup, instruction: str, timeout_s: float) -> None:
+        """Force the reasoning if asked to, then send the instruction. Raises RosSessionError."""
+        if setup.forced_reasoning:
+            self._force(setup.forced_reasoning)
+        self._outcome = None
+        goal = FollowInstruction.Goal(instruction=instruction, timeout_s=float(timeout_s))
+        handle = self._wait(self._follow.send_goal_async(goal), _CALL_S, "follow_instruction did not answer")
+        if not handle.accepted:
+            raise RosSessionError("follow_instruction refused the goal; see the policy's log")
+        self._goal = handle
+        self._started_s = time.monotonic()
+        handle.get_result_async().add_done_callback(self._on_result)
+
+    def watch(self) -> Watch:
+        """Wait a tenth of a second and return what is known. Raises StoppedError and RosSessionError."""
+        if self._stopped.wait(SLICE_S):
+            raise StoppedError("stopped during a trial")
+        truth, age_s = self._topics.truth()
+        if truth is None or age_s > _TRUTH_AGE_S:
+            raise RosSessionError(f"sim/bench_state is silent for {age_s:.0f} s: the simulator stopped")
+        outcome = self._outcome
+        error = "" if outcome is None else _error_of(outcome)
+        if outcome is None and not self._follow.server_is_ready():
+            error = "the policy went away during the trial"
+        return Watch(
+            elapsed_s=time.monotonic() - self._started_s,
+            truth=truth,
+            texts=self._topics.texts(),
+            finished=outcome is not None,
+            timed_out=outcome is not None and outcome.error_code == FollowInstruction.Result.TIMEOUT,
+            error=error,
+            refused=self._topics.refused(),
+        )
+
+    def frame(self) -> NDArray[np.uint8] | None:
+        """Return the newest camera image, shape (H, W, 3); None before the first."""
+        return self._topics.frame()
+
+    def stop(self) -> None:
+        """Cancel the instruction if it is still followed."""
+        self._topics.forget_camera()
+        if self._goal is not None and self._outcome is None:
+            self._goal.cancel_goal_async()
+            deadline = time.monotonic() + _CANCEL_S
+            while self._outcome is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+        self._goal = None
+
+    def close(self) -> None:
+        """Cancel what still runs; the node belongs to the caller."""
+        self.stop()
+        self._follow.destroy()
+
+    def _on_result(self, future: Future) -> None:
+        self._outcome = future.result().result
+
+    def _publishes(self, topic: str) -> Callable[[], bool]:
+        return lambda: self._node.count_publishers(topic) > 0
+
+    def _force(self, text: str) -> None:
+        if not self._override.service_is_ready():
+            raise RosSessionError(
+                f"policy {self._wanted!r} offers no override_reasoning service: nothing can be forced"
+            )
+        request = OverrideReasoning.Request(scope=OverrideReasoning.Request.ONE_INSTRUCTION, text=text)
+        response = self._wait(self._override.call_async(request), _CALL_S, "override_reasoning did not answer")
+        if not response.success:
+            raise RosSessionError(f"override_reasoning refused: {response.message}")
+
+    def _drive_home(self) -> None:
+        positions = self._topics.joints()
+        if positions is None or is_home(positions, self._spec):
+            return
+        now_s = self._node.get_clock().now().nanoseconds * 1e-9
+        chunk = home_chunk(positions, self._spec, now_s=now_s)
+        self._chunks.publish(action_chunk_to_msg(chunk))
+        allowed_s = chunk.valid_until_s - now_s + 1.0
+
+        def at_home() -> bool:
+            joints = self._topics.joints()
+            return joints is not None and is_home(joints, self._spec)
+
+        self._until(
+            at_home, allowed_s, f"the arms did not come home (driver: {self._topics.refused() or 'no refusal'})"
+        )
+
+    def _wait(self, future: Future, timeout_s: float, complaint: str) -> Any:
+        self._until(future.done, timeout_s, complaint)
+        return future.result()
+
+    def _until(self, ready: Callable[[], Any], timeout_s: float, complaint: str) -> Any:
+        """Return the first true value of `ready`. Raises RosSessionError with `complaint` after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if value := ready():
+                return value
+            if self._stopped.wait(0.02):
+                raise StoppedError("stopped while waiting")
+        raise RosSessionError(f"{complaint} within {timeout_s:.0f} s")
+
+
+def _error_of(outcome: FollowInstruction.Result) -> str:
+    """Return the sentence of a result that is an error; "" for done, failed at the task, or out of time."""
+    name = _RESULT_NAMES.get(outcome.error_code)
+    return f"{name}: {outcome.error_msg}" if name else ""
