@@ -3,6 +3,7 @@
 
 A lock file pins everything, also what is needed only indirectly, in layers: each package stands in the first layer that
 needs it. torch is pinned without its CUDA packages; those are the layer `cuda`, for machines that use that build.
+A line `name==version  # alone` in an .in file is pinned without what it says it needs: only its data files are used.
 Versions already in a lock are kept unless `--upgrade` is given.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 LAYERS = ("ros", "build", "core", "model", "dev")
 FOLDER = Path(__file__).resolve().parent
+ALONE = "# alone"
 CUDA_PREFIXES = ("cuda-", "nvidia-", "triton")
 
 
@@ -31,8 +33,15 @@ def resolve(inputs: list[Path], python: str, constraints: Path) -> dict[str, str
 
 def lock_text(python: str, old: Path, *, upgrade: bool) -> str:
     """Return the lock file for `python`."""
-    inputs = {layer: FOLDER / f"{layer}.in" for layer in LAYERS}
     with tempfile.TemporaryDirectory() as folder:
+        inputs: dict[str, Path] = {}
+        alone: dict[str, dict[str, str]] = {}
+        for layer in LAYERS:
+            wanted = (FOLDER / f"{layer}.in").read_text().splitlines()
+            pins = [line.removesuffix(ALONE).strip() for line in wanted if line.endswith(ALONE)]
+            alone[layer] = dict(pin.split("==") for pin in pins)
+            inputs[layer] = Path(folder) / f"{layer}.in"
+            inputs[layer].write_text("\n".join(line for line in wanted if not line.endswith(ALONE)))
         constraints = Path(folder) / "constraints.txt"
         keep = old.read_text() if old.is_file() and not upgrade else ""
         constraints.write_text("\n".join(line for line in keep.splitlines() if line and not line.startswith("#")))
@@ -41,7 +50,7 @@ def lock_text(python: str, old: Path, *, upgrade: bool) -> str:
         lines = [f"# Python {python} on x86_64 Linux. Made by requirements/make_locks.py from requirements/*.in."]
         placed: set[str] = set()
         for layer in LAYERS:
-            pins = {name: version for name, version in resolve([inputs[layer]], python, constraints).items()}
+            pins = resolve([inputs[layer]], python, constraints) | alone[layer]
             new = sorted(name for name in pins if name not in placed)
             placed.update(new)
             cuda = [name for name in new if name.startswith(CUDA_PREFIXES)]
