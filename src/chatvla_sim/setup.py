@@ -22,8 +22,8 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "sim_node = chatvla_sim.sim_node:main",
-            "expert_node = chatvla_sim.expert_node:main",
+            "sim_node = chatvla_sim.ros.sim_node:main",
+            "expert_node = chatvla_sim.ros.expert_node:main",
         ],
     },
 )

@@ -8,7 +8,7 @@ Only objects are rebuilt by `reset`; arms stay where they are, as on a real tabl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,9 @@ class BenchError(ValueError):
 
 
 class Bench(ABC):
-    """One simulated bench. Deterministic: the same calls give the same states and images. Not thread-safe."""
+    """One simulated bench. Deterministic: the same calls give the same states and images.
+
+    Not thread-safe, but for `render`."""
 
     name: str
     """Task name, such as "math_match"."""
@@ -66,8 +68,16 @@ class Bench(ABC):
         """Return the measured joints in RobotSpec order, stamped with simulated time."""
 
     @abstractmethod
-    def render(self, view: str) -> NDArray[np.uint8]:
-        """Return the RGB image of one view, shape (240, 320, 3). Raises BenchError for an unknown view."""
+    def snapshot(self) -> NDArray[np.float64]:
+        """Return what `render` needs to draw this moment later, while the bench goes on."""
+
+    @abstractmethod
+    def render(self, view: str, snapshot: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
+        """Return the RGB image of one view, shape (240, 320, 3), now or at a snapshot's moment.
+
+        With a snapshot it may run in a thread of its own, while others step the bench: always the same thread, from the first
+        picture to `close_renderer`, and never during a `reset`. Raises BenchError for an unknown view.
+        """
 
     @abstractmethod
     def camera(self, view: str) -> PinholeCamera:
@@ -78,5 +88,13 @@ class Bench(ABC):
         """Return the truth of the scene now, for scorers and privileged policies only."""
 
     @abstractmethod
+    def open_viewer(self) -> Callable[[], None]:
+        """Open a window onto the scene and return the function that refreshes it. Raises BenchError without a display."""
+
+    @abstractmethod
+    def close_renderer(self) -> None:
+        """Free the renderer, in the thread that renders. A later `render` makes a new one."""
+
+    @abstractmethod
     def close(self) -> None:
-        """Free the renderer. The bench cannot be used afterwards; a second call does nothing."""
+        """Free everything. The bench cannot be used afterwards; a second call does nothing."""

@@ -6,11 +6,16 @@ One SceneRenderer owns one OpenGL context: create, use and close it in one threa
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SceneRenderer", "set_texture"]
+from chatvla_sim.bench import BenchError
+
+__all__ = ["SceneRenderer", "open_viewer", "set_texture"]
 
 
 def set_texture(model: mujoco.MjModel, name: str, image: NDArray[np.uint8]) -> int:
@@ -25,6 +30,22 @@ def set_texture(model: mujoco.MjModel, name: str, image: NDArray[np.uint8]) -> i
     start = int(model.tex_adr[texture])
     model.tex_data[start : start + image.size] = image.reshape(-1)
     return texture
+
+
+def open_viewer(model: mujoco.MjModel, data: mujoco.MjData) -> Callable[[], None]:
+    """Open MuJoCo's viewer on `data` and return the function that refreshes it, to be called between steps.
+
+    Raises BenchError without a display.
+    """
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise BenchError("there is no display: DISPLAY and WAYLAND_DISPLAY are empty; look at camera/top/image_raw instead")
+    try:
+        import mujoco.viewer
+
+        handle = mujoco.viewer.launch_passive(model, data, show_left_ui=False, show_right_ui=False)
+    except Exception as error:  # glfw and its libraries fail in many ways.
+        raise BenchError(f"the viewer cannot open: {error}; it needs the package glfw and a display with OpenGL") from error
+    return handle.sync
 
 
 class SceneRenderer:

@@ -6,7 +6,7 @@ Success: the right card rests in the board's slot (see `judge.py` for the tolera
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mujoco
@@ -24,7 +24,7 @@ from chatvla_sim.math_match.scene import TIME_STEP_S, build_model, spare_positio
 from chatvla_sim.math_match.textures import board_image, card_image
 from chatvla_sim.math_match.trial import TRIAL_SPLITS, Trial, draw_trial
 from chatvla_sim.mujoco_robot import MujocoRobot
-from chatvla_sim.rendering import SceneRenderer, set_texture
+from chatvla_sim.rendering import SceneRenderer, open_viewer, set_texture
 
 __all__ = ["MathMatchBench"]
 
@@ -51,7 +51,8 @@ class MathMatchBench(Bench):
         self._size = (width, height)
         self._camera = TOP_CAMERA
         self._renderer: SceneRenderer | None = None
-        self._textures: list[int] = []
+        self._view_data = mujoco.MjData(self._model)
+        self._stale_textures: list[int] = []
         self._trial: Trial | None = None
         self._count = 0
         self._robot.place(self._data, np.array(self.spec.home))
@@ -93,9 +94,8 @@ class MathMatchBench(Bench):
         pictures |= {f"card_{index}": card_image(trial, index) for index in range(len(trial.cards))}
         self._trial = trial
         self._count += 1
-        self._textures = [set_texture(self._model, name, image) for name, image in pictures.items()]
-        if self._renderer is not None:
-            self._renderer.upload(self._textures)
+        # The renderer's thread takes them to the graphics memory before its next picture.
+        self._stale_textures = [set_texture(self._model, name, image) for name, image in pictures.items()]
         self._apply_look()
         self._place_cards()
         return self.truth()
@@ -114,12 +114,22 @@ class MathMatchBench(Bench):
         """Return the measured joints."""
         return self._robot.state(self._data)
 
-    def render(self, view: str) -> NDArray[np.uint8]:
-        """Return the RGB image of one view."""
+    def snapshot(self) -> NDArray[np.float64]:
+        """Return the generalised positions now."""
+        return self._data.qpos.copy()
+
+    def render(self, view: str, snapshot: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
+        """Return the RGB image of one view; see Bench.render."""
         self.camera(view)
         if self._renderer is None:
             self._renderer = SceneRenderer(self._model, width=self._size[0], height=self._size[1])
-        return self._renderer.draw(self._data, view)
+        elif self._stale_textures:
+            self._renderer.upload(self._stale_textures)
+        self._stale_textures = []
+        self._view_data.qpos[:] = self._data.qpos if snapshot is None else snapshot
+        mujoco.mj_kinematics(self._model, self._view_data)
+        mujoco.mj_camlight(self._model, self._view_data)
+        return self._renderer.draw(self._view_data, view)
 
     def camera(self, view: str) -> PinholeCamera:
         """Return the camera of one view."""
@@ -135,11 +145,19 @@ class MathMatchBench(Bench):
             self.trial, self._card_states(), camera=self._camera, stamp_s=self.time_s, count=self._count, view="top"
         )
 
-    def close(self) -> None:
+    def open_viewer(self) -> Callable[[], None]:
+        """Open a window onto the scene; see Bench.open_viewer."""
+        return open_viewer(self._model, self._data)
+
+    def close_renderer(self) -> None:
         """Free the renderer."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def close(self) -> None:
+        """Free everything."""
+        self.close_renderer()
 
     def _card_states(self) -> list[CardState]:
         touches = self._robot.pad_contacts(self._data)

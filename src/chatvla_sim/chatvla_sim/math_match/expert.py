@@ -64,11 +64,12 @@ class MathMatchExpert:
         self._spec = spec
         self._truth = truth
         self._motions = ArmMotions(spec)
-        self._count = 0
+        self._count = self._runs = 0
         self.reset(0)
 
     def reset(self, seed: int) -> None:
         """Forget the last instruction. The expert draws nothing at random; `seed` is not used."""
+        self._runs += 1
         self._plan: Plan | None = None
         self._trial: tuple[int, str] | None = None
 
@@ -86,7 +87,7 @@ class MathMatchExpert:
         plan = self._keep_or_plan(observation, truth, card)
         done = card.placed and plan.trajectory.end_s <= observation.stamp_s and plan.kind != "pick"
         reasoning = Reasoning(
-            id=f"expert-{truth.trial}-{card.name}",
+            id=f"expert-{self._runs}-{truth.trial}-{card.name}",
             text=text,
             stamp_s=observation.stamp_s,
             source=source,

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve follow_instruction with the scripted expert of a task: the same topics and driver as a learned policy, but privileged.
+
+Subscribes joint_states, sim/bench_state (the truth) and /diagnostics; publishes reasoning and action_chunk; serves the action
+follow_instruction and the service override_reasoning. One goal at a time: a newer goal takes the place of the older.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from rclpy.utilities import try_shutdown
+from sensor_msgs.msg import JointState as JointStateMsg
+
+from chatvla_control.contracts import ActionChunk, Inference
+from chatvla_control.robot_spec import robot_names, robot_spec
+from chatvla_control.ros.convert import ConversionError, action_chunk_to_msg, joint_state_from_msg, reasoning_to_msg
+from chatvla_control.ros.convert_scene import scene_truth_from_msg
+from chatvla_control.ros.parameters import declare
+from chatvla_control.ros.spin import spin_until, stop_on_signals
+from chatvla_control.scene import SceneTruth
+from chatvla_msgs.action import FollowInstruction
+from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
+from chatvla_msgs.msg import BenchState
+from chatvla_msgs.msg import Reasoning as ReasoningMsg
+from chatvla_msgs.srv import OverrideReasoning
+from chatvla_sim.bench import BenchError
+from chatvla_sim.benches import bench_names
+from chatvla_sim.expert import make_expert
+from chatvla_sim.ros.expert_inputs import ExpertInputs
+
+__all__ = ["ExpertNode", "main"]
+
+Result, Feedback = FollowInstruction.Result, FollowInstruction.Feedback
+LONGEST_TEXT = 2000
+HOLD_AHEAD_S, HOLD_STEPS = 0.1, 10
+"""A goal that ends early leaves the arms where the last chunk has them this much later."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One goal on its way."""
+
+    handle: ServerGoalHandle
+    instruction: str
+    timeout_s: float
+    begun_s: float
+    ended: Future
+    chunks: int = 0
+    text: str = ""
+    missing_since_s: float = field(default=math.nan)
+
+
+class ExpertNode(Node):
+    """The expert of one task on ROS."""
+
+    def __init__(self, *, node_name: str = "expert_node") -> None:
+        """Raises BenchError or ParameterError with one sentence when a parameter does not fit."""
+        super().__init__(node_name)
+        task = declare(self, "task", "math_match", "Name of the bench.", choices=bench_names())
+        robot = declare(self, "robot", "arx_r5", "Name of the robot.", choices=robot_names())
+        period_s = declare(self, "chunk_period_s", 0.25, "Time between chunks, s.", low=0.05, high=1.0)
+        self._default_s = declare(self, "timeout_s", 60.0, "Time-out of a goal that gives none, s.", low=1.0, high=3600.0)
+        max_age_s = declare(self, "max_age_s", 0.5, "Oldest joints and truth to act on, s.", low=0.05, high=5.0)
+        self._patience_s = declare(self, "patience_s", 5.0, "Fail after inputs stay away this long, s.", low=0.1, high=60.0)
+        self._spec = robot_spec(robot)
+        self._inputs = ExpertInputs(max_age_s=max_age_s)
+        self._seen: SceneTruth | None = None
+        self._expert = make_expert(task, self._spec, self._truth)
+        self._run: Run | None = None
+        self._chunk: ActionChunk | None = None
+        self._forced: str | None = None
+        self._forced_once = False
+        self._driver_fault = ""
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._reasoning = self.create_publisher(ReasoningMsg, "reasoning", latched)
+        self._chunks = self.create_publisher(ActionChunkMsg, "action_chunk", 1)
+        self.create_subscription(JointStateMsg, "joint_states", self._on_joints, 10)
+        self.create_subscription(BenchState, "sim/bench_state", self._on_truth, latched)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.create_service(OverrideReasoning, "override_reasoning", self._on_override)
+        self._server = ActionServer(
+            self,
+            FollowInstruction,
+            "follow_instruction",
+            execute_callback=self._execute,
+            goal_callback=lambda goal: GoalResponse.ACCEPT,  # A refused goal could not say why: it is aborted with a code.
+            handle_accepted_callback=self._on_accepted,
+            cancel_callback=lambda handle: CancelResponse.ACCEPT,
+        )
+        self.create_timer(period_s, self._step)
+        self.get_logger().info(f"the expert of {task} is ready; it sees the scene's truth")
+
+    def close(self) -> None:
+        """End the goal on its way and destroy the node."""
+        if self._run is not None:
+            self._end(self._run, Result.NODE_INACTIVE, "the expert is shutting down")
+        self._server.destroy()
+        self.destroy_node()
+
+    def _truth(self) -> SceneTruth:
+        if self._seen is None:
+            raise BenchError("the scene's truth has not been seen yet; is the simulator running?")
+        return self._seen
+
+    def _now_s(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _on_joints(self, msg: JointStateMsg) -> None:
+        try:
+            state = joint_state_from_msg(msg, self._spec.joint_names)
+        except ConversionError as error:
+            self.get_logger().warning(f"joint_states does not fit {self._spec.name}: {error}", throttle_duration_sec=5.0)
+            return
+        if np.isfinite(state.positions).all():
+            self._inputs.add_joints(state)
+
+    def _on_truth(self, msg: BenchState) -> None:
+        try:
+            self._inputs.add_truth(scene_truth_from_msg(msg))
+        except ConversionError as error:
+            self.get_logger().warning(f"sim/bench_state cannot be read: {error}", throttle_duration_sec=5.0)
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status:
+            if status.hardware_id == self._spec.name:
+                self._driver_fault = status.message if status.level >= DiagnosticStatus.ERROR else ""
+
+    def _on_override(
+        self, request: OverrideReasoning.Request, response: OverrideReasoning.Response
+    ) -> OverrideReasoning.Response:
+        text = request.text.strip()
+        if request.scope == OverrideReasoning.Request.RELEASE:
+            self._forced = None
+            response.success, response.message = True, "the expert thinks for itself again"
+        elif request.scope not in (OverrideReasoning.Request.UNTIL_RELEASED, OverrideReasoning.Request.ONE_INSTRUCTION):
+            response.message = f"scope {request.scope} is none of 0 UNTIL_RELEASED, 1 ONE_INSTRUCTION, 2 RELEASE"
+        elif not 1 <= len(text) <= LONGEST_TEXT:
+            response.message = f"the text has {len(text)} characters, allowed are 1 to {LONGEST_TEXT}"
+        else:
+            self._forced = text
+            self._forced_once = request.scope == OverrideReasoning.Request.ONE_INSTRUCTION
+            response.success, response.message = True, f"in force: {text:.80}"
+        return response
+
+    def _on_accepted(self, handle: ServerGoalHandle) -> None:
+        if self._run is not None:
+            self._end(self._run, Result.PREEMPTED, "a newer goal took this one's place")
+        goal = handle.request
+        self._run = Run(
+            handle=handle,
+            instruction=goal.instruction.strip(),
+            timeout_s=goal.timeout_s if goal.timeout_s else self._default_s,
+            begun_s=self._now_s(),
+            ended=Future(),
+        )
+        self._expert.reset(0)
+        self._chunk = None
+        handle.execute()
+
+    async def _execute(self, handle: ServerGoalHandle) -> FollowInstruction.Result:
+        run = self._run
+        if run is None or run.handle is not handle:
+            # Another goal came between acceptance and execution.
+            handle.abort()
+            return Result(error_code=Result.PREEMPTED, error_msg="a newer goal took this one's place")
+        count = len(run.instruction)
+        if not 1 <= count <= LONGEST_TEXT:
+            self._end(run, Result.INVALID_GOAL, f"the instruction has {count} characters, allowed are 1 to {LONGEST_TEXT}")
+        elif not (math.isfinite(run.timeout_s) and run.timeout_s > 0):
+            self._end(run, Result.INVALID_GOAL, f"timeout_s is {run.timeout_s}, it must be 0 or a positive number")
+        return await run.ended
+
+    def _end(self, run: Run, code: int, message: str) -> None:
+        """End a goal: NONE succeeds, everything else aborts, or cancels when that was asked for."""
+        if run is self._run:
+            self._run = None
+            if self._forced_once:
+                self._forced, self._forced_once = None, False
+        if code != Result.NONE:
+            self._hold()
+        result = Result(
+            error_code=code, error_msg=message, reasoning=run.text, chunks=run.chunks, seconds=self._now_s() - run.begun_s
+        )
+        if code == Result.NONE:
+            run.handle.succeed()
+        elif run.handle.is_cancel_requested:
+            run.handle.canceled()
+        else:
+            run.handle.abort()
+        if not run.ended.done():
+            run.ended.set_result(result)
+
+    def _hold(self) -> None:
+        """Publish a chunk that leaves the arms where the last chunk has them in a moment."""
+        chunk, now = self._chunk, self._now_s()
+        if chunk is None:
+            return
+        row = round((now + HOLD_AHEAD_S - chunk.start_s) / chunk.step_period_s)
+        actions = np.repeat(chunk.actions[None, min(max(row, 0), len(chunk.actions) - 1)], HOLD_STEPS, axis=0)
+        self._publish(dataclasses.replace(chunk, id=f"{chunk.id}-hold", actions=actions, start_s=now + HOLD_AHEAD_S))
+        self._chunk = None
+
+    def _publish(self, chunk: ActionChunk) -> None:
+        self._chunks.publish(action_chunk_to_msg(chunk, frame_id=self._spec.base_frame))
+
+    def _step(self) -> None:
+        """Look, think and publish the next chunk of the goal on its way."""
+        run, now = self._run, self._now_s()
+        if run is None or not run.handle.is_active:
+            return
+        if run.handle.is_cancel_requested:
+            return self._end(run, Result.PREEMPTED, "the goal was cancelled")
+        if now - run.begun_s > run.timeout_s:
+            return self._end(run, Result.TIMEOUT, f"not done within {run.timeout_s:g} s")
+        if self._driver_fault:
+            return self._end(run, Result.DRIVER_FAULT, f"the driver holds: {self._driver_fault}")
+        missing = self._inputs.missing(now)
+        seen = None if missing else self._inputs.observe(run.instruction)
+        if seen is None:
+            return self._wait(run, missing or "sim/bench_state", now)
+        run.missing_since_s = math.nan
+        observation, self._seen = seen
+        try:
+            inference = self._expert.infer(observation, forced_reasoning=self._forced, previous_chunk=self._chunk)
+        except (ValueError, ArithmeticError, LookupError) as error:
+            return self._end(run, Result.POLICY_FAULT, f"the expert failed: {type(error).__name__}: {error}")
+        return self._act(run, inference)
+
+    def _act(self, run: Run, inference: Inference) -> None:
+        reasoning = inference.reasoning
+        if reasoning.text != run.text:
+            run.text = reasoning.text
+            self._reasoning.publish(reasoning_to_msg(reasoning))
+            self._feedback(run, Feedback.REASONING)
+        self._chunk = inference.chunk
+        self._publish(inference.chunk)
+        run.chunks += 1
+        self._feedback(run, Feedback.ACTING)
+        if inference.done:
+            self._end(run, Result.NONE, "")
+
+    def _wait(self, run: Run, missing: str, now: float) -> None:
+        if math.isnan(run.missing_since_s):
+            run.missing_since_s = now
+        self._feedback(run, Feedback.OBSERVING)
+        if now - run.missing_since_s > self._patience_s:
+            code = Result.JOINT_STATE_FAULT if missing == "joint_states" else Result.CAMERA_FAULT
+            self._end(run, code, f"nothing usable on {missing} for {self._patience_s:g} s; is its sender running?")
+
+    def _feedback(self, run: Run, phase: int) -> None:
+        run.handle.publish_feedback(Feedback(phase=phase, reasoning=run.text, seconds=self._now_s() - run.begun_s))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; return the exit code."""
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    stop = stop_on_signals()
+    node: ExpertNode | None = None
+    try:
+        node = ExpertNode()
+        spin_until(node, stop)
+        return 0
+    except (ValueError, RuntimeError) as error:
+        print(f"expert_node: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if node is not None:
+            node.close()
+        try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
