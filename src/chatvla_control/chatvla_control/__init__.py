@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Robot limits and contracts, chunk check and chunk player. The core knows no ROS and no torch; `ros/` holds the rest."""
+"""Robot limits, contracts, chunk check and chunk player. The core knows no ROS and no torch; `ros/` holds the rest."""

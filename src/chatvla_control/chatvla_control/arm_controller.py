@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control one robot: check and play chunks, hold when in doubt, latch faults. No ROS; clocks are passed in.
 
-The driver node and the in-process rollouts run this same class.
-What merely holds: no chunk, a refused chunk, a chunk that ended or expired, a clock that jumped, joint states that stay away
-(nothing is commanded until they return; then control starts anew from the measured pose).
-What latches until clear_fault: an explicit stop, a port error, a measured position that is not finite or far outside the limits,
-a tracking error that lasts. While latched the arm brakes within its limits and holds, and every chunk is refused.
+The driver node and the in-process rollouts run this same class. What merely holds: no chunk, a refused chunk, a chunk
+that ended or expired, a clock that jumped, joint states that stay away (nothing is commanded until they return; then
+control starts anew from the measured pose). What latches until clear_fault: an explicit stop, a port error, a measured
+position that is not finite or far outside the limits, a tracking error that lasts. While latched the arm brakes within
+its limits and holds, and every chunk is refused.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ class ArmController:
     def step(self, *, now_s: float, measured: Array | None, elapsed_s: float | None = None) -> Command | None:
         """Return the command for this tick, or None when nothing may be commanded (joint states unknown).
 
-        `measured` [rad, m], shape (D,), None when missing or too old. `elapsed_s` since the last step by a steady clock;
-        without it differences of `now_s` count.
+        `measured` [rad, m], shape (D,), None when missing or too old. `elapsed_s` since the last step by a steady
+        clock; without it differences of `now_s` count.
         """
         tick_s = now_s - self._last_s if elapsed_s is None else elapsed_s
         self._last_s = now_s
@@ -175,7 +175,8 @@ class ArmController:
     def clear_fault(self) -> str | None:
         """Release the latch and return the fault's sentence, or None when there was none.
 
-        Control starts anew from the measured pose; grippers keep their commanded opening, so that a held object stays held.
+        Control starts anew from the measured pose; grippers keep their commanded opening, so that a held object stays
+        held.
         """
         cleared = self._fault or None
         if cleared:

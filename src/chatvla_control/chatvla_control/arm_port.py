@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reach a robot's joints: the one interface between our control loop and an arm, real or simulated. No ROS, no torch."""
+"""Reach a robot's joints: the one interface between control loop and arm, real or simulated. No ROS, no torch."""
 
 from __future__ import annotations
 

@@ -4,21 +4,21 @@
 Units: rad, m, s. T rows, D joints. Differences on the chunk's own grid: speed (r[k+1] - r[k]) / period,
 acceleration (r[k+1] - 2 r[k] + r[k-1]) / period^2.
 
-The check stops nonsense; the player guarantees the limits of what is executed. Position and speed limits are therefore taken as
-they are. A learned chunk carries noise, and differencing twice magnifies it: 1 mrad at 50 Hz is up to 10 rad/s^2. So the check
-allows `acceleration_factor` times the acceleration limit (three: 60 rad/s^2 for the ARX R5, 24 mrad between second differences).
-Only the rows that can still be played count for speed, acceleration and the jump; all rows count for position.
+The check stops nonsense; the player guarantees the limits of what is executed. Position and speed limits are therefore
+taken as they are. A learned chunk carries noise, and differencing twice magnifies it: 1 mrad at 50 Hz is up to 10
+rad/s^2. So the check allows `acceleration_factor` times the acceleration limit (three: 60 rad/s^2 for the ARX R5, 24
+mrad between second differences). Only the rows that can still be played count for speed, acceleration and the jump;
+all rows count for position.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.chunk_fault import CheckSettings, ChunkFault, FaultCode
 from chatvla_control.contracts import ActionChunk, ActionMode
 from chatvla_control.robot_spec import RobotSpec
 
@@ -26,68 +26,6 @@ __all__ = ["CheckSettings", "ChunkFault", "FaultCode", "check_chunk"]
 
 Array = NDArray[np.float64]
 _TOLERANCE = 1e-6  # of a limit: room for rounding, far below any encoder
-
-
-class FaultCode(StrEnum):
-    """Why a chunk was refused."""
-
-    MALFORMED = "malformed"
-    """The message does not hold together (a conversion error)."""
-    WRONG_ROBOT = "wrong_robot"
-    UNKNOWN_MODE = "unknown_mode"
-    WRONG_NAMES = "wrong_names"
-    WRONG_ORDER = "wrong_order"
-    WRONG_SIZE = "wrong_size"
-    NOT_FINITE = "not_finite"
-    BAD_PERIOD = "bad_period"
-    STALE_STAMP = "stale_stamp"
-    FUTURE_STAMP = "future_stamp"
-    START_IN_PAST = "start_in_past"
-    START_IN_FUTURE = "start_in_future"
-    BAD_VALIDITY = "bad_validity"
-    EXPIRED = "expired"
-    POSITION_LIMIT = "position_limit"
-    VELOCITY_LIMIT = "velocity_limit"
-    ACCELERATION_LIMIT = "acceleration_limit"
-    JUMP = "jump"
-    DRIVER_FAULT = "driver_fault"
-    """The driver holds on a latched fault and takes no chunk (arm_controller)."""
-    NO_STATE = "no_state"
-    """The measured joints are unknown, so no chunk can be judged (arm_controller)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkFault:
-    """A refusal: what to count it under, and one sentence with fact, limit and remedy."""
-
-    code: FaultCode
-    message: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckSettings:
-    """How far a chunk may go; seconds, and factors without unit."""
-
-    max_age_s: float = 2.0
-    """Oldest observation a chunk may rest on."""
-    max_stamp_ahead_s: float = 0.05
-    """Clock difference tolerated between the sender and the driver."""
-    max_start_behind_s: float = 2.0
-    max_start_ahead_s: float = 1.0
-    max_valid_ahead_s: float = 30.0
-    max_steps: int = 2000
-    min_period_s: float = 0.001
-    max_period_s: float = 0.5
-    position_slack_rad: float = 0.0
-    """Rows may leave the position limits by this much; the player keeps the joint inside."""
-    position_slack_m: float = 0.001
-    """The same for grippers: a learned closing command often lies just below zero."""
-    acceleration_factor: float = 3.0
-    jump_s: float = 0.1
-    """A rotary joint's target may lie as far from the measured position as full speed covers in this time.
-
-    Grippers are left out: a gripper that holds an object stays measured open while it is commanded shut.
-    """
 
 
 def check_chunk(
@@ -119,7 +57,7 @@ def _check_form(chunk: ActionChunk, spec: RobotSpec, settings: CheckSettings) ->
     if chunk.mode != ActionMode.JOINT_POSITION:
         return _fault(
             FaultCode.UNKNOWN_MODE,
-            f"chunk has mode {chunk.mode!r:.60}, the driver plays JOINT_POSITION ({ActionMode.JOINT_POSITION.value}) only",
+            f"chunk has mode {chunk.mode!r:.60}, only JOINT_POSITION ({ActionMode.JOINT_POSITION.value}) is played",
         )
     if tuple(chunk.joint_names) != names:
         if sorted(chunk.joint_names) == sorted(names):
@@ -153,7 +91,8 @@ def _check_form(chunk: ActionChunk, spec: RobotSpec, settings: CheckSettings) ->
     if not settings.min_period_s <= chunk.step_period_s <= settings.max_period_s:
         return _fault(
             FaultCode.BAD_PERIOD,
-            f"step period is {chunk.step_period_s:.6g} s, allowed is {settings.min_period_s} to {settings.max_period_s} s",
+            f"step period is {chunk.step_period_s:.6g} s, "
+            f"expected {settings.min_period_s} to {settings.max_period_s} s",
         )
     return None
 
@@ -167,17 +106,20 @@ def _check_times(chunk: ActionChunk, now_s: float, settings: CheckSettings) -> C
     if not age_s <= settings.max_age_s:
         return _fault(
             FaultCode.STALE_STAMP,
-            f"chunk rests on an observation {age_s:.3f} s old, limit {settings.max_age_s} s; infer faster or check the clocks",
+            f"chunk rests on an observation {age_s:.3f} s old, limit {settings.max_age_s} s; "
+            "infer faster or check the clocks",
         )
     if -age_s > settings.max_stamp_ahead_s:
         return _fault(
             FaultCode.FUTURE_STAMP,
-            f"chunk's observation lies {-age_s:.3f} s in the future, limit {settings.max_stamp_ahead_s} s; check the clocks",
+            f"chunk's observation lies {-age_s:.3f} s in the future, "
+            f"limit {settings.max_stamp_ahead_s} s; check the clocks",
         )
     if -lead_s > settings.max_start_behind_s:
         return _fault(
             FaultCode.START_IN_PAST,
-            f"chunk started {-lead_s:.3f} s ago, limit {settings.max_start_behind_s} s; start it at its observation's stamp",
+            f"chunk started {-lead_s:.3f} s ago, limit {settings.max_start_behind_s} s; "
+            "start it at its observation's stamp",
         )
     if lead_s > settings.max_start_ahead_s:
         return _fault(
@@ -193,7 +135,8 @@ def _check_times(chunk: ActionChunk, now_s: float, settings: CheckSettings) -> C
     if now_s > min(chunk.valid_until_s, end_s):
         return _fault(
             FaultCode.EXPIRED,
-            f"chunk's last row or validity ended {now_s - min(chunk.valid_until_s, end_s):.3f} s ago; nothing is left to play",
+            f"chunk's last row or validity ended {now_s - min(chunk.valid_until_s, end_s):.3f} s ago; "
+            "nothing is left to play",
         )
     return None
 
@@ -210,17 +153,25 @@ def _check_motion(chunk: ActionChunk, spec: RobotSpec, now_s: float, settings: C
         return _fault(
             FaultCode.POSITION_LIMIT,
             f"row {row}, {_named(spec, joint, rows[row, joint])} is outside "
-            f"{spec.lower[joint]:.4g} .. {spec.upper[joint]:.4g} {spec.joints[joint].unit}; check units and normalisation",
+            f"{spec.lower[joint]:.4g} .. {spec.upper[joint]:.4g} "
+            f"{spec.joints[joint].unit}; check units and normalisation",
         )
     rows = rows[max(0, min(len(rows) - 1, int((now_s - chunk.start_s) / period_s))) :]
     speed = np.diff(rows, axis=0) / period_s
+    rotary = _rotary(spec)
     for name, code, values, limit, unit in (
-        ("speed", FaultCode.VELOCITY_LIMIT, speed, spec.velocity, "/s"),
+        (
+            "speed",
+            FaultCode.VELOCITY_LIMIT,
+            speed,
+            spec.velocity * np.where(rotary, 1.0, settings.gripper_speed_factor),
+            "/s",
+        ),
         (
             "acceleration",
             FaultCode.ACCELERATION_LIMIT,
             np.diff(speed, axis=0) / period_s,
-            settings.acceleration_factor * spec.acceleration,
+            np.where(rotary, settings.acceleration_factor * spec.acceleration, np.inf),
             "/s^2",
         ),
     ):
@@ -229,7 +180,8 @@ def _check_motion(chunk: ActionChunk, spec: RobotSpec, now_s: float, settings: C
             row, joint = (int(place) for place in np.argwhere(beyond)[0])
             return _fault(
                 code,
-                f"{name} of {_named(spec, joint, values[row, joint])}{unit} from row {len(chunk.actions) - len(rows) + row} on, "
+                f"{name} of {_named(spec, joint, values[row, joint])}{unit} "
+                f"from row {len(chunk.actions) - len(rows) + row} on, "
                 f"limit {limit[joint]:.4g} {spec.joints[joint].unit}{unit}; slow the chunk down or smooth it",
             )
     return None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Play action chunks as joint commands over time, inside the robot's limits whatever comes in. No ROS; clocks are passed in.
+"""Play action chunks as joint commands over time, inside the robot's limits whatever comes in. No ROS, no clock.
 
-Units: rad, m, s; arrays of shape (D,) in RobotSpec order; a chunk's rows have shape (T, D).
-Between rows the reference is linear. Row k belongs to start_s + k * step_period_s: rows whose time has passed are never played.
-Every tick goes through `next_motion`: position, speed and acceleration limits hold for any chunk, delay and clock, where
-acceleration is the change of the commanded speed over the tick's own length.
+Units: rad, m, s; arrays of shape (D,) in RobotSpec order; a chunk's rows have shape (T, D). Between rows the reference
+is linear. Row k belongs to start_s + k * step_period_s: rows whose time has passed are never played. Every tick goes
+through `next_motion`: position, speed and acceleration limits hold for any chunk, delay and clock, where acceleration
+is the change of the commanded speed over the tick's own length.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class PlayerSettings:
     blend_s: float = 0.1
     """Time over which the offset between the old motion and a new chunk fades out."""
     catch_up: float = 0.5
-    """Share of the acceleration limit used to remove a tracking error, 0 .. 1; the rest is for the chunk's own motion."""
+    """Share of the acceleration limit spent on a tracking error, 0 .. 1; the rest is for the chunk's own motion."""
     clock_jump_s: float = 0.1
     """A clock that steps back by more than this drops the chunk: its times no longer mean anything."""
     longest_tick: float = 2.5
-    """After a pause longer than this many control periods the tick only brakes: missed motion is not made up in one step."""
+    """A tick longer than this many control periods only brakes: missed motion is not made up in one step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class ChunkPlayer:
         self.drop()
 
     def load(self, chunk: ActionChunk) -> None:
-        """Take `chunk` as the newest plan, from the next step on or from its start time on; the present motion goes on until then.
+        """Take `chunk` as the newest plan: from its start time on, the present motion goes on until then.
 
         Limits need not hold (see chunk_check for refusing early); shape, mode and finiteness must. Raises ValueError.
         """
@@ -169,8 +169,8 @@ class ChunkPlayer:
     def step(self, now_s: float, elapsed_s: float | None = None) -> Command:
         """Return the command for `now_s`.
 
-        `elapsed_s` is the time since the last step by a steady clock; without it the difference of `now_s` counts, and one
-        control period when `now_s` stepped back. A repeated call at the same time repeats the command.
+        `elapsed_s` is the time since the last step by a steady clock; without it the difference of `now_s` counts, and
+        one control period when `now_s` stepped back. A repeated call at the same time repeats the command.
         """
         tick_s = self._tick(now_s, elapsed_s)
         self._follow_clock(now_s)

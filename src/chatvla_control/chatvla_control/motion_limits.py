@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep commanded motion inside position, speed and acceleration limits, whatever the reference. No ROS, no clock.
 
-Symbols: p position, v commanded speed, a acceleration limit, h time since the last command [s], lower/upper position limits.
-One tick moves p to p + v' h with the newly chosen v'. Units rad, m and s. All arrays broadcast: shape (D,) for one robot or
-(N, D) for N robots at once.
+Symbols: p position, v commanded speed, a acceleration limit, h time since the last command [s], lower/upper position
+limits. One tick moves p to p + v' h with the newly chosen v'. Units rad, m and s. All arrays broadcast: shape (D,) for
+one robot or (N, D) for N robots at once.
 
-Invariant, kept for any h >= 0 from tick to tick: lower + v^2/(2a) <= p (v < 0), p <= upper - v^2/(2a) (v > 0): the joint can
-always stop before its limit. Proof: braking fully gives v' = v - a h, and (v - a h) h + (v - a h)^2/(2a) = v^2/(2a) - a h^2/2.
+Invariant, kept for any h >= 0 from tick to tick: lower + v^2/(2a) <= p (v < 0), p <= upper - v^2/(2a) (v > 0): the
+joint can always stop before its limit. Proof: braking fully gives v' = v - a h, and (v - a h) h + (v - a h)^2/(2a) =
+v^2/(2a) - a h^2/2.
 """
 
 from __future__ import annotations
@@ -66,10 +67,11 @@ def next_motion(
 ) -> tuple[Array, Array]:
     """Return the next (positions [rad, m], velocities [rad/s, m/s]) on the way to a moving reference.
 
-    `reference` is where the joints should be at the end of the tick, `reference_velocity` its mean speed over the tick, `h` the
-    tick's length [s], > 0 (a float, or (N, 1) for a batch). Law: v' = reference_velocity + w, where |w| is the braking speed for
-    the remaining error with `catch_up` of the acceleration limit; then v' is cut to the limits. With no error left the reference
-    is followed exactly, without lag. The start must satisfy the invariant above; so does the result.
+    `reference` is where the joints should be at the end of the tick, `reference_velocity` its mean speed over the
+    tick, `h` the tick's length [s], > 0 (a float, or (N, 1) for a batch). Law: v' = reference_velocity + w, where |w|
+    is the braking speed for the remaining error with `catch_up` of the acceleration limit; then v' is cut to the
+    limits. With no error left the reference is followed exactly, without lag. The start must satisfy the invariant
+    above; so does the result.
     """
     error = reference - reference_velocity * h - positions
     catch_up_speed = braking_speed(np.abs(error), catch_up * limits.acceleration, h)

@@ -102,7 +102,8 @@ class RobotSpec:
         try:
             fields = dict(data)
             fields["joints"] = tuple(JointSpec(**joint) for joint in data["joints"])
-            fields["arms"] = tuple(ArmSpec(**{**arm, "joints": tuple(arm["joints"])}) for arm in data["arms"])
+            arms: list[dict[str, Any]] = [{**arm, "joints": tuple(arm["joints"])} for arm in data["arms"]]
+            fields["arms"] = tuple(ArmSpec(**arm) for arm in arms)
             fields["home"] = tuple(data["home"])
             return cls(**fields)
         except (KeyError, TypeError) as error:

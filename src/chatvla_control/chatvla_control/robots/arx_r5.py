@@ -2,11 +2,10 @@
 """ARX R5, two arms with 6 rotary joints and a gripper each, at 50 Hz (ChatVLA-2, section 4.1: 14-dim state and action).
 
 Sources. Position, speed and gripper: the X5 configuration built into arx5_interface 0.1.5 (`RobotConfigFactory`,
-`joint_pos_min`, `joint_pos_max`, `joint_vel_max`, `gripper_width`, `gripper_vel_max`); the R5 shares the X5's motors and link
-lengths (X5liteaa0.urdf of arx-r5-sdk 1.0.0).
-Neither source states accelerations. Ours: 20 rad/s^2 for each joint, far below what the motors can do (torque 30 Nm at the
-shoulder against about 0.5 kg m^2 of stretched arm and 12 Nm of gravity leaves 36 rad/s^2), so full speed takes 0.25 s.
-Gripper 3 m/s^2: full speed in 0.1 s.
+`joint_pos_min`, `joint_pos_max`, `joint_vel_max`, `gripper_width`, `gripper_vel_max`); the R5 shares the X5's motors
+and link lengths (X5liteaa0.urdf of arx-r5-sdk 1.0.0). Neither source states accelerations. Ours: 20 rad/s^2 for each
+joint, far below what the motors can do (torque 30 Nm at the shoulder against about 0.5 kg m^2 of stretched arm and 12
+Nm of gravity leaves 36 rad/s^2), so full speed takes 0.25 s. Gripper 3 m/s^2: full speed in 0.1 s.
 """
 
 from __future__ import annotations

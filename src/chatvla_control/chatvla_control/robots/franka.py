@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Franka Emika Panda with a Robotiq 2F-85 gripper, at 15 Hz (ChatVLA-2, section 4.2).
 
-Sources. Position and speed: Franka Control Interface documentation, "Robot and interface specifications", Panda joint limits.
-Its accelerations are 15, 7.5, 10, 12.5, 15, 20, 20 rad/s^2; ours are half of those, since a 15 Hz grid leaves the arm's own
-controller to fill in between ticks. Gripper: Robotiq 2F-85 manual, stroke 85 mm, 20 to 150 mm/s; its 0.6 m/s^2 is our own
-choice: full speed in 0.25 s, about four ticks.
+Sources. Position and speed: Franka Control Interface documentation, "Robot and interface specifications", Panda joint
+limits. Its accelerations are 15, 7.5, 10, 12.5, 15, 20, 20 rad/s^2; ours are half of those, since a 15 Hz grid leaves
+the arm's own controller to fill in between ticks. Gripper: Robotiq 2F-85 manual, stroke 85 mm, 20 to 150 mm/s; its 0.6
+m/s^2 is our own choice: full speed in 0.25 s, about four ticks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run one arm at its control rate: read the port, step the controller, write the port. One thread; knows no topics.
 
-Times in s. The steady clock paces the loop and measures ticks; chunk times are judged by the clock passed in (ROS time).
+Times in s. The steady clock paces the loop and measures ticks; chunk times are judged by the clock passed in (ROS
+time).
 """
 
 from __future__ import annotations

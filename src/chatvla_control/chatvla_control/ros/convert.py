@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn messages into contracts and back, in this one place. Images and times: see images.py and stamps.py, offered here too.
+"""Turn messages into contracts and back, in this one place (images and times: images.py and stamps.py, offered here).
 
 Strict both ways: whatever does not hold together raises ConversionError with one sentence and the field's name.
 Units and shapes are those of contracts.py, scene.py and arm_port.py.
 """
+
+# Generated messages and array.array carry no types that pyright knows:
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportMissingTypeStubs=false
 
 from __future__ import annotations
 
@@ -122,7 +126,7 @@ def bounding_box_to_msg(box: BoundingBox) -> BoundingBoxMsg:
 
 
 def bounding_box_from_msg(msg: BoundingBoxMsg) -> BoundingBox:
-    """Return the message's box [pixels]. Raises ConversionError when a corner is not finite or the corners are swapped."""
+    """Return the message's box [pixels]. Raises ConversionError unless min <= max and both are finite."""
     corners = (float(msg.x_min), float(msg.y_min), float(msg.x_max), float(msg.y_max))
     if not all(math.isfinite(corner) for corner in corners) or corners[0] > corners[2] or corners[1] > corners[3]:
         raise ConversionError("boxes", f"box {msg.label!r:.60} has corners {corners}, expected finite min <= max")
@@ -196,7 +200,7 @@ def router_stats_from_msg(msg: RouterStatsMsg) -> RouterStats:
 
 
 def joint_state_to_msg(names: Sequence[str], state: JointState) -> JointStateMsg:
-    """Return the state of joints `names` as a message; efforts are left out when none is known. Raises ConversionError."""
+    """Return the state of joints `names` as a message; efforts are omitted when unknown. Raises ConversionError."""
     for part in (state.positions, state.velocities, state.efforts):
         if part.shape != (len(names),):
             raise ConversionError("position", f"joint state has shape {part.shape}, expected ({len(names)},)")
@@ -213,7 +217,8 @@ def joint_state_to_msg(names: Sequence[str], state: JointState) -> JointStateMsg
 def joint_state_from_msg(msg: JointStateMsg, names: Sequence[str]) -> JointState:
     """Return the state of joints `names`, in that order whatever the message's order; further joints are ignored.
 
-    Missing velocities and efforts are NaN. Raises ConversionError when a joint is missing, doubled or without position.
+    Missing velocities and efforts are NaN. Raises ConversionError when a joint is missing, doubled or without
+    position.
     """
     places = {name: place for place, name in enumerate(msg.name)}
     missing = [name for name in names if name not in places]

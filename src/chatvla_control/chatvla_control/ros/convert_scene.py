@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn BenchState into SceneTruth and back. Units m; unit quaternions x y z w; poses in the robot's base frame."""
 
+# Generated messages and array.array carry no types that pyright knows:
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 import math
@@ -22,7 +26,7 @@ _ROLES: tuple[str, ...] = get_args(ObjectRole)
 
 
 def scene_truth_to_msg(truth: SceneTruth, *, frame_id: str = "base", real_time_factor: float = 0.0) -> BenchState:
-    """Return the truth as a message; `real_time_factor` is simulated over wall-clock seconds. Raises ConversionError."""
+    """Return the truth as a message; `real_time_factor` is simulated s per s. Raises ConversionError."""
     msg = BenchState()
     msg.header.stamp = time_to_msg(truth.stamp_s)
     msg.header.frame_id = frame_id

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drive an arm: action_chunk in, joint commands to an ArmPort, joint_states and joint_command out, faults to /diagnostics.
+"""Drive an arm: action_chunk in, commands to an ArmPort, joint_states and joint_command out, faults to /diagnostics.
 
 The same node serves the real robot and the simulator; only the port differs. All judgement is in arm_controller.
 """
@@ -16,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import JointState as JointStateMsg
 from std_srvs.srv import Trigger
 
@@ -35,7 +36,7 @@ _FIELD_CODES = {"actions": FaultCode.WRONG_SIZE, "mode": FaultCode.UNKNOWN_MODE}
 
 
 class ArmDriverNode(Node):
-    """The driver. `port_factory` gets the node, to declare parameters and make topics of its own, and returns the port."""
+    """The driver. `port_factory` gets the node, for parameters and topics of its own, and returns the port."""
 
     def __init__(self, port_factory: Callable[[Node], ArmPort], *, node_name: str = "arm_driver") -> None:
         super().__init__(node_name)
@@ -103,7 +104,7 @@ class ArmDriverNode(Node):
 
     def _publish_tick(self, tick: Tick) -> None:
         """Publish what the control loop's thread saw and did; publishers are thread-safe."""
-        if not rclpy.ok(context=self.context):
+        if not self.context.ok():
             return
         names = self._spec.joint_names
         if tick.state is not None:
@@ -187,4 +188,4 @@ def run_driver(
     finally:
         if node is not None:
             node.close()
-        rclpy.try_shutdown()
+        try_shutdown()

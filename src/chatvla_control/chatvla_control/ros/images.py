@@ -5,6 +5,10 @@ H, W image height and width in pixels. Encodings: rgb8, bgr8, rgba8, bgra8, mono
 Plain numpy: the result equals cv_bridge's (tested where cv_bridge is installed) and does not depend on it.
 """
 
+# Generated messages and array.array carry no types that pyright knows:
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 import sys
@@ -86,7 +90,7 @@ def depth_to_msg(depth: NDArray[Any], stamp_s: float, frame_id: str) -> Image:
 
 
 def depth_from_msg(msg: Image) -> NDArray[np.float32]:
-    """Return depth [m], shape (H, W); no measurement is NaN. Raises ConversionError unless it is 16UC1 [mm] or 32FC1 [m]."""
+    """Return depth [m], shape (H, W); no measurement is NaN. Raises ConversionError unless 16UC1 [mm] or 32FC1 [m]."""
     encoding = str(msg.encoding)
     if encoding not in _DEPTH:
         raise ConversionError("encoding", f"depth encoding {encoding!r:.40} is not one of {', '.join(sorted(_DEPTH))}")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
@@ -30,8 +30,8 @@ def declare(
 ) -> Value:
     """Declare a read-only parameter and return its value.
 
-    `low` and `high` bound numbers and go together; `choices` lists the allowed texts. Raises ParameterError for a text outside
-    `choices`; rclpy itself refuses a wrong type or a number out of range.
+    `low` and `high` bound numbers and go together; `choices` lists the allowed texts. Raises ParameterError for a text
+    outside `choices`; rclpy itself refuses a wrong type or a number out of range.
     """
     descriptor = ParameterDescriptor(description=description, read_only=True)
     if choices:
@@ -43,7 +43,7 @@ def declare(
             ]
         else:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
-    value: Value = node.declare_parameter(name, default, descriptor).value
+    value = cast(Value, node.declare_parameter(name, default, descriptor).value)
     if choices and value not in choices:
         raise ParameterError(f"parameter {name} is {value!r}, expected one of: {', '.join(choices)}")
     return value

@@ -8,7 +8,6 @@ import threading
 import time
 from types import FrameType
 
-import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -18,7 +17,7 @@ _REPORT_EVERY_S = 5.0
 
 
 def stop_on_signals() -> threading.Event:
-    """Return an event that SIGINT and SIGTERM set; call from the main thread after `rclpy.init` without signal handlers.
+    """Return an event that SIGINT and SIGTERM set; call in the main thread after `rclpy.init` without signal handlers.
 
     Unlike rclpy's own handlers this leaves the context alive, so a node can still publish its last command.
     """
@@ -35,15 +34,15 @@ def stop_on_signals() -> threading.Event:
 def spin_until(node: Node, stop: threading.Event) -> None:
     """Serve the node's callbacks until `stop` is set or the context ends.
 
-    An exception in a callback, or a message that cannot be deserialised (text that is not UTF-8), is reported at most once per
-    5 s and does not end the node.
+    An exception in a callback, or a message that cannot be deserialised (text that is not UTF-8), is reported at most
+    once per 5 s and does not end the node.
     """
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     reported_s = -_REPORT_EVERY_S
     errors = 0
     try:
-        while rclpy.ok(context=node.context) and not stop.is_set():
+        while node.context.ok() and not stop.is_set():
             try:
                 executor.spin_once(timeout_sec=0.1)
             except (ExternalShutdownException, KeyboardInterrupt):

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn builtin_interfaces/Time into float seconds and back. Today's ROS times keep about 0.2 microseconds as a float."""
+"""Turn builtin_interfaces/Time into float seconds and back. A float keeps today's times to 0.2 microseconds."""
+
+# Generated messages and array.array carry no types that pyright knows:
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportMissingTypeStubs=false
 
 from __future__ import annotations
 
