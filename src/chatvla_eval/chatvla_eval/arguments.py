@@ -52,7 +52,7 @@ def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
 
 def count(text: str) -> int:
     """Return a whole number of at least 1 (argparse type)."""
-    return _at_least(int, text, 1, "a whole number of at least 1")
+    return int(_at_least(int, text, 1, "a whole number of at least 1"))
 
 
 def positive(text: str) -> float:

@@ -106,11 +106,8 @@ def _write_mp4(path: Path, pictures: Sequence[Image.Image]) -> Path | None:
     except (ImportError, RuntimeError):
         return None
     aside = path.with_name(f".{path.name}")
-    with imageio.get_writer(
-        aside, format="FFMPEG", fps=FILM_HZ, codec="libx264", quality=7, macro_block_size=16
-    ) as writer:
-        for picture in pictures:
-            writer.append_data(np.asarray(picture))
+    frames = [np.asarray(picture) for picture in pictures]
+    imageio.mimwrite(aside, frames, format="FFMPEG", fps=FILM_HZ, codec="libx264", quality=7, macro_block_size=16)  # type: ignore[arg-type]
     return aside.replace(path)
 
 

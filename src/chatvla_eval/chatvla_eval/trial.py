@@ -68,9 +68,20 @@ class Watch:
 class TrialSession(Protocol):
     """One bench with one policy, over any transport."""
 
-    policy_name: str
-    privileged: bool
-    simulation: bool
+    @property
+    def policy_name(self) -> str:
+        """Name of the policy, as results.json says it."""
+        ...
+
+    @property
+    def privileged(self) -> bool:
+        """Whether the policy sees the scene's truth."""
+        ...
+
+    @property
+    def simulation(self) -> bool:
+        """False on a real robot."""
+        ...
 
     def reset(self, setup: TrialSetup) -> SceneTruth:
         """Build the trial's scene and return its truth."""

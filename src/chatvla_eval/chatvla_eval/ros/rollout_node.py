@@ -16,6 +16,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
 
 from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.parameters import declare
@@ -100,7 +101,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if spinner.is_alive():
             spinner.join(timeout=2.0)
         node.destroy_node()
-        rclpy.try_shutdown()
+        try_shutdown()
 
 
 def _spin(executor: SingleThreadedExecutor, stopped: threading.Event) -> None:

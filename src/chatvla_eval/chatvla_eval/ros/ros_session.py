@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.action import ActionClient
-from rclpy.action.client import ClientGoalHandle
+from rclpy.action.client import ActionClient, ClientGoalHandle
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
@@ -185,7 +184,8 @@ class RosSession:
         self._follow.destroy()
 
     def _on_result(self, future: Future) -> None:
-        self._outcome = future.result().result
+        response = future.result()
+        self._outcome = None if response is None else response.result
 
     def _publishes(self, topic: str) -> Callable[[], bool]:
         return lambda: self._node.count_publishers(topic) > 0

@@ -29,7 +29,7 @@ class MathMatch:
 
     name = "math_match"
     measures: Mapping[str, int] = MappingProxyType({"ocr": 4, "math": 2})
-    splits = ("in_domain", "open_world", "held_out")
+    splits: tuple[str, ...] = ("in_domain", "open_world", "held_out")
 
     def score(self, text: str, truth: SceneTruth) -> ScoredReasoning:
         """Return the points of the reasoning `text` in the scene `truth`."""
