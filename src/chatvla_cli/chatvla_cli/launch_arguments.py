@@ -25,8 +25,7 @@ def given_values(words: Sequence[str], arguments: Sequence[LaunchArgument]) -> d
             raise UsageError(f"there is no argument '{name}'{nearest(name, list(declared))}\n{describe(arguments)}")
         choices = declared[name].choices
         if choices and value not in choices:
-            hint = nearest(value, list(choices))
-            raise UsageError(f"'{value}' is no value of '{name}'{hint}. Values: {', '.join(choices)}")
+            raise UsageError(f"'{value}' is no value of '{name}'{nearest(value, list(choices))}")
         values[name] = value
     absent = [argument.name for argument in arguments if argument.default is None and argument.name not in values]
     if absent:
@@ -40,6 +39,8 @@ def describe(arguments: Sequence[LaunchArgument]) -> str:
     for argument in arguments:
         values = " | ".join(argument.choices) or "..."
         default = "must be given" if argument.default is None else f"default: {argument.default or 'empty'}"
+        if "$(" in default:
+            default = "default: goes with the other arguments"
         lines.append(f"  {argument.name}:={values}   ({default})")
         lines += textwrap.wrap(argument.description, 110, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)

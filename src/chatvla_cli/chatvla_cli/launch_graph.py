@@ -18,8 +18,8 @@ from chatvla_cli.substitutions import Context, GraphError, expand, is_true
 __all__ = ["LaunchArgument", "LaunchGraph", "NodeSpec", "ResolvedGraph", "read_graph"]
 
 NODE_KEYS = frozenset(
-    ["pkg", "exec", "name", "namespace", "args", "param", "remap", "if", "unless", "output", "env", "on_exit"]
-    + ["respawn", "respawn_delay", "respawn_max_retries"]
+    {"pkg", "exec", "name", "namespace", "args", "param", "remap", "env", "if", "unless", "output", "on_exit"}
+    | {"respawn", "respawn_delay", "respawn_max_retries"}
 )
 TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 

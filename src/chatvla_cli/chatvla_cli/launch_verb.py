@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -102,15 +101,7 @@ class _Printer:
 
 
 def report(out: Path) -> None:
-    """Print where the results are and what they come to."""
+    """Print where the results are, if there are any."""
     path = out / "results.json"
-    if not path.is_file():
-        return
-    with contextlib.suppress(ValueError, KeyError, OSError):
-        results = json.loads(path.read_text(encoding="utf-8"))
-        success = results["summary"]["success"]
-        print(
-            f"{results['policy']} on {results['task']} ({results['split']}): {success['k']} of {success['n']} "
-            f"succeeded, 95% interval {success['low']:.2f} to {success['high']:.2f}"
-        )
-    print(f"Results: {path}")
+    if path.is_file():
+        print(f"Results: {path}")
