@@ -160,6 +160,7 @@ class ChunkPlayer:
     def drop(self) -> None:
         """Forget every chunk: brake to rest and hold."""
         self._active = self._waiting = self._hold = None
+        self._phase = PlayPhase.HOLDING
 
     def hold_at(self, positions: Array) -> None:
         """Forget every chunk and go to `positions` [rad, m], shape (D,), within the limits; hold there."""

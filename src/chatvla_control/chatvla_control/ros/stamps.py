@@ -20,10 +20,12 @@ _MAX_S = 2**31 - 1
 
 def time_to_msg(time_s: float) -> Time:
     """Return `time_s` [s] as a message. Raises ConversionError outside 0 .. 2^31 - 1 s."""
-    if not (math.isfinite(time_s) and 0.0 <= time_s < _MAX_S):
+    if not (math.isfinite(time_s) and 0.0 <= time_s <= _MAX_S - 1):
         raise ConversionError("stamp", f"time is {time_s} s, a message holds 0 to {_MAX_S} s")
-    nanoseconds = round(time_s * 1e9)
-    return Time(sec=nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
+    # Split first: times 1e9 would round today's times to 256 ns.
+    seconds = math.floor(time_s)
+    nanoseconds = round((time_s - seconds) * 1e9)
+    return Time(sec=seconds + nanoseconds // 1_000_000_000, nanosec=nanoseconds % 1_000_000_000)
 
 
 def time_from_msg(msg: Time) -> float:
