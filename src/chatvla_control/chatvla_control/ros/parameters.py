@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar, cast
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, ParameterException
 from rclpy.node import Node
 
 __all__ = ["ParameterError", "declare"]
@@ -30,8 +31,8 @@ def declare(
 ) -> Value:
     """Declare a read-only parameter and return its value.
 
-    `low` and `high` bound numbers and go together; `choices` lists the allowed texts. Raises ParameterError for a text
-    outside `choices`; rclpy itself refuses a wrong type or a number out of range.
+    `low` and `high` bound numbers and go together; `choices` lists the allowed texts. Raises ParameterError for a value
+    of the wrong type, out of range or not among `choices`.
     """
     descriptor = ParameterDescriptor(description=description, read_only=True)
     if choices:
@@ -43,7 +44,11 @@ def declare(
             ]
         else:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
-    value = cast(Value, node.declare_parameter(name, default, descriptor).value)
+    try:
+        value = cast(Value, node.declare_parameter(name, default, descriptor).value)
+    except (ParameterException, InvalidParameterTypeException) as error:
+        bounds = "" if low is None else f" from {low} to {high}"
+        raise ParameterError(f"parameter {name} must be of type {type(default).__name__}{bounds}: {error}") from error
     if choices and value not in choices:
         raise ParameterError(f"parameter {name} is {value!r}, expected one of: {', '.join(choices)}")
     return value
