@@ -57,16 +57,18 @@ class BagWriter:
     def add_topic(self, topic: TopicInfo) -> None:
         """Make a topic known; its messages may follow. Raises UnknownTypeError."""
         self._types.require(topic.msgtype)
-        self._topics[topic.name] = replace(topic, digest=self._types.store.hash_rihs01(topic.msgtype))
+        store = self._types.store
+        definition, _ = store.generate_msgdef(topic.msgtype, ros_version=2)
+        self._topics[topic.name] = replace(topic, digest=store.hash_rihs01(topic.msgtype), definition=definition)
 
     def write(self, topic_name: str, time_ns: int, data: bytes) -> None:
         """Append one message in CDR bytes. Raises OSError when the disk refuses."""
         topic = self._topics[topic_name]
         if self._long is None:
-            self._long = PartWriter(self.folder, f"{self.folder.name}_{self._long_count}.mcap", self._types)
+            self._long = PartWriter(self.folder, f"{self.folder.name}_{self._long_count}.mcap")
             self._long_count += 1
         if self._short is None:
-            self._short = PartWriter(self.folder, f"{self.folder.name}_tail_{self._short_count:06d}.mcap", self._types)
+            self._short = PartWriter(self.folder, f"{self.folder.name}_tail_{self._short_count:06d}.mcap")
             self._short_count += 1
         self._long.write(topic, time_ns, data)
         self._short.write(topic, time_ns, data)

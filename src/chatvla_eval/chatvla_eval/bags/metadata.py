@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from rosbags.interfaces import Qos
 
-__all__ = ["METADATA_NAME", "PartInfo", "TopicInfo", "write_metadata"]
+__all__ = ["METADATA_NAME", "VERSION", "PartInfo", "TopicInfo", "information_yaml", "qos_yaml", "write_metadata"]
 
 METADATA_NAME = "metadata.yaml"
 VERSION = 9
@@ -25,6 +25,8 @@ class TopicInfo:
     msgtype: str
     digest: str = ""
     """Type hash, RIHS01; the writer fills it in."""
+    definition: str = ""
+    """Text of the message definition with all it is made of; the writer fills it in."""
     qos: tuple[Qos, ...] = ()
     """What its publishers offered."""
 
@@ -48,14 +50,23 @@ class PartInfo:
 def write_metadata(folder: Path, parts: Sequence[PartInfo], topics: Sequence[TopicInfo]) -> None:
     """Write metadata.yaml so that a reader sees the old or the new one, never half of it."""
     aside = folder / f".{METADATA_NAME}"
-    with aside.open("w", encoding="utf-8") as file:
-        yaml.dump(
-            {"rosbag2_bagfile_information": _information(parts, topics)},
-            file,
-            Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
-            sort_keys=False,
-        )
+    aside.write_text(_dump({"rosbag2_bagfile_information": _information(parts, topics)}), encoding="utf-8")
     aside.replace(folder / METADATA_NAME)
+
+
+def information_yaml(parts: Sequence[PartInfo], topics: Sequence[TopicInfo]) -> str:
+    """Return the bag's information as a storage file carries it within."""
+    return _dump(_information(parts, topics))
+
+
+def qos_yaml(profiles: Sequence[Qos]) -> str:
+    """Return quality-of-service profiles as YAML."""
+    return _dump([_qos(qos) for qos in profiles])
+
+
+def _dump(data: Any) -> str:
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(data, Dumper=dumper, sort_keys=False, default_flow_style=False))
 
 
 def _information(parts: Sequence[PartInfo], topics: Sequence[TopicInfo]) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Play a bag back: `chatvla replay BAG`. Takes any rosbag2 folder, mcap or sqlite3."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from chatvla_eval.arguments import ArgumentParser, positive
+from chatvla_eval.bags.topics import absolute_patterns
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Play the bag once; return 0, 1 when it cannot be read, 130 on Ctrl-C."""
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import try_shutdown
+
+    from chatvla_control.ros.spin import stop_on_signals
+
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    stop = stop_on_signals()
+    try:
+        return _replay(arguments, stop)
+    except (OSError, ValueError) as error:
+        print(f"chatvla replay: {error}", file=sys.stderr)
+        return 1
+    finally:
+        try_shutdown()
+
+
+def _replay(arguments: argparse.Namespace, stop: threading.Event) -> int:
+    from rclpy.node import Node
+    from tqdm import tqdm
+
+    from chatvla_eval.ros.player import play_bag
+
+    node = Node("player")
+    try:
+        with tqdm(total=100, unit="%", disable=arguments.quiet, bar_format="{l_bar}{bar}| {elapsed}") as bar:
+
+            def show(done_s: float, total_s: float) -> None:
+                bar.update(min(100.0, 100.0 * done_s / max(total_s, 1e-9)) - bar.n)
+
+            report = play_bag(
+                node,
+                arguments.bag,
+                patterns=absolute_patterns(arguments.topics, arguments.namespace),
+                rate=arguments.rate,
+                delay_s=arguments.delay,
+                stopped=stop,
+                on_progress=show,
+            )
+    finally:
+        node.destroy_node()
+    print(f"played {report.messages} messages on {report.topics} topics in {report.seconds:.1f} s")
+    return 130 if stop.is_set() else 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = ArgumentParser(prog="chatvla replay", description="Play a rosbag2 folder back in time.")
+    parser.add_argument("bag", type=Path, help="the bag's folder")
+    parser.add_argument("--rate", type=positive, default=1.0, help="speed: 2 plays twice as fast")
+    parser.add_argument(
+        "--topics", nargs="+", default=["/*"], help="names or patterns with * (default: all in the bag)"
+    )
+    parser.add_argument("--namespace", default="chatvla", help="namespace of relative topics")
+    parser.add_argument("--delay", type=positive, default=1.0, help="seconds before the first message, for subscribers")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_strictly(argv)
