@@ -33,7 +33,6 @@ ALLOWED = {
     "launch": set(),
 }
 ROS_LIBRARIES = {
-    "ament_index_python",
     "builtin_interfaces",
     "chatvla_msgs",
     "diagnostic_msgs",

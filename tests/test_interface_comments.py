@@ -12,7 +12,7 @@ import pytest
 MSGS = Path(__file__).resolve().parents[1] / "src" / "chatvla_msgs"
 FILES = sorted([*MSGS.glob("msg/*.msg"), *MSGS.glob("srv/*.srv"), *MSGS.glob("action/*.action")])
 MEASURE = re.compile(
-    r"\b(s|seconds?|Hz|m|rad|rad/s|pixels?|bits?|count|number of|ratio|share|shares|steps?|rows?|code|tokens?|layers?"
+    r"\b(s|seconds?|Hz|m|rad|rad/s|pixels?|bits?|count|number of|ratio|share|shares|steps?|rows?|code|constant|tokens?|layers?"
     r"|experts?|index|identifier|seed|0 to \d|metres?|quaternion)\b",
     re.IGNORECASE,
 )

@@ -16,17 +16,22 @@ from chatvla_cli.errors import BrokenEnvironmentError
 from chatvla_cli.layers import Environment
 from chatvla_cli.progress import Progress, run_logged
 
-__all__ = ["build", "build_files", "fingerprint", "is_built", "merged_variables"]
+__all__ = ["build", "build_files", "fingerprint", "is_built", "merged_variables", "package_folders"]
 
 PATH_LISTS = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
 INTERFACE_FOLDERS = ("msg", "srv", "action")
+PACKAGE_PATTERNS = ("src/*/package.xml", "launch/package.xml", "training/package.xml")
 BUILD_FILES = ("package.xml", "setup.py", "setup.cfg", "CMakeLists.txt")
+
+
+def package_folders(root: Path) -> list[Path]:
+    """Return the folders of our packages."""
+    return sorted(path.parent for pattern in PACKAGE_PATTERNS for path in root.glob(pattern))
 
 
 def build_files(root: Path) -> Iterator[Path]:
     """Yield the files whose change needs a new build; Python modules are linked, so edits to them are live."""
-    for package in sorted([*root.glob("src/*/package.xml"), *root.glob("launch/package.xml")]):
-        folder = package.parent
+    for folder in package_folders(root):
         yield from (folder / name for name in BUILD_FILES if (folder / name).is_file())
         for kind in INTERFACE_FOLDERS:
             yield from sorted((folder / kind).glob(f"*.{kind}"))
@@ -61,15 +66,16 @@ def build(environment: Environment) -> None:
     root = environment.root
     wanted = fingerprint(environment)
     _drop_other_places(root)
-    packages = len([*root.glob("src/*/package.xml"), *root.glob("launch/package.xml")])
-    progress = Progress(f"Building {packages} packages")
+    packages = package_folders(root)
+    progress = Progress(f"Building {len(packages)} packages")
 
     def show(line: str) -> None:
         if found := re.match(r"(?:Starting|Finished) (?:>>>|<<<) (\S+)", line):
             progress.update(found[1])
 
     colcon = shutil.which("colcon", path=environment.variables.get("PATH")) or "colcon"
-    command = [colcon, "--log-base", "log", "build", "--symlink-install", "--base-paths", "src", "launch"]
+    command = [colcon, "--log-base", "log", "build", "--symlink-install"]
+    command += ["--base-paths", *(str(folder.relative_to(root)) for folder in packages)]
     command += ["--event-handlers", "desktop_notification-", "status-", "--cmake-args"]
     command += [f"-DPython3_EXECUTABLE={environment.python}", "--no-warn-unused-cli"]
     code, output = run_logged(command, log=environment.log, cwd=root, env=environment.variables, on_line=show)
