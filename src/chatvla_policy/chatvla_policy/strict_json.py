@@ -24,7 +24,7 @@ class StrictJsonError(ValueError):
     """The data does not fit; the message names the place, what came and what is expected."""
 
 
-def to_plain(value: Any) -> Any:  # noqa: ANN401
+def to_plain(value: Any) -> Any:
     """Return `value` as dicts, lists, strings, numbers, booleans and None."""
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: to_plain(getattr(value, item.name)) for item in fields(value)}
@@ -35,12 +35,12 @@ def to_plain(value: Any) -> Any:  # noqa: ANN401
     return value.value if isinstance(value, Enum) else value
 
 
-def dump_json(value: Any) -> str:  # noqa: ANN401
+def dump_json(value: Any) -> str:
     """Return `value` as JSON text with a final newline. Raises ValueError for NaN and infinities."""
     return json.dumps(to_plain(value), indent=2, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401
+def read_json(path: Path) -> Any:
     """Return the parsed file. Raises StrictJsonError when it is missing, too large or no JSON."""
     try:
         size = path.stat().st_size
@@ -53,7 +53,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401
         raise StrictJsonError(f"{path.name} is no JSON: {error}") from error
 
 
-def from_plain(kind: type[T], data: Any, *, where: str = "") -> T:  # noqa: ANN401
+def from_plain(kind: type[T], data: Any, *, where: str = "") -> T:
     """Return the dataclass `kind` read from plain data.
 
     Raises StrictJsonError naming the first field that is missing, unknown or of another type, and passes on what
@@ -77,7 +77,7 @@ def from_plain(kind: type[T], data: Any, *, where: str = "") -> T:  # noqa: ANN4
         raise StrictJsonError(f"{place}: {error}") from error
 
 
-def _convert(hint: Any, data: Any, where: str) -> Any:  # noqa: ANN401
+def _convert(hint: Any, data: Any, where: str) -> Any:
     """Return `data` as `hint` says. Raises StrictJsonError where it does not fit."""
     origin = get_origin(hint)
     if origin is Literal:
@@ -102,7 +102,7 @@ def _convert(hint: Any, data: Any, where: str) -> Any:  # noqa: ANN401
     return _convert_scalar(hint, data, where)
 
 
-def _convert_tuple(items: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:  # noqa: ANN401
+def _convert_tuple(items: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
     """Return a list as a tuple of the given item types."""
     if not isinstance(data, list):
         raise StrictJsonError(f"{where} is {type(data).__name__}, expected a list")
@@ -114,7 +114,7 @@ def _convert_tuple(items: tuple[Any, ...], data: Any, where: str) -> tuple[Any, 
     return tuple(_convert(kind, item, f"{where}[{index}]") for index, (kind, item) in enumerate(pairs))
 
 
-def _convert_scalar(hint: Any, data: Any, where: str) -> Any:  # noqa: ANN401
+def _convert_scalar(hint: Any, data: Any, where: str) -> Any:
     """Return a number, string or boolean of exactly the type asked; integers serve as floats."""
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
         data = float(data)

@@ -123,7 +123,7 @@ def load_checkpoint(
     )
 
 
-def _read(folder: Path, manifest: Manifest, name: str) -> Any:  # noqa: ANN401
+def _read(folder: Path, manifest: Manifest, name: str) -> Any:
     """Return the parsed content of a listed JSON file."""
     try:
         return read_json(verified_file(folder, manifest, name))

@@ -8,7 +8,6 @@ from typing import Any
 
 from chatvla_control.contracts import ActionMode
 from chatvla_control.robot_spec import RobotSpec
-
 from chatvla_policy.checkpoint.errors import CheckpointError
 from chatvla_policy.processing.statistics import RobotStatistics, StatisticsError
 from chatvla_policy.strict_json import StrictJsonError, from_plain
@@ -66,7 +65,7 @@ def setups_to_plain(setups: tuple[RobotSetup, ...]) -> tuple[dict[str, Any], dic
     return specs, {setup.spec.name: setup.statistics.to_dict() for setup in setups}
 
 
-def setups_from_plain(specs: Any, statistics: Any) -> tuple[RobotSetup, ...]:  # noqa: ANN401
+def setups_from_plain(specs: Any, statistics: Any) -> tuple[RobotSetup, ...]:
     """Return what `setups_to_plain` made. Raises CheckpointError naming the first mismatch."""
     if not isinstance(specs, dict) or not isinstance(statistics, dict) or not specs:
         raise CheckpointError("robot_spec.json and statistics.json must name at least one robot")
@@ -75,7 +74,7 @@ def setups_from_plain(specs: Any, statistics: Any) -> tuple[RobotSetup, ...]:  #
     return tuple(_setup(name, specs[name], statistics[name]) for name in specs)
 
 
-def _setup(name: str, data: Any, statistics: Any) -> RobotSetup:  # noqa: ANN401
+def _setup(name: str, data: Any, statistics: Any) -> RobotSetup:
     """Return one robot's setup."""
     try:
         if not isinstance(data, dict) or set(data) != {"spec", "chunks"}:

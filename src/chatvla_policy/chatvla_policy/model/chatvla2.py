@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from chatvla_policy.model.action import ActionExpert, ReasoningTokens
-from chatvla_policy.model.backbone import build_backbone
+from chatvla_policy.model.backbone import Backbone, build_backbone
 from chatvla_policy.model.batch import RobotRows, VlaBatch
 from chatvla_policy.model.config import ChatVLA2Config
 from chatvla_policy.model.loss import LossTerms, action_terms, language_terms
@@ -54,11 +54,11 @@ class Stage(StrEnum):
 class ChatVLA2(nn.Module):
     """The whole model."""
 
-    def __init__(self, config: ChatVLA2Config) -> None:
-        """Build with random weights."""
+    def __init__(self, config: ChatVLA2Config, backbone: Backbone | None = None) -> None:
+        """Build with random weights; a `backbone` that is at hand already is taken as it is."""
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone.to_transformers(), config.moe)
+        self.backbone = backbone or build_backbone(config.backbone.to_transformers(), config.moe)
         width = config.backbone.text.width
         self.queries_QV = nn.Parameter(torch.randn(config.action.queries, width) * 0.02)
         self.expert = ActionExpert(config.action, width)

@@ -180,7 +180,7 @@ class ChatVLA2Config:
         return dump_json(self)
 
     @classmethod
-    def from_plain(cls, data: Any) -> ChatVLA2Config:  # noqa: ANN401
+    def from_plain(cls, data: Any) -> ChatVLA2Config:
         """Return the config of parsed JSON. Raises StrictJsonError naming the first field that does not fit."""
         return from_plain(cls, data, where="config")
 

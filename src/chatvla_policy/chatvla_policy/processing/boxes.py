@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 
 from chatvla_control.contracts import BoundingBox
-
 from chatvla_policy.processing.images import ImageConfig, Placement
 
 __all__ = ["MAX_BOXES", "MAX_LABEL_CHARACTERS", "box_text", "parse_boxes", "without_box_marks"]
@@ -33,9 +32,7 @@ def box_text(box: BoundingBox, placement: Placement, config: ImageConfig) -> str
 
     x1, x2 = (thousandths(x, placement.offset_x, config.width) for x in (box.x_min, box.x_max))
     y1, y2 = (thousandths(y, placement.offset_y, config.height) for y in (box.y_min, box.y_max))
-    return (
-        f"<|object_ref_start|>{box.label}<|object_ref_end|><|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
-    )
+    return f"<|object_ref_start|>{box.label}<|object_ref_end|><|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
 
 
 def parse_boxes(text: str, view: str, placement: Placement, config: ImageConfig) -> tuple[BoundingBox, ...]:

@@ -94,9 +94,7 @@ class ImagePreparer:
         inner_width = min(target_width, max(1, round(width * scale)))
         inner_height = min(target_height, max(1, round(height * scale)))
         left, top = (target_width - inner_width) // 2, (target_height - inner_height) // 2
-        placement = Placement(
-            scale=scale, offset_x=left, offset_y=top, source_width=width, source_height=height
-        )
+        placement = Placement(scale=scale, offset_x=left, offset_y=top, source_width=width, source_height=height)
         if (width, height) == (target_width, target_height):
             return image, placement
         scaled = np.asarray(Image.fromarray(image).resize((inner_width, inner_height), Image.Resampling.BICUBIC))

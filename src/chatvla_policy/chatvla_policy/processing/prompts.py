@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chatvla_control.contracts import InputKind
-
 from chatvla_policy.processing.tokens import TextCodec
 
 __all__ = ["MAX_TEXT_CHARACTERS", "SYSTEM_PROMPTS", "Prompt", "PromptError", "Turn", "question_prompt", "robot_prompt"]

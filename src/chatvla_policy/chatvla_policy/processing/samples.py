@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from chatvla_control.contracts import InputKind
 from numpy.typing import NDArray
 
+from chatvla_control.contracts import InputKind
 from chatvla_policy.model.batch import RobotRows, VlaBatch
 from chatvla_policy.processing.images import ImagePreparer, PreparedImages
 from chatvla_policy.processing.prompts import Prompt, Turn, question_prompt, robot_prompt

@@ -50,7 +50,9 @@ class Statistics:
     def __post_init__(self) -> None:
         """Raise StatisticsError for unknown methods, wrong lengths and values that are not finite."""
         if self.method not in get_args(NormalisationMethod):
-            raise StatisticsError(f"no normalisation {self.method!r}; there are: {', '.join(get_args(NormalisationMethod))}")
+            raise StatisticsError(
+                f"no normalisation {self.method!r}; there are: {', '.join(get_args(NormalisationMethod))}"
+            )
         for item in fields(self):
             values = getattr(self, item.name)
             if item.name in ("names", "method", "count"):
@@ -109,7 +111,9 @@ class Statistics:
     def _fitting(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return the values as float64. Raises StatisticsError when their width differs."""
         if values.shape[-1] != len(self.names):
-            raise StatisticsError(f"vector has {values.shape[-1]} values, statistics have {len(self.names)}: {', '.join(self.names)}")
+            raise StatisticsError(
+                f"vector has {values.shape[-1]} values, statistics have {len(self.names)}: {', '.join(self.names)}"
+            )
         return np.asarray(values, np.float64)
 
 
@@ -125,7 +129,7 @@ class RobotStatistics:
         return to_plain(self)
 
     @classmethod
-    def from_dict(cls, data: Any) -> RobotStatistics:  # noqa: ANN401
+    def from_dict(cls, data: Any) -> RobotStatistics:
         """Return what `to_dict` wrote. Raises StatisticsError when a field is missing, unknown or does not fit."""
         try:
             return from_plain(cls, data, where="statistics")

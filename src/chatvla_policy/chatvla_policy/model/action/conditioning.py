@@ -81,9 +81,7 @@ class LatterHalf(ConditioningVariant):
         """Return o or r per layer."""
         r_BD = self.embed(reasoning.pooled_BV)
         return LayerConditions(
-            embeddings=tuple(
-                r_BD if self.reads_reasoning(layer) else observation_BD for layer in range(self.depth + 1)
-            )
+            embeddings=tuple(r_BD if self.reads_reasoning(layer) else observation_BD for layer in range(self.depth + 1))
         )
 
 

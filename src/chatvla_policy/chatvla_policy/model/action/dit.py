@@ -5,6 +5,7 @@ One block:  x += g1 * attention((s1 + 1) LN(x) + b1);  x += g2 * mlp((s2 + 1) LN
 with (b1, s1, g1, b2, s2, g2) = linear(silu(t + c)), zero at the start of training: every block begins as identity.
 All noise levels of a sampling run are known before it starts. `prepare` therefore makes the modulations of all of
 them in one product per layer, where a plain DiT reads these weights (a third of the model) again in every step.
+Departure: GELU is exact where DiT takes its tanh approximation, which costs five times as much on a CPU in bf16.
 Tensors: B batch, K noise levels, T chunk steps, L prefix or memory tokens, S = L + T, D width.
 (ChatVLA-2, section 3.2; ScaleDP; Peebles and Xie 2023)
 """
@@ -20,7 +21,7 @@ from torch.nn import functional
 from chatvla_policy.model.action.conditioning import LayerConditions
 from chatvla_policy.model.action.config import ActionConfig
 
-__all__ = ["DiT", "DenoisingPlan", "DiTBlock"]
+__all__ = ["DenoisingPlan", "DiT", "DiTBlock"]
 
 
 def _modulated(x_BSD: Tensor, shift_BD: Tensor, scale_BD: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ class DiTBlock(nn.Module):
         if self.cross is not None and memory is not None:
             normed_BSD = functional.layer_norm(x_BSD, x_BSD.shape[-1:], eps=1e-6)
             x_BSD = x_BSD + self.cross.attend(normed_BSD, memory, mask)
-        hidden_BSM = functional.gelu(self.mlp_in(_modulated(x_BSD, shift2, scale2)), approximate="tanh")
+        hidden_BSM = functional.gelu(self.mlp_in(_modulated(x_BSD, shift2, scale2)))
         return torch.addcmul(x_BSD, gate2[:, None], self.mlp_out(hidden_BSM))
 
 

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the language half at inference: look, write or be given a reasoning, end with the action tokens.
+
+Every way ends in the same place, with the hidden states of the same tokens: whether a text was generated, forced,
+reused or drafted, r and o depend only on the prompt, the images and the text. So generated ids that are not the
+tokenizer's own split of their text are replaced by that split, in one forward.
+Tensors: V language width, L reasoning tokens with their end token, Q action tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from chatvla_policy.model.action import ReasoningTokens
+from chatvla_policy.model.chatvla2 import ChatVLA2
+from chatvla_policy.model.decode import Decoder, DecodeState
+from chatvla_policy.model.moe import Path, Routing, RoutingTrace, routing
+from chatvla_policy.processing.images import PreparedImages
+from chatvla_policy.processing.prompts import Prompt, PromptError
+from chatvla_policy.processing.tokens import TextCodec
+
+__all__ = ["Reasoner", "Sampling", "Thought"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen."""
+
+    temperature: float = 0.0
+    """0 takes the likeliest token."""
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thought:
+    """A reasoning and what the action expert reads of it."""
+
+    text: str
+    reasoning: ReasoningTokens
+    action_tokens_1QV: Tensor
+    decoded: int
+    """Tokens that were decoded one by one."""
+    trace: RoutingTrace
+
+
+class Reasoner:
+    """The language half at inference, one observation at a time."""
+
+    def __init__(self, model: ChatVLA2, codec: TextCodec) -> None:
+        """Take the model and its tokenizer."""
+        self.model, self.codec = model, codec
+        self._decoder = Decoder(model.backbone)
+
+    @torch.inference_mode()
+    def think(
+        self,
+        prompt: Prompt,
+        images: PreparedImages | None,
+        *,
+        text: str | None = None,
+        draft: str | None = None,
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Thought:
+        """Return the reasoning about `images` with its action tokens.
+
+        `text` is taken as given, in one forward. `draft` is only proposed: verified in one forward, continued where
+        the model differs; under greedy decoding the result is what it would have written without.
+        """
+        with routing(Routing(path=Path(int(prompt.kind)))) as trace:
+            if text is not None:
+                thought = self._follow(prompt, images, self.written_ids(text), trace)
+            else:
+                thought = self._write(prompt, images, draft, sampling or Sampling(), generator, trace)
+        return thought
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        prompt: Prompt,
+        images: PreparedImages | None,
+        *,
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[str, RoutingTrace]:
+        """Return what the model writes after `prompt`, without action tokens."""
+        with routing(Routing(path=Path(int(prompt.kind)))) as trace:
+            state = self._look(prompt, images)
+            ids, _, _ = self._decode(state, None, sampling or Sampling(), generator)
+        return self.codec.text(ids), trace
+
+    def written_ids(self, text: str) -> list[int]:
+        """Return the ids of a reasoning with its end token, cut to the longest reasoning of the config."""
+        return [*self.codec.reasoning(text)[: self._longest - 1], self.codec.end_id]
+
+    def check_length(self, text: str) -> None:
+        """Raise PromptError when `text` is longer than the longest reasoning: it would be cut."""
+        count = len(self.codec.reasoning(text)) + 1
+        if count > self._longest:
+            raise PromptError(f"the reasoning has {count} tokens, at most {self._longest} are followed; shorten it")
+
+    @property
+    def _longest(self) -> int:
+        return self.model.config.max_reasoning_tokens
+
+    @property
+    def _queries_1QV(self) -> Tensor:  # noqa: N802
+        return self.model.queries_QV[None].to(self.model.backbone.dtype)
+
+    def _look(self, prompt: Prompt, images: PreparedImages | None) -> DecodeState:
+        """Return the state after reading the prompt."""
+        device = self.model.queries_QV.device
+        return self._decoder.prefill(
+            torch.tensor([prompt.ids], device=device),
+            pixel_values=None if images is None else images.pixel_values_PX.to(device),
+            image_grid_thw=None if images is None else images.grid_thw_N3.to(device),
+            room=self._longest + 1 + self.model.config.action.queries,
+        )
+
+    def _follow(
+        self, prompt: Prompt, images: PreparedImages | None, ids: Sequence[int], trace: RoutingTrace
+    ) -> Thought:
+        """Return the thought with given ids: they and the action tokens pass in one forward."""
+        state = self._look(prompt, images)
+        return self._finish(state, self._append(state, ids), self.codec.text(ids), 0, trace)
+
+    def _append(self, state: DecodeState, ids: Sequence[int]) -> Tensor:
+        """Return the states of given ids and the action tokens after them, shape (1, L + Q, V)."""
+        ids_1L = torch.tensor([list(ids)], device=self.model.queries_QV.device)
+        embeds_1LV = self.model.backbone.get_input_embeddings()(ids_1L)
+        return self._decoder.forward_embeds(state, torch.cat([embeds_1LV, self._queries_1QV], dim=1))
+
+    def _write(
+        self,
+        prompt: Prompt,
+        images: PreparedImages | None,
+        draft: str | None,
+        sampling: Sampling,
+        generator: torch.Generator | None,
+        trace: RoutingTrace,
+    ) -> Thought:
+        """Return the thought with a text of the model's own."""
+        state = self._look(prompt, images)
+        start = state.mark()
+        draft_ids = None if draft is None else self.written_ids(draft)
+        ids, hidden_1LV, decoded = self._decode(state, draft_ids, sampling, generator)
+        text = self.codec.text(ids)
+        own_ids = self.written_ids(text)
+        if ids == own_ids:
+            rest_1QV = self._decoder.forward_embeds(state, self._queries_1QV)
+            return self._finish(state, torch.cat([hidden_1LV, rest_1QV], dim=1), text, decoded, trace)
+        state.rewind(start)
+        return self._finish(state, self._append(state, own_ids), self.codec.text(own_ids), decoded, trace)
+
+    def _decode(
+        self,
+        state: DecodeState,
+        draft_ids: list[int] | None,
+        sampling: Sampling,
+        generator: torch.Generator | None,
+    ) -> tuple[list[int], Tensor, int]:
+        """Return new ids, their hidden states and how many were decoded one by one."""
+        stop_ids = {self.codec.end_id, self.codec.pad_id}
+        if draft_ids is not None and sampling.temperature == 0:
+            draft_1N = torch.tensor([draft_ids], device=state.hidden_BD.device)
+            made = self._decoder.verify(state, draft_1N, max_new_tokens=self._longest, stop_ids=stop_ids)
+        else:
+            made = self._decoder.generate(
+                state,
+                max_new_tokens=self._longest,
+                stop_ids=stop_ids,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                generator=generator,
+            )
+        ids = made.tokens_BN[0].tolist()
+        return ids, made.hidden_BND, len(ids) - made.accepted
+
+    def _finish(self, state: DecodeState, hidden_1SV: Tensor, text: str, decoded: int, trace: RoutingTrace) -> Thought:
+        """Return the thought whose states are the reasoning's and the action tokens', side by side."""
+        queries = self.model.config.action.queries
+        written_1LV = hidden_1SV[:, :-queries]
+        return Thought(
+            text=text,
+            reasoning=ReasoningTokens(
+                hidden_BLV=written_1LV,
+                valid_BL=torch.ones(written_1LV.shape[:2], dtype=torch.bool, device=written_1LV.device),
+            ),
+            action_tokens_1QV=hidden_1SV[:, -queries:],
+            decoded=decoded,
+            trace=trace,
+        )

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a ChatVLA-2 checkpoint as a policy: reason, then act; or follow a given, reused or drafted reasoning.
+
+Units: rad, m, s. Shapes: H, W image; T chunk steps; D joints; A action dims; Z state dims.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from chatvla_control.contracts import (
+    ActionChunk,
+    ActionMode,
+    Inference,
+    InputKind,
+    Observation,
+    Reasoning,
+    ReasoningSource,
+)
+from chatvla_policy.checkpoint import Checkpoint, Golden, check_golden, load_checkpoint
+from chatvla_policy.model.introspection import router_stats
+from chatvla_policy.model.reasoner import Reasoner, Thought
+from chatvla_policy.processing.answers import stated_answer
+from chatvla_policy.processing.boxes import parse_boxes
+from chatvla_policy.processing.chunks import committed_rows, feasible_rows
+from chatvla_policy.processing.images import ImagePreparer, PreparedImages
+from chatvla_policy.processing.prompts import question_prompt, robot_prompt
+from chatvla_policy.systems.settings import PolicySettings, Reuse, check_observation
+
+__all__ = ["ChatVLA2Policy"]
+
+
+class ChatVLA2Policy:
+    """Policy of one checkpoint and one of its robots."""
+
+    privileged = False
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        name: str = "chatvla2",
+        robot: str | None = None,
+        seed: int = 0,
+        settings: PolicySettings | None = None,
+    ) -> None:
+        """Run `checkpoint` for `robot`, its first robot by default."""
+        self.name = name
+        self.checkpoint = checkpoint
+        self.setup = checkpoint.robot(robot)
+        self.settings = settings or PolicySettings()
+        self._model = checkpoint.model.eval()
+        self._images = ImagePreparer(self._model.config.images)
+        self._reasoner = Reasoner(self._model, checkpoint.codec)
+        self.reset(seed)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+        robot: str | None = None,
+        dtype: torch.dtype | None = None,
+        settings: PolicySettings | None = None,
+    ) -> ChatVLA2Policy:
+        """Return the policy of a checkpoint folder.
+
+        Weights keep the stored type on a GPU and become float32 on the CPU, unless `dtype` is given.
+        Raises CheckpointError naming the first mismatch.
+        """
+        if dtype is None and torch.device(device).type == "cpu":
+            dtype = torch.float32
+        checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
+        if torch.device(device).type == "cuda":
+            checkpoint.model.backbone.pack_experts()
+        return cls(checkpoint, name=Path(folder).resolve().name, robot=robot, seed=seed, settings=settings)
+
+    def reset(self, seed: int) -> None:
+        """Forget the last instruction and reasoning; draw further noise and ids from `seed`."""
+        self._generator = torch.Generator().manual_seed(seed)
+        self._ids = random.Random(seed)
+        self._last: Reasoning | None = None
+        self._decoded_at_s = -np.inf
+
+    def infer(
+        self,
+        observation: Observation,
+        forced_reasoning: str | None = None,
+        previous_chunk: ActionChunk | None = None,
+    ) -> Inference:
+        """Return reasoning and chunk for `observation`.
+
+        `forced_reasoning` replaces the policy's own text. With `settings.commit_s` set, the chunk begins with what
+        `previous_chunk` already decides. Raises ObservationError or PromptError when the input does not fit.
+        """
+        check_observation(observation, self.setup)
+        started = time.perf_counter()
+        images = self._images([observation.images[view] for view in self.setup.cameras])
+        thought, source = self._think(observation, images, forced_reasoning)
+        seconds = time.perf_counter() - started
+        reasoning = self._reasoning(observation, thought.text, source, images, seconds)
+        committed = self._committed(observation, previous_chunk)
+        rows = self._rows(thought, observation.joint_positions, committed=committed)
+        chunk = self._chunk(observation, rows, reasoning)
+        self._last = reasoning
+        stats = router_stats(thought.trace, kind=InputKind.ROBOT, stamp_s=observation.stamp_s)
+        return Inference(reasoning=reasoning, chunk=chunk, router=stats)
+
+    def ask(self, question: str, images: Mapping[str, NDArray[np.uint8]] | None = None) -> str:
+        """Return the answer to a question about images (RGB, any views), or about none: the model still chats."""
+        prepared = self._images(list(images.values())) if images else None
+        prompt = question_prompt(
+            self.checkpoint.codec, question, image_tokens=prepared.tokens if prepared is not None else ()
+        )
+        text, _ = self._reasoner.answer(
+            prompt, prepared, sampling=self.settings.sampling, generator=self._device_generator()
+        )
+        return text
+
+    def make_golden(self, observation: Observation, text: str, *, seed: int = 0, tolerance: float = 0.02) -> Golden:
+        """Return an input and the chunk this model gives for it, to be stored with the checkpoint."""
+        embodiment = self._model.config.action.embodiment(self.setup.spec.name)
+        noise = torch.randn(
+            embodiment.horizon, embodiment.action_width, generator=torch.Generator().manual_seed(seed)
+        ).numpy()
+        draft = Golden(
+            robot=self.setup.spec.name,
+            images=tuple(observation.images[view] for view in self.setup.cameras),
+            state=observation.joint_positions,
+            instruction=observation.instruction,
+            reasoning=text,
+            noise=noise,
+            chunk=noise,
+            tolerance=tolerance,
+        )
+        return replace(draft, chunk=self._golden_chunk(draft))
+
+    def check_golden(self) -> float | None:
+        """Return how far the model is from the chunk stored with it (normalised units), None when none is stored.
+
+        Raises GoldenMismatchError beyond the stored tolerance. A first inference: it warms the model up as well.
+        """
+        golden = self.checkpoint.golden
+        if golden is None or golden.robot != self.setup.spec.name:
+            return None
+        return check_golden(golden, self._golden_chunk(golden))
+
+    def _golden_chunk(self, golden: Golden) -> NDArray[np.float32]:
+        """Return the normalised chunk for a golden input, shape (T, A)."""
+        images = self._images(golden.images)
+        prompt = robot_prompt(self.checkpoint.codec, golden.instruction, image_tokens=images.tokens)
+        thought = self._reasoner.think(prompt, images, text=golden.reasoning)
+        return self._denoise(thought, golden.state, noise=torch.from_numpy(golden.noise)[None])
+
+    def _think(
+        self, observation: Observation, images: PreparedImages, forced: str | None
+    ) -> tuple[Thought, ReasoningSource]:
+        """Return the thought and where its text came from."""
+        prompt = robot_prompt(self.checkpoint.codec, observation.instruction, image_tokens=images.tokens)
+        if forced is not None:
+            self._reasoner.check_length(forced)
+            return self._reasoner.think(prompt, images, text=forced), ReasoningSource.FORCED
+        last = self._last
+        if last is not None and (last.instruction != observation.instruction or last.source is ReasoningSource.FORCED):
+            last = None
+        age_s = observation.stamp_s - self._decoded_at_s
+        if last is not None and self.settings.reuse is Reuse.REFRESH and 0 <= age_s < self.settings.reason_every_s:
+            return self._reasoner.think(prompt, images, text=last.text), ReasoningSource.REUSED
+        draft = last.text if last is not None and self.settings.reuse is Reuse.DRAFT else None
+        thought = self._reasoner.think(
+            prompt, images, draft=draft, sampling=self.settings.sampling, generator=self._device_generator()
+        )
+        self._decoded_at_s = observation.stamp_s
+        return thought, ReasoningSource.GENERATED
+
+    def _reasoning(
+        self, observation: Observation, text: str, source: ReasoningSource, images: PreparedImages, seconds: float
+    ) -> Reasoning:
+        """Return the reasoning with its boxes, which refer to the first view."""
+        view = self.setup.cameras[0]
+        return Reasoning(
+            id=self._new_id(),
+            text=text,
+            stamp_s=observation.stamp_s,
+            source=source,
+            policy=self.name,
+            instruction=observation.instruction,
+            answer=stated_answer(text),
+            boxes=parse_boxes(text, view, images.placements[0], self._model.config.images),
+            seconds=seconds,
+        )
+
+    def _committed(self, observation: Observation, previous: ActionChunk | None) -> NDArray[np.float64] | None:
+        """Return the rows that the chunk being played already decides, or None."""
+        if previous is None or self.settings.commit_s <= 0 or previous.robot != self.setup.spec.name:
+            return None
+        if previous.mode is not self.setup.mode:
+            return None
+        return committed_rows(
+            previous,
+            start_s=observation.stamp_s,
+            step_period_s=self.setup.step_period_s,
+            until_s=observation.stamp_s + self.settings.commit_s,
+            horizon=self._model.config.action.embodiment(self.setup.spec.name).horizon,
+        )
+
+    def _rows(
+        self, thought: Thought, state: NDArray[np.float64], *, committed: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Return the chunk in rad and m within the robot's limits, shape (T, A)."""
+        statistics = self.setup.statistics.action
+        prefix = None if committed is None else torch.from_numpy(statistics.normalise(committed))[None]
+        rows = statistics.denormalise(self._denoise(thought, state, committed=prefix))
+        if self.setup.mode is not ActionMode.JOINT_POSITION:
+            return rows
+        return feasible_rows(rows, self.setup.spec, step_period_s=self.setup.step_period_s)
+
+    def _denoise(
+        self,
+        thought: Thought,
+        state: NDArray[np.float64],
+        *,
+        noise: torch.Tensor | None = None,
+        committed: torch.Tensor | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the normalised chunk, shape (T, A)."""
+        robot, expert = self.setup.spec.name, self._model.expert
+        device = thought.action_tokens_1QV.device
+        state_1Z = torch.from_numpy(self.setup.statistics.state.normalise(state))[None].to(device)
+        with torch.inference_mode():
+            chunk_1TA = expert.sample(
+                robot,
+                expert.condition(robot, thought.action_tokens_1QV, state_1Z, thought.reasoning),
+                generator=self._generator if noise is None else None,
+                noise_BTA=None if noise is None else noise.to(device),
+                steps=self.settings.denoise_steps,
+                committed_BPA=None if committed is None else committed.to(device),
+            )
+        return chunk_1TA[0].cpu().numpy()
+
+    def _chunk(self, observation: Observation, rows: NDArray[np.float64], reasoning: Reasoning) -> ActionChunk:
+        """Return the chunk with its times: row 0 is the target at the observation's stamp."""
+        setup = self.setup
+        return ActionChunk(
+            id=self._new_id(),
+            actions=rows,
+            joint_names=setup.statistics.action.names,
+            robot=setup.spec.name,
+            mode=setup.mode,
+            stamp_s=observation.stamp_s,
+            start_s=observation.stamp_s,
+            step_period_s=setup.step_period_s,
+            valid_until_s=observation.stamp_s + setup.step_period_s * len(rows),
+            policy=self.name,
+            reasoning_id=reasoning.id,
+            reasoning_source=reasoning.source,
+            checkpoint_hash=self.checkpoint.sha256,
+            statistics_hash=setup.statistics.sha256(),
+        )
+
+    def _device_generator(self) -> torch.Generator | None:
+        """Return a generator on the model's device for sampling tokens, None where decoding is greedy."""
+        if self.settings.sampling.temperature == 0:
+            return None
+        seed = int(torch.randint(2**62, (1,), generator=self._generator))
+        return torch.Generator(self._model.queries_QV.device).manual_seed(seed)
+
+    def _new_id(self) -> str:
+        return f"{self._ids.getrandbits(64):016x}"

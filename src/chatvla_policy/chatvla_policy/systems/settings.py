@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say how a checkpoint is run, and what observations it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from chatvla_control.contracts import Observation
+from chatvla_policy.checkpoint.setup import RobotSetup
+from chatvla_policy.model.reasoner import Sampling
+
+__all__ = ["ObservationError", "PolicySettings", "Reuse", "check_observation"]
+
+
+class ObservationError(ValueError):
+    """The observation does not fit the checkpoint; the message names the part, what came and what is expected."""
+
+
+class Reuse(StrEnum):
+    """What happens to the last reasoning when the next observation comes."""
+
+    NEVER = "never"
+    """Every observation gets a freshly decoded text."""
+    REFRESH = "refresh"
+    """The text stays for `reason_every_s`; its hidden states are refreshed on the new image in one forward."""
+    DRAFT = "draft"
+    """The text is the draft of the next one: one forward where it still holds, lossless under greedy decoding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings:
+    """How a checkpoint is run."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    denoise_steps: int | None = None
+    """Denoising steps; None takes the checkpoint's own number."""
+    reuse: Reuse = Reuse.NEVER
+    reason_every_s: float = 2.0
+    """With REFRESH: how long a text serves before a new one is decoded."""
+    commit_s: float = 0.0
+    """How much of the chunk being played is kept at the start of the next: at least the time one inference takes."""
+
+
+def check_observation(observation: Observation, setup: RobotSetup) -> None:
+    """Raise ObservationError when views or joints do not fit the checkpoint's robot."""
+    for view in setup.cameras:
+        if view not in observation.images:
+            came = ", ".join(observation.images) or "none"
+            raise ObservationError(f"no image of view {view!r}; the observation has: {came}")
+    width = setup.spec.width
+    if observation.joint_positions.shape != (width,):
+        raise ObservationError(
+            f"joint positions have shape {observation.joint_positions.shape}, {setup.spec.name} expects ({width},)"
+        )
+    finite = np.isfinite(observation.joint_positions)
+    if not finite.all():
+        raise ObservationError(f"position of {setup.spec.joint_names[int(np.argmin(finite))]} is not a finite number")
