@@ -137,3 +137,7 @@ def _font(text: str) -> Path:
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"no font file {text!r}")
     return Path(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -99,3 +99,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--min-free-mb", type=positive, default=500.0, help="stop when less than this is free on the disk"
     )
     return parser.parse_strictly(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

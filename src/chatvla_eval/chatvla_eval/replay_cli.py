@@ -74,3 +74,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--delay", type=positive, default=1.0, help="seconds before the first message, for subscribers")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_strictly(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Play a bag back in time: raw bytes onto the topics they came from, with the quality of service they were recorded with."""
+"""Play a bag back in time: raw bytes onto the topics they came from, with the quality of service of the recording."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def play_bag(
 ) -> PlayReport:
     """Publish the bag's messages on topics that fit the absolute `patterns`, `rate` times as fast as recorded.
 
-    Waits `delay_s` after the publishers are made, so that subscribers find them. `on_progress` gets bag seconds done and in all.
+    Waits `delay_s` after the publishers are made, so that subscribers find them. `on_progress` gets seconds of the bag,
+    done and in all.
     Raises BagUnreadableError and UnknownTypeError.
     """
     try:

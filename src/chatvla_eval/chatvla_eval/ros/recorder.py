@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record topics as raw bytes into a bag. Topics may appear at any time; what is written is readable half a second later."""
+"""Record topics as raw bytes into a bag. Topics may appear at any time; all is readable half a second after it came."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class Recorder:
     ) -> None:
         """Start recording the topics that fit the absolute `patterns`.
 
-        Stops by itself, with `failure` set, when less than `least_free_bytes` are free. Raises BagExistsError and OSError.
+        Stops by itself, with `failed` set, when less than `least_free_bytes` are free.
+        Raises BagExistsError and OSError.
         """
         self._node = node
         self._patterns = tuple(patterns)
@@ -122,7 +123,7 @@ class Recorder:
             self._node.create_subscription(
                 kind,
                 topic,
-                self._keeper(topic),
+                self._keeper(topic),  # pyright: ignore[reportArgumentType]  # rclpy's stub knows one argument only
                 recorder_qos(offered),
                 raw=True,
                 event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),

@@ -170,3 +170,7 @@ def _info(session: RosSession, settings: RolloutSettings) -> RunInfo:
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
