@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from chatvla_training.data.assemble import assemble
 from chatvla_training.data.episodes import DatasetError, EpisodeDataset
 from chatvla_training.data.record import (

@@ -125,6 +125,10 @@ class EpisodeDataset:
         valid = np.ones(self.horizon, bool) if self._after_end else wanted < end
         return self.actions_ND[np.minimum(wanted, end - 1)], valid
 
+    def state(self, index: int) -> NDArray[np.float32]:
+        """Return the measured joints [rad, m] at sample `index`, shape (D,)."""
+        return self.states_ND[self._row_of_frame[self._frames[index]]]
+
     def sample(self, index: int, draw: int) -> RobotSample:
         """Return sample `index`; `draw` picks the wording when the data set is opened with one."""
         frame = int(self._frames[index])
@@ -136,6 +140,7 @@ class EpisodeDataset:
         actions, valid = self.chunk(index)
         return RobotSample(
             id=f"{self.name}/episode-{episode:06d}/row-{row - self.episodes[episode]['dataset_from_index']}",
+            robot=self.robot,
             images={view: store.image(frame) for view, store in self._stores.items()},
             instruction=self._instruction[frame],
             state=self.states_ND[row],

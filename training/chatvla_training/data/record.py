@@ -48,9 +48,7 @@ class EpisodeRecord:
         """Raise RecordError when the parts do not fit together."""
         rows, frames = len(self.states), len(self.frame_rows)
         if self.states.shape != self.actions.shape or rows == 0:
-            raise RecordError(
-                f"states {self.states.shape} and actions {self.actions.shape} must be alike, not empty"
-            )
+            raise RecordError(f"states {self.states.shape} and actions {self.actions.shape} must be alike, not empty")
         if frames == 0 or self.frame_rows[0] != 0 or np.any(np.diff(self.frame_rows) <= 0):
             raise RecordError("frames must start at row 0 and ascend")
         if self.frame_rows[-1] >= rows:
@@ -71,7 +69,7 @@ class EpisodeRecord:
         return ((np.arange(len(self.states)) - self.frame_rows[self.frame_of_row]) / self.rate_hz).astype(np.float32)
 
 
-def encode_image(image: NDArray[np.uint8], *, codec: str = "jpeg", quality: int = 95) -> bytes:
+def encode_image(image: NDArray[np.uint8], *, codec: str = "jpeg", quality: int = 90) -> bytes:
     """Return the file bytes of an RGB image (H, W, 3); `codec` is "jpeg" (no colour subsampling) or "png" (exact)."""
     buffer = BytesIO()
     if codec == "jpeg":

@@ -41,6 +41,8 @@ class RobotSample:
     """What the robot saw, what it should think, and where it should go."""
 
     id: str
+    robot: str
+    """RobotSpec name."""
     images: Mapping[str, NDArray[np.uint8]]
     """RGB image per view, (H, W, 3)."""
     instruction: str

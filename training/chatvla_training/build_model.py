@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make the model that a recipe starts from: a checkpoint of ours, a Qwen2-VL, or random weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from chatvla_control.robot_spec import RobotSpec
+from chatvla_policy.checkpoint import RobotSetup, load_checkpoint
+from chatvla_policy.model.action.config import Embodiment, action_size
+from chatvla_policy.model.backbone import Backbone, load_backbone, resolve_folder
+from chatvla_policy.model.chatvla2 import ChatVLA2, Stage
+from chatvla_policy.model.config import BackboneConfig, ChatVLA2Config, chatvla2_size
+from chatvla_policy.model.moe import MoeConfig, MoeKind
+from chatvla_policy.model.upcycle import upcycle_backbone
+from chatvla_policy.processing.tokens import TextCodec
+from chatvla_training.recipe import Recipe, RecipeError
+from chatvla_training.vocabulary import tiny_tokenizer
+
+__all__ = ["StartModel", "start_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartModel:
+    """A model before training, with its tokenizer and where it came from."""
+
+    model: ChatVLA2
+    codec: TextCodec
+    robots: tuple[RobotSetup, ...]
+    """Robots of the checkpoint it comes from; empty for a new model."""
+    origin: dict[str, str]
+    """Init and its hash, for the provenance."""
+
+
+def start_model(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
+    """Return the model of `recipe` for robots `specs`, in the recipe's stage.
+
+    Raises RecipeError when init and recipe do not go together, and what the loaders raise.
+    """
+    torch.manual_seed(recipe.seed)
+    if not recipe.init:
+        start = _new(recipe, specs)
+    elif (Path(recipe.init) / "manifest.json").is_file():
+        start = _from_checkpoint(recipe, specs)
+    else:
+        start = _from_qwen(recipe, specs)
+    start.model.set_stage(Stage(recipe.stage))
+    _freeze(start.model, recipe.freeze)
+    if recipe.checkpointing:
+        start.model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    return start
+
+
+def _embodiments(recipe: Recipe, specs: Sequence[RobotSpec]) -> tuple[Embodiment, ...]:
+    return tuple(
+        Embodiment(name=spec.name, state_width=spec.width, action_width=spec.width, horizon=recipe.horizon)
+        for spec in specs
+    )
+
+
+def _moe(recipe: Recipe) -> MoeConfig:
+    kind = MoeKind.DENSE if recipe.moe in ("keep", "dense") else MoeKind(recipe.moe)
+    return MoeConfig(
+        kind=kind,
+        experts=recipe.experts,
+        top_k=recipe.top_k,
+        balance_weight=recipe.balance_weight,
+        z_weight=recipe.z_weight,
+    )
+
+
+def _new(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
+    """Return a model of random weights, with the tiny vocabulary."""
+    if recipe.size != "tiny":
+        raise RecipeError(
+            f"a new model of size {recipe.size!r} has no vocabulary; give --init a Qwen2-VL folder or name"
+        )
+    tokenizer = tiny_tokenizer()
+    codec = TextCodec(tokenizer)
+    config = chatvla2_size(recipe.size, embodiments=_embodiments(recipe, specs))
+    backbone = replace(
+        config.backbone,
+        text=replace(config.backbone.text, vocabulary=codec.size()),
+        image_token=codec.image_id,
+        video_token=tokenizer.token_to_id("<|video_pad|>"),
+        vision_start_token=tokenizer.token_to_id("<|vision_start|>"),
+        vision_end_token=tokenizer.token_to_id("<|vision_end|>"),
+    )
+    images = replace(config.images, max_pixels=recipe.image_pixels) if recipe.image_pixels else config.images
+    action = action_size(
+        recipe.action_size or "tiny",
+        embodiments=_embodiments(recipe, specs),
+        queries=config.action.queries,
+        conditioning=recipe.conditioning,
+    )
+    model = ChatVLA2(
+        replace(
+            config,
+            backbone=backbone,
+            images=images,
+            action=action,
+            moe=_moe(recipe),
+            action_loss_weight=recipe.action_loss_weight,
+        )
+    )
+    _scale(model.backbone, recipe.init_gain)
+    return StartModel(model=model, codec=codec, robots=(), origin={"init": "random weights"})
+
+
+@torch.no_grad()
+def _scale(backbone: Backbone, gain: float) -> None:
+    """Multiply attention and MLP input weights: transformers' 0.02 is small for a narrow model."""
+    if math.isclose(gain, 1.0):
+        return
+    for name, parameter in backbone.named_parameters():
+        if any(f"{part}_proj.weight" in name for part in ("q", "k", "v", "gate", "up")):
+            parameter.mul_(gain)
+
+
+def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
+    checkpoint = load_checkpoint(recipe.init, dtype=torch.float32)
+    model, config = checkpoint.model, checkpoint.model.config
+    wanted = _embodiments(recipe, specs)
+    if recipe.stage == "stage2" and any(item not in config.action.embodiments for item in wanted):
+        have = ", ".join(f"{item.name} ({item.horizon} steps)" for item in config.action.embodiments)
+        raise RecipeError(
+            f"{recipe.init} drives {have}; the data needs {[item.name for item in wanted]}: train stage1 first"
+        )
+    moe = config.moe if recipe.moe == "keep" else _moe(recipe)
+    action = config.action
+    if recipe.stage != "stage2":
+        size = recipe.action_size
+        action = action_size(size, queries=action.queries) if size else action
+        action = replace(action, embodiments=wanted, conditioning=recipe.conditioning)
+    config = replace(config, moe=moe, action=action, action_loss_weight=recipe.action_loss_weight)
+    model = _rebuilt(model, config, recipe)
+    origin = {"init": recipe.init, "init_sha256": checkpoint.sha256}
+    return StartModel(model=model, codec=checkpoint.codec, robots=checkpoint.robots, origin=origin)
+
+
+def _rebuilt(model: ChatVLA2, config: ChatVLA2Config, recipe: Recipe) -> ChatVLA2:
+    """Return `model` with the mixture and action expert of `config`; what both have keeps its weights."""
+    if config == model.config:
+        return model
+    backbone = model.backbone
+    if config.moe.kind != model.config.moe.kind:
+        if model.config.moe.kind is not MoeKind.DENSE:
+            raise RecipeError(f"{recipe.init} is {model.config.moe.kind} already; leave moe at keep")
+        backbone = upcycle_backbone(backbone, config.moe, seed=recipe.seed)
+    fresh = ChatVLA2(config, backbone)
+    expert = fresh.expert.state_dict()
+    kept = {
+        name: value
+        for name, value in model.expert.state_dict().items()
+        if name in expert and value.shape == expert[name].shape
+    }
+    fresh.expert.load_state_dict(expert | kept)
+    fresh.queries_QV.data.copy_(model.queries_QV.data)
+    return fresh
+
+
+def _from_qwen(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
+    folder = resolve_folder(recipe.init)
+    backbone = load_backbone(folder, dtype=torch.float32)
+    moe = _moe(recipe)
+    if moe.kind is not MoeKind.DENSE:
+        backbone = upcycle_backbone(backbone, moe, seed=recipe.seed)
+    base = chatvla2_size(recipe.size, embodiments=_embodiments(recipe, specs))
+    action = replace(
+        action_size(recipe.action_size, queries=base.action.queries) if recipe.action_size else base.action,
+        embodiments=_embodiments(recipe, specs),
+        conditioning=recipe.conditioning,
+    )
+    config = replace(
+        base,
+        backbone=BackboneConfig.from_transformers(backbone.config),
+        action=action,
+        moe=moe,
+        action_loss_weight=recipe.action_loss_weight,
+    )
+    codec = TextCodec.from_file(folder / "tokenizer.json")
+    return StartModel(model=ChatVLA2(config, backbone), codec=codec, robots=(), origin={"init": recipe.init})
+
+
+def _freeze(model: ChatVLA2, prefixes: str) -> None:
+    """Freeze parameters by the start of their names. Raises RecipeError when a prefix fits none."""
+    for prefix in (part.strip() for part in prefixes.split(",") if part.strip()):
+        found = [parameter for name, parameter in model.named_parameters() if name.startswith(prefix)]
+        if not found:
+            tops = sorted({".".join(name.split(".")[:3]) for name, _ in model.named_parameters()})
+            raise RecipeError(f"freeze: no parameter starts with {prefix!r}; there are: {', '.join(tops)}")
+        for parameter in found:
+            parameter.requires_grad_(False)

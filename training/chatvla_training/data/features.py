@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep what the frozen language model tells the action expert, so that stage 2 need not run it again.
+
+Each frame's states at the action tokens and at its reasoning are computed once for `draws` wordings and written end to
+end into one file; stage 2 then reads them back. What a run writes belongs to one checkpoint and one data set: both
+fingerprints are part of the folder's name, and a killed run goes on after the last whole block.
+Tensors: F frames, Q action tokens, V language width, L reasoning tokens, R rows, H chunk steps, A action dims.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from chatvla_policy.model.batch import RobotRows
+from chatvla_policy.processing.statistics import RobotStatistics
+from chatvla_training.data.episodes import EpisodeDataset
+
+__all__ = ["FeatureBatch", "FeatureCollate", "FeatureSample", "FeatureSource", "FeatureStore", "FeatureWriter"]
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureBatch:
+    """Kept features of some rows, and the rows."""
+
+    tokens_RQV: Tensor
+    hidden_RLV: Tensor
+    valid_RL: Tensor
+    rows: tuple[RobotRows, ...]
+
+    @property
+    def robot(self) -> RobotRows:
+        """The rows; all of one robot."""
+        return self.rows[0]
+
+
+class FeatureWriter:
+    """Append features frame by frame; `finish` makes them readable."""
+
+    def __init__(self, folder: Path, *, queries: int, width: int, dtype: str) -> None:
+        """Open `folder`, going on after the blocks that are whole."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._shape = {"queries": queries, "width": width, "dtype": dtype}
+        self._dtype = DTYPES[dtype]
+        progress_path = folder / "progress.json"
+        self.lengths: list[int] = json.loads(progress_path.read_text()) if progress_path.exists() else []
+        self._data = (folder / "features.bin").open("r+b" if (folder / "features.bin").exists() else "w+b")
+        self._data.truncate(sum(self.lengths) * self._row_bytes)
+        self._data.seek(0, 2)
+
+    @property
+    def _row_bytes(self) -> int:
+        return self._shape["width"] * torch.empty(0, dtype=self._dtype).element_size()  # type: ignore[operator]
+
+    def append(self, tokens_RQV: Tensor, hidden_RLV: Tensor, valid_RL: Tensor) -> None:
+        """Write the next frames: action tokens first, then the reasoning, per frame."""
+        for tokens_QV, hidden_LV, valid_L in zip(tokens_RQV, hidden_RLV, valid_RL, strict=True):
+            joined = torch.cat([tokens_QV, hidden_LV[valid_L]]).to(self._dtype).contiguous().cpu()
+            self._data.write(joined.view(torch.uint8).numpy().tobytes())
+            self.lengths.append(len(joined))
+        self._data.flush()
+        aside = self.folder / "progress.tmp"
+        aside.write_text(json.dumps(self.lengths))
+        aside.replace(self.folder / "progress.json")
+
+    def finish(self) -> None:
+        """Mark the features as complete."""
+        self._data.close()
+        aside = self.folder / "features.tmp"
+        aside.write_text(json.dumps({**self._shape, "lengths": self.lengths}))
+        aside.replace(self.folder / "features.json")
+        (self.folder / "progress.json").unlink(missing_ok=True)
+
+
+class FeatureStore:
+    """Kept features by number."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open what FeatureWriter finished. Raises FileNotFoundError when it did not."""
+        data = json.loads((folder / "features.json").read_text())
+        self._queries, self._width = data["queries"], data["width"]
+        self._dtype = DTYPES[data["dtype"]]
+        self._ends = np.cumsum(data["lengths"])
+        self._path = folder / "features.bin"
+        self._map: np.memmap | None = None
+
+    def __len__(self) -> int:
+        """Return the number of frames, counted once per wording."""
+        return len(self._ends)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the open map behind: a worker process opens its own."""
+        return {**self.__dict__, "_map": None}
+
+    def read(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return action tokens (Q, V) and reasoning (L, V) of one frame."""
+        if self._map is None:
+            self._map = np.memmap(self._path, np.uint8, "r")
+        size = self._width * torch.empty(0, dtype=self._dtype).element_size()
+        start = int(self._ends[number - 1]) if number else 0
+        raw = np.array(self._map[start * size : int(self._ends[number]) * size])
+        joined = torch.from_numpy(raw).view(self._dtype).view(-1, self._width)
+        return joined[: self._queries], joined[self._queries :]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSample:
+    """Kept features of one frame and wording, with the robot's state and chunk."""
+
+    id: str
+    robot: str
+    tokens_QV: Tensor
+    hidden_LV: Tensor
+    state: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+class FeatureSource:
+    """The frames of a data set with kept features in the place of images and text."""
+
+    def __init__(self, data: EpisodeDataset, store: FeatureStore, *, draws: int) -> None:
+        """Join `data` with its features; `store` holds `draws` wordings of each frame."""
+        self.name, self._data, self._store, self._draws = f"features:{data.name}", data, store, draws
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self._data)
+
+    def sample(self, index: int, draw: int) -> FeatureSample:
+        """Return frame `index` with the wording that `draw` picks."""
+        tokens_QV, hidden_LV = self._store.read(index * self._draws + draw % self._draws)
+        actions, valid = self._data.chunk(index)
+        return FeatureSample(
+            id=f"{self._data.name}/frame-{index}",
+            robot=self._data.robot,
+            tokens_QV=tokens_QV,
+            hidden_LV=hidden_LV,
+            state=self._data.state(index),
+            actions=actions,
+            valid=valid,
+        )
+
+    def sha256(self) -> str:
+        """Return the fingerprint of the data set."""
+        return self._data.sha256()
+
+
+class FeatureCollate:
+    """Feature samples of one robot to batches, scaled by the checkpoint's statistics."""
+
+    def __init__(self, statistics: Mapping[str, RobotStatistics]) -> None:
+        self._statistics = statistics
+
+    def __call__(self, samples: Sequence[FeatureSample]) -> FeatureBatch:
+        """Return the batch of `samples`."""
+        statistics = self._statistics[samples[0].robot]
+        hidden_RLV = pad_sequence([sample.hidden_LV for sample in samples], batch_first=True)
+        lengths_R = torch.tensor([len(sample.hidden_LV) for sample in samples])
+        states = np.stack([sample.state for sample in samples])
+        chunks = np.stack([sample.actions for sample in samples])
+        rows = RobotRows(
+            robot=samples[0].robot,
+            rows_R=torch.arange(len(samples)),
+            state_RZ=torch.from_numpy(statistics.state.normalise(states)),
+            chunk_RHA=torch.from_numpy(statistics.action.normalise(chunks)),
+            valid_RH=torch.from_numpy(np.stack([sample.valid for sample in samples])),
+        )
+        return FeatureBatch(
+            tokens_RQV=torch.stack([sample.tokens_QV for sample in samples]),
+            hidden_RLV=hidden_RLV,
+            valid_RL=torch.arange(hidden_RLV.shape[1]) < lengths_R[:, None],
+            rows=(rows,),
+        )

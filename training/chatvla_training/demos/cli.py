@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record demonstrations: `./chatvla demos TASK --episodes N --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from chatvla_sim.benches import bench_names
+from chatvla_training.demos.disturbance import DisturbanceSettings
+from chatvla_training.demos.episode import DemoSettings
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Record a data set of demonstrations; return the exit code."""
+    os.environ.setdefault("MUJOCO_GL", "osmesa")
+    options = _parser().parse_args(arguments)
+    from chatvla_training.demos.collect import CollectError, collect
+
+    settings = DemoSettings(
+        task=options.task,
+        frame_hz=options.frame_hz,
+        image_codec=options.image_codec,
+        disturbance=DisturbanceSettings(share=options.noise),
+        paraphrase_url=options.paraphrase_url,
+        paraphrase_model=options.paraphrase_model,
+    )
+    try:
+        counts = collect(
+            options.out.absolute(), episodes=options.episodes, seed=options.seed, jobs=options.jobs, settings=settings
+        )
+    except CollectError as error:
+        print(f"demos: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demos: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(
+        f"{options.out}: {options.episodes} episodes ({counts['recorded']} recorded now, {counts['kept']} from before; "
+        f"{counts['failed']} trials failed and were replaced)"
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./chatvla demos", description="Record demonstrations by the scripted expert."
+    )
+    parser.add_argument("task", choices=bench_names())
+    parser.add_argument("--episodes", type=_positive, default=600, help="episodes to record (default 600)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set; must not exist")
+    parser.add_argument("--seed", type=int, default=0, help="which trials are recorded (default 0)")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--jobs", type=_positive, default=cores, help=f"processes (default {cores}: all cores)")
+    parser.add_argument("--frame-hz", type=float, default=10.0, help="camera frames stored per second (default 10)")
+    parser.add_argument(
+        "--image-codec", choices=("jpeg", "png"), default="jpeg", help="jpeg (quality 90) or png (exact)"
+    )
+    parser.add_argument("--noise", type=float, default=0.6, help="share of episodes with pushes, 0 to 1 (default 0.6)")
+    parser.add_argument("--paraphrase-url", default="", help="OpenAI-compatible endpoint, such as http://host:8000/v1")
+    parser.add_argument("--paraphrase-model", default="", help="model to ask there")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value

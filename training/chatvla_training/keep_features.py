@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the frozen language model once over a data set and keep what the action expert reads (see data/features.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from chatvla_policy.model.batch import VlaBatch, to_device
+from chatvla_policy.model.chatvla2 import ChatVLA2
+from chatvla_training.data.episodes import EpisodeDataset
+from chatvla_training.data.features import FeatureSource, FeatureStore, FeatureWriter
+from chatvla_training.progress import progress
+from chatvla_training.recipe import Recipe
+
+__all__ = ["keep_features"]
+
+
+def keep_features(
+    recipe: Recipe,
+    model: ChatVLA2,
+    collate: Callable[[Sequence[Any]], VlaBatch],
+    data: EpisodeDataset,
+    folder: Path,
+    accelerator: Accelerator,
+    *,
+    init: str,
+) -> FeatureSource:
+    """Return `data` with kept features, computing those that `folder` does not hold yet.
+
+    `init` is the fingerprint of the checkpoint. With several devices the first computes and the others wait.
+    """
+    draws = recipe.cache_draws if recipe.reword and data.split == "train" else 1
+    key = hashlib.sha256(
+        f"{init} {data.sha256()} {data.split} {draws} {recipe.cache_dtype} {recipe.precision} {recipe.seed}".encode()
+    ).hexdigest()[:16]
+    place = folder / f"{data.split}-{key}"
+    if accelerator.is_main_process and not (place / "features.json").exists():
+        for other in folder.glob(f"{data.split}-*") if folder.exists() else ():
+            if other != place:
+                shutil.rmtree(other)
+        _compute(recipe, model, collate, data, place, accelerator, draws)
+    accelerator.wait_for_everyone()
+    return FeatureSource(data, FeatureStore(place), draws=draws)
+
+
+@torch.no_grad()
+def _compute(
+    recipe: Recipe,
+    model: ChatVLA2,
+    collate: Callable[[Sequence[Any]], VlaBatch],
+    data: EpisodeDataset,
+    place: Path,
+    accelerator: Accelerator,
+    draws: int,
+) -> None:
+    model.eval().to(accelerator.device)
+    writer = FeatureWriter(
+        place,
+        queries=model.config.action.queries,
+        width=model.config.backbone.text.width,
+        dtype=recipe.cache_dtype,
+    )
+    total, size = len(data) * draws, recipe.micro_batch
+    starts = range(len(writer.lengths), total, size)
+    for start in progress(starts, f"features of {data.name}", unit="batch", total=-(-total // size)):
+        numbers = range(start, min(start + size, total))
+        batch = collate([data.sample(number // draws, recipe.seed * total + number) for number in numbers])
+        batch = to_device(batch, accelerator.device)
+        with accelerator.autocast():
+            hidden_BTV, _ = model.hidden_states(batch)
+        inputs = model.action_inputs(hidden_BTV, batch, batch.robots[0])
+        writer.append(inputs.tokens_BQV, inputs.reasoning.hidden_BLV, inputs.reasoning.valid_BL)
+    writer.finish()

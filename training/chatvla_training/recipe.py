@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say all of one training run: what is trained, on what, how long. Frozen; stored with the run and the checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from chatvla_training.trainer.schedule import Schedule
+
+__all__ = ["Precision", "Recipe", "RecipeError", "StageName", "changed"]
+
+StageName = Literal["language", "stage1", "stage2"]
+Precision = Literal["fp32", "bf16"]
+MoeName = Literal["keep", "dense", "dynamic", "static", "static+dynamic", "shared+dynamic"]
+LoggerName = Literal["none", "tensorboard", "wandb"]
+Normalisation = Literal["min_max", "quantile", "mean_std"]
+ActionSize = Literal["", "tiny", "S", "B", "L", "XL", "H"]
+
+
+class RecipeError(ValueError):
+    """A recipe that can't run; the message names the key, its value and what is possible."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run. Every field is a `--key` of `./chatvla train`."""
+
+    name: str
+    summary: str
+    stage: StageName
+    """language: the language model and vision tower; stage1: everything; stage2: the action expert alone."""
+
+    # What is trained.
+    init: str = ""
+    """Checkpoint of ours, or a Qwen2-VL folder or hub name; empty starts a new `size` from random weights."""
+    size: str = "tiny"
+    """Size of a new model; with a Qwen2-VL as init, the size of its action expert."""
+    action_size: ActionSize = ""
+    """Action expert of a new model; empty takes that of `size`."""
+    moe: MoeName = "keep"
+    """Mixture of experts; a dense start is upcycled. keep: as in init."""
+    experts: int = 8
+    top_k: int = 2
+    balance_weight: float = 0.0
+    z_weight: float = 0.0
+    conditioning: str = "latter_half"
+    robot: str = "arx_r5"
+    """Robot of a run without robot data; with data, theirs."""
+    horizon: int = 50
+    """Steps of an action chunk."""
+    normalisation: Normalisation = "quantile"
+    image_pixels: int = 0
+    """Most pixels of an image of a new model; 0 keeps the size's own."""
+    init_gain: float = 1.0
+    """Factor on the attention and MLP weights of a new model."""
+    action_loss_weight: float = 1.0
+    lora_rank: int = 0
+    """Rank of LoRA adapters (peft); 0 trains the weights themselves."""
+    lora_alpha: int = 32
+    lora_targets: str = "q_proj,k_proj,v_proj,o_proj"
+    freeze: str = ""
+    """Prefixes of parameters, with commas, that stay as they are beyond what the stage freezes."""
+
+    # On what.
+    data: str = ""
+    """Robot data sets: folders, with commas."""
+    image_text: str = ""
+    """Image-text data: KIND=FILE.json with commas (coco, textvqa, gqa, robopoint, qa) or synthetic:NAME."""
+    ratio: tuple[int, int] = (1, 3)
+    """Image-text samples to robot samples, exact in every block of their sum."""
+    reword: bool = True
+    """Draw a new wording of the reasoning for every sample, where the episode's facts allow."""
+    after_end: bool = False
+    """Supervise resting at the last target after an episode's end."""
+    objective: str = "vla"
+    """What the loss is; see objectives.py."""
+    cache_features: bool = False
+    """Stage 2: run the frozen language model once and train on what it said."""
+    cache_draws: int = 4
+    """Wordings kept per frame."""
+    cache_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+    # How long and how.
+    steps: int
+    batch: int = 128
+    """Samples of one optimiser step, over all devices and micro-batches."""
+    micro_batch: int = 16
+    """Samples of one forward on one device."""
+    lr: float = 2e-5
+    lr_end: float = 2e-6
+    schedule: Schedule = "cosine"
+    warmup: int = 3000
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.0
+    """Decay of the moving average that is saved and validated; 0: none."""
+    precision: Precision = "bf16"
+    checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    shard: bool = True
+    """Shard weights, gradients and optimiser over several devices (FSDP); else each holds all."""
+    seed: int = 0
+    workers: int = 2
+    """Processes that make batches."""
+    validate_every: int = 1000
+    validation_batches: int = 8
+    checkpoint_every: int = 1000
+    keep: int = 2
+    """Training states kept."""
+    storage: Literal["as_is", "bfloat16", "float32"] = "bfloat16"
+    """Type of the final checkpoint's weights."""
+    log: LoggerName = "none"
+
+    def __post_init__(self) -> None:
+        """Raise RecipeError for values that can't be trained with."""
+        for item in fields(self):
+            value, wanted = getattr(self, item.name), _hints()[item.name]
+            if get_origin(wanted) is Literal and value not in get_args(wanted):
+                known = ", ".join(repr(option) for option in get_args(wanted))
+                raise RecipeError(f"{item.name} is {value!r}; it must be one of: {known}")
+        for name in ("steps", "batch", "micro_batch", "horizon", "checkpoint_every", "keep", "cache_draws"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.lr <= 0 or self.lr_end < 0:
+            raise RecipeError(f"lr is {self.lr} and lr_end {self.lr_end}; lr must be positive, lr_end not negative")
+        if not 0 <= self.ema < 1:
+            raise RecipeError(f"ema is {self.ema}, must lie in 0 to below 1")
+        if self.cache_features and self.stage != "stage2":
+            raise RecipeError(f"cache_features needs a frozen language model: stage2, not {self.stage}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def changed(recipe: Recipe, values: dict[str, str]) -> Recipe:
+    """Return `recipe` with fields set from text. Raises RecipeError naming the nearest field for an unknown one."""
+    from difflib import get_close_matches
+
+    known = [item.name for item in fields(Recipe) if item.name not in ("name", "summary")]
+    found: dict[str, Any] = {}
+    for key, text in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            close = get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean --{close[0]}?" if close else "."
+            raise RecipeError(f"there is no key --{key}{hint} Keys: {', '.join(known)}")
+        found[name] = _parsed(name, text)
+    return replace(recipe, **found)
+
+
+def _parsed(name: str, text: str) -> Any:
+    wanted = _hints()[name]
+    try:
+        if wanted is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if wanted is int:
+            return int(text)
+        if wanted is float:
+            return float(text)
+        if get_origin(wanted) is tuple:
+            parts = [int(part) for part in text.replace(":", ",").split(",")]
+            if len(parts) != 2 or min(parts) < 0:
+                raise ValueError(text)
+            return (parts[0], parts[1])
+    except (ValueError, KeyError) as error:
+        kind = "two whole numbers such as 1:3" if get_origin(wanted) is tuple else getattr(wanted, "__name__", "")
+        raise RecipeError(f"--{name} is {text!r}, expected {kind}") from error
+    return text
+
+
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Recipe)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do one training run from recipe to checkpoint."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from chatvla_control.robot_spec import UnknownRobotError
+from chatvla_policy.checkpoint import Checkpoint, CheckpointError, RobotSetup, save_checkpoint
+from chatvla_policy.model.backbone import BackboneError
+from chatvla_policy.model.chatvla2 import ChatVLA2
+from chatvla_training.build_data import (
+    Collate,
+    RobotData,
+    half_widths,
+    make_mixture,
+    robot_data,
+    robot_setups,
+)
+from chatvla_training.build_model import StartModel, start_model
+from chatvla_training.data.episodes import DatasetError
+from chatvla_training.data.errors import SourceError
+from chatvla_training.data.features import FeatureCollate
+from chatvla_training.data.mixture import Group, Mixture
+from chatvla_training.data.stream import BatchStream
+from chatvla_training.devices import make_accelerator, micro_batches
+from chatvla_training.keep_features import keep_features
+from chatvla_training.lora import add_lora, fold_lora
+from chatvla_training.objectives import Built, make_objective
+from chatvla_training.provenance import commit
+from chatvla_training.recipe import Recipe, RecipeError
+from chatvla_training.trainer.loggers import LoggerMissingError, make_logger
+from chatvla_training.trainer.loop import LoopSettings, NotFiniteError, Trainer
+from chatvla_training.trainer.run_folder import RunFolder, RunFolderError
+from chatvla_training.trainer.state import StateError
+from chatvla_training.trainer.task import FeatureTask, TrainingTask
+from chatvla_training.trainer.tensors import full
+
+__all__ = ["RUN_ERRORS", "train_recipe"]
+
+RUN_ERRORS = (
+    BackboneError,
+    CheckpointError,
+    DatasetError,
+    LoggerMissingError,
+    NotFiniteError,
+    RecipeError,
+    RunFolderError,
+    SourceError,
+    StateError,
+    UnknownRobotError,
+)
+
+
+def train_recipe(recipe: Recipe, folder: Path) -> Path:
+    """Train `recipe` in run folder `folder` and return the folder of its checkpoint; a finished run returns at once.
+
+    Raises one of RUN_ERRORS, each with a sentence that says what to do.
+    """
+    accelerator = make_accelerator(recipe)
+    run = RunFolder(folder, writes=accelerator.is_main_process)
+    try:
+        return _train(recipe, run, accelerator)
+    finally:
+        run.close()
+
+
+def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
+    robot = robot_data(recipe)
+    mixture = make_mixture(recipe, robot)
+    config = {
+        "recipe": recipe.to_dict(),
+        "seed": recipe.seed,
+        "commit": commit(),
+        "data": mixture.sha256(),
+        "machine": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "devices": accelerator.num_processes,
+            "device": str(accelerator.device),
+        },
+    }
+    run.claim(config)
+    policy = run.path / "policy"
+    if (policy / "manifest.json").is_file():
+        return policy
+    started = time.monotonic()
+    start = start_model(recipe, robot.specs(recipe.robot))
+    setups = robot_setups(recipe, robot, start.robots)
+    if recipe.lora_rank:
+        add_lora(
+            start.model,
+            rank=recipe.lora_rank,
+            alpha=recipe.lora_alpha,
+            targets=recipe.lora_targets,
+            seed=recipe.seed,
+        )
+    task, stream, held = _task(recipe, run, accelerator, robot, mixture, start, setups)
+    trainer = Trainer(
+        _settings(recipe, accelerator.num_processes),
+        task,
+        stream,
+        run=run,
+        accelerator=accelerator,
+        validation=held,
+        log=make_logger(recipe.log if run.writes else "none", run.path, config),
+    )
+    trainer.train()
+    _export(recipe, run, accelerator, trainer, start, setups, config, seconds=time.monotonic() - started)
+    return policy
+
+
+def _task(
+    recipe: Recipe,
+    run: RunFolder,
+    accelerator: Accelerator,
+    robot: RobotData,
+    mixture: Mixture,
+    start: StartModel,
+    setups: tuple[RobotSetup, ...],
+) -> tuple[TrainingTask, BatchStream, BatchStream | None]:
+    """Return what is trained, on which batches, and the held-out batches."""
+    collate = Collate(start.model, start.codec, setups)
+    widths: dict[str, Tensor] = half_widths(setups)
+    place: dict[str, Any] = {
+        "batch": recipe.micro_batch,
+        "rank": accelerator.process_index,
+        "world": accelerator.num_processes,
+    }
+    held_sources: tuple[Any, ...] = robot.validation
+    function: Any
+    if recipe.cache_features:
+        if len({data.robot for data in robot.train}) != 1:
+            raise RecipeError("cache_features takes the data of one robot; give --cache_features false for several")
+        kept = [
+            keep_features(
+                recipe,
+                start.model,
+                collate,
+                data,
+                run.path / "features" / data.folder.name,
+                accelerator,
+                init=start.origin.get("init_sha256", start.origin["init"]),
+            )
+            for data in (*robot.train, *robot.validation)
+        ]
+        task: TrainingTask = FeatureTask(start.model, widths)
+        function = FeatureCollate(collate.statistics)
+        train = tuple(kept[: len(robot.train)])
+        mixture = Mixture([Group(name="robot", share=1, sources=train)], seed=recipe.seed)
+        held_sources = tuple(kept[len(robot.train) :])
+    else:
+        built = Built(recipe=recipe, start=start, collate=collate, half_width=widths)
+        task, function = make_objective(built)
+    stream = BatchStream(mixture, function, **place)
+    if not held_sources:
+        return task, stream, None
+    held = Mixture([Group(name="validation", share=1, sources=held_sources)], seed=0)
+    return task, stream, BatchStream(held, function, batch=recipe.micro_batch)
+
+
+def _settings(recipe: Recipe, world: int) -> LoopSettings:
+    return LoopSettings(
+        steps=recipe.steps,
+        lr=recipe.lr,
+        lr_end=recipe.lr_end,
+        schedule=recipe.schedule,
+        warmup=recipe.warmup,
+        betas=(recipe.beta1, recipe.beta2),
+        weight_decay=recipe.weight_decay,
+        clip=recipe.clip,
+        accumulate=micro_batches(recipe, world),
+        ema=recipe.ema,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        validate_every=recipe.validate_every,
+        validation_batches=recipe.validation_batches,
+        checkpoint_every=recipe.checkpoint_every,
+        keep=recipe.keep,
+    )
+
+
+def _export(
+    recipe: Recipe,
+    run: RunFolder,
+    accelerator: Accelerator,
+    trainer: Trainer,
+    start: StartModel,
+    setups: tuple[RobotSetup, ...],
+    config: dict[str, Any],
+    *,
+    seconds: float,
+) -> None:
+    """Save the averaged weights, adapters folded in, as the run's checkpoint."""
+    model = _whole_model(recipe, accelerator, trainer, start)
+    if model is not None:
+        fold_lora(model)
+        provenance = {
+            **config,
+            **start.origin,
+            "validation": [line for line in run.metrics() if "validation" in line][-1:],
+            "seconds_of_last_process": round(seconds, 1),
+        }
+        save_checkpoint(
+            run.path / "policy",
+            Checkpoint(model=model.eval(), codec=start.codec, robots=setups, provenance=provenance),
+            storage=recipe.storage,
+        )
+    accelerator.wait_for_everyone()
+
+
+def _whole_model(recipe: Recipe, accelerator: Accelerator, trainer: Trainer, start: StartModel) -> ChatVLA2 | None:
+    """Return the model with averaged weights, gathered from all devices; None on devices that do not save."""
+    trainer.ema.write()
+    model = start.model
+    if not accelerator.is_fsdp2:
+        return model.cpu() if accelerator.is_main_process else None
+    values = {name: full(parameter.detach()).cpu() for name, parameter in model.named_parameters()}
+    if not accelerator.is_main_process:
+        return None
+    plain = ChatVLA2(model.config)
+    if recipe.lora_rank:
+        add_lora(plain, rank=recipe.lora_rank, alpha=recipe.lora_alpha, targets=recipe.lora_targets, seed=recipe.seed)
+    plain.load_state_dict(values, strict=False)
+    return plain
