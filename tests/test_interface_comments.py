@@ -12,8 +12,8 @@ import pytest
 MSGS = Path(__file__).resolve().parents[1] / "src" / "chatvla_msgs"
 FILES = sorted([*MSGS.glob("msg/*.msg"), *MSGS.glob("srv/*.srv"), *MSGS.glob("action/*.action")])
 MEASURE = re.compile(
-    r"\b(s|seconds?|Hz|m|rad|rad/s|pixels?|bits?|count|number of|ratio|share|shares|steps?|rows?|code|constant|tokens?|layers?"
-    r"|experts?|index|identifier|seed|0 to \d|metres?|quaternion)\b",
+    r"\b(s|seconds?|Hz|m|rad|rad/s|pixels?|bits?|count|number of|ratio|share|shares|steps?|rows?|code|constant|tokens?"
+    r"|layers?|experts?|index|identifier|seed|0 to \d|metres?|quaternion)\b",
     re.IGNORECASE,
 )
 ORDER = re.compile(r"\border|row|one per|each|layer|shape|rows?\b|may be empty|left|right|length", re.IGNORECASE)

@@ -70,7 +70,7 @@ def find_environment(root: Path) -> Environment:
     for name in ("VIRTUAL_ENV", "PYTHONHOME", *(() if on_ros else ("PYTHONPATH", "AMENT_PREFIX_PATH"))):
         variables.pop(name, None)
     variables["PATH"] = f"{venv / 'bin'}:{variables.get('PATH', os.defpath)}"
-    variables.setdefault("PYTHONDONTWRITEBYTECODE", "")
+    variables.setdefault("MUJOCO_GL", "osmesa")
     environment = Environment(
         root=root, venv=venv, base_python=base, version=version, on_ros=on_ros, variables=variables
     )
