@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reach two ARX R5 arms over CAN with the maker's SDK (PyPI arx-r5-sdk 1.0.0, BSD-3).
 
-Two `SingleArm`s are driven: the SDK's `BimanualArm.set_joint_positions` raises TypeError. Quaternions are never used: the SDK
-documents their order both ways. Units of the SDK: rad; its seventh joint and `set_catch_pos` are the gripper's motor angle,
-0 when shut and `gripper_open_rad` when fully open, mapped here to 0 .. 0.088 m of opening, linearly.
-The SDK's compiled part needs ROS's kdl_parser library and Linux's SocketCAN: it is imported when the port connects.
+Two `SingleArm`s are driven: the SDK's `BimanualArm.set_joint_positions` raises TypeError. Quaternions are never used:
+the SDK documents their order both ways. Units of the SDK: rad; its seventh joint and `set_catch_pos` are the gripper's
+motor angle, 0 when shut and `gripper_open_rad` when fully open, mapped here to 0 .. 0.088 m of opening, linearly. The
+SDK's compiled part needs ROS's kdl_parser library and Linux's SocketCAN: it is imported when the port connects.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +27,8 @@ __all__ = ["ArxCanArm"]
 
 Array = NDArray[np.float64]
 _JOINTS = 6
-_R5_TYPE = 0  # SingleArm's "type" 0 loads the follower arm's URDF (X5liteaa0), 1 the leader's (R5_master)
 _SETTLE_S = 0.5
+_SILENCE_S = 0.2
 _NETWORK = Path("/sys/class/net")
 
 
@@ -40,8 +42,10 @@ class ArxCanArm(ArmPort):
         left_can: str = "can0",
         right_can: str = "can1",
         gripper_open_rad: float = 5.03,
+        arm_type: int = 0,
         network: Path = _NETWORK,
         clock: Callable[[], float] = time.time,
+        steady_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if left_can == right_can:
             raise ArmPortError(f"both arms are set to {left_can!r}; give each arm its own CAN interface")
@@ -51,31 +55,50 @@ class ArxCanArm(ArmPort):
         self._interfaces = {"left": left_can, "right": right_can}
         self._open_rad = gripper_open_rad
         self._open_m = float(spec.upper[_JOINTS])
+        self._arm_type = arm_type
         self._network = network
         self._clock = clock
+        self._steady_clock = steady_clock
+        self._heard: dict[str, tuple[str, float]] = {}
         self._arms: list[Any] = []
 
     def connect(self) -> None:
-        """Open both interfaces, and command the measured pose so that the arms hold. Raises ArmPortError."""
+        """Open both interfaces, and command the measured pose so that the arms hold. Raises ArmPortError.
+
+        Called again it keeps the open arms: a second SingleArm on one interface would command against the first.
+        """
         for side, interface in self._interfaces.items():
             self._check_interface(side, interface)
+        self._heard = {}
+        if self._arms:
+            self.stop()
+            return
         single_arm = _load_single_arm()
         arms: list[Any] = []
         for side, interface in self._interfaces.items():
-            config = {"can_port": interface, "type": _R5_TYPE, "num_joints": _JOINTS + 1, "dt": 1.0 / self.spec.rate_hz}
+            config = {
+                "can_port": interface,
+                "type": self._arm_type,
+                "num_joints": _JOINTS + 1,
+                "dt": 1.0 / self.spec.rate_hz,
+            }
             try:
                 arms.append(single_arm(config))
             except Exception as error:
-                raise ArmPortError(
-                    f"the {side} arm on {interface} does not start: {error}; check power and cabling"
-                ) from error
+                raise ArmPortError(f"the {side} arm on {interface} does not start: {error}; check its power") from error
         self._arms = arms
         # The SDK's receive thread needs some frames before the first reading is true.
         time.sleep(_SETTLE_S)
         self.stop()
 
     def read(self) -> JointState:
-        """Return the measured joints; the SDK reports motor currents, not torques: efforts are NaN. Raises ArmPortError."""
+        """Return the measured joints; efforts are NaN (the SDK gives motor currents).
+
+        The SDK repeats its last values when the bus falls silent, so the interface's count of received frames is watched.
+        Raises ArmPortError.
+        """
+        for side, interface in self._interfaces.items():
+            self._listen(side, interface)
         positions = np.concatenate([self._seven(arm.get_joint_positions, "positions") for arm in self._connected()])
         velocities = np.concatenate([self._seven(arm.get_joint_velocities, "velocities") for arm in self._connected()])
         return JointState(
@@ -134,6 +157,23 @@ class ArxCanArm(ArmPort):
         values[_JOINTS] *= self._open_m / self._open_rad
         return values
 
+    def _listen(self, side: str, interface: str) -> None:
+        try:
+            frames = (self._network / interface / "statistics" / "rx_packets").read_text()
+        except OSError as error:
+            raise ArmPortError(
+                f"CAN interface {interface!r} of the {side} arm is gone ({error}); "
+                "plug it in, then call driver/clear_fault"
+            ) from error
+        now_s = self._steady_clock()
+        if self._heard.get(interface, ("", 0.0))[0] != frames:
+            self._heard[interface] = (frames, now_s)
+        elif now_s - self._heard[interface][1] > _SILENCE_S:
+            raise ArmPortError(
+                f"the {side} arm on {interface} sent nothing for {now_s - self._heard[interface][1]:.2f} s, "
+                f"limit {_SILENCE_S} s; check its power and emergency stop, then call driver/clear_fault"
+            )
+
     def _check_interface(self, side: str, interface: str) -> None:
         folder = self._network / interface
         if not folder.exists():
@@ -155,9 +195,15 @@ class ArxCanArm(ArmPort):
 
 def _load_single_arm() -> Callable[[dict[str, Any]], Any]:
     try:
+        found = importlib.util.find_spec("arx_r5_sdk")
+        for folder in (found.submodule_search_locations or []) if found else []:
+            library = Path(folder) / "lib" / "libarx_r5_src.so"
+            if library.exists():
+                # The SDK's extension names this library without a path; loaded beforehand it is found.
+                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         return importlib.import_module("arx_r5_sdk.single_arm").SingleArm
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise ArmPortError(
-            f"the ARX SDK cannot be imported ({error}); `pip install arx-r5-sdk==1.0.0` and install ROS's kdl_parser "
-            "(ros-jazzy-kdl-parser)"
+            f"the ARX SDK cannot be imported ({error}); `pip install --no-deps arx-r5-sdk==1.0.0` and install ROS's "
+            "kdl_parser (ros-jazzy-kdl-parser)"
         ) from error

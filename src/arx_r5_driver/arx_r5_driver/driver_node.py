@@ -30,10 +30,13 @@ def make_port(node: Node) -> ArmPort:
         low=-10.0,
         high=10.0,
     )
+    arm_type = declare(
+        node, "arm_type", 0, "The SDK's arm type: 0 loads X5liteaa0.urdf, 1 R5_master.urdf (port can).", low=0, high=1
+    )
     spec = robot_spec("arx_r5")
     if kind == "sim":
         return SimArm(node, spec)
-    return ArxCanArm(spec, left_can=left, right_can=right, gripper_open_rad=open_rad)
+    return ArxCanArm(spec, left_can=left, right_can=right, gripper_open_rad=open_rad, arm_type=arm_type)
 
 
 def main() -> int:
