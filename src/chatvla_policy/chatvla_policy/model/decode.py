@@ -104,7 +104,7 @@ class Decoder:
             raise DecodeError("the model uses sliding-window attention; this decoder knows full attention only")
         self._rotary: tuple[Tensor, Tensor] | None = None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prefill(
         self,
         input_ids_BT: Tensor,
@@ -150,12 +150,12 @@ class Decoder:
         state.prompt_hidden_BTD = self._forward(state, embeds_BTD, (cos[:, None], _signed(sin)[:, None]), valid_BT)
         return state
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward_text(self, state: DecodeState, ids_BN: Tensor, valid_BN: Tensor | None = None) -> Tensor:
         """Append given tokens in one forward (teacher forcing); return their hidden states, shape (B, N, D)."""
         return self.forward_embeds(state, self.language.embed_tokens(ids_BN), valid_BN)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward_embeds(self, state: DecodeState, embeds_BND: Tensor, valid_BN: Tensor | None = None) -> Tensor:
         """Append given embeddings, such as action queries; return their hidden states, shape (B, N, D)."""
         tokens = embeds_BND.shape[1]
@@ -175,7 +175,7 @@ class Decoder:
         """Return the next token's logits, shape (..., V), for hidden states after the final norm."""
         return self.backbone.lm_head(hidden)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self,
         state: DecodeState,
@@ -219,7 +219,7 @@ class Decoder:
             lengths_B += len(tokens)
         return Generated(tokens_BN=torch.stack(tokens, 1), lengths_B=lengths_B, hidden_BND=torch.cat(hidden, 1))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def verify(
         self, state: DecodeState, draft_1N: Tensor, *, max_new_tokens: int, stop_ids: Collection[int]
     ) -> Generated:

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mixture made from a dense model computes what the dense model computes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from chatvla_policy.model.backbone import BackboneError, load_backbone
+from chatvla_policy.model.moe import MoeConfig, MoeKind, Path, Routing, routing
+from chatvla_policy.model.tiny import make_tiny_folder
+from chatvla_policy.model.upcycle import upcycle, upcycle_backbone
+
+
+def logits(model, prompt, path=Path.UNDERSTANDING):
+    with torch.no_grad(), routing(Routing(path=path, valid_BT=prompt.attention_mask)):
+        return model(**prompt.inputs()).logits[prompt.attention_mask.bool()]
+
+
+@pytest.mark.parametrize("top_k", range(1, 9))
+def test_upcycled_equals_dense_whatever_top_k(upcycled, dense, image_prompt, top_k, tolerance):
+    wanted = logits(dense, image_prompt)
+    found = logits(upcycled(top_k=top_k), image_prompt)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance * float(wanted.std()))
+
+
+@pytest.mark.parametrize("kind", list(MoeKind))
+@pytest.mark.parametrize("path", list(Path))
+def test_upcycled_equals_dense_whatever_kind(upcycled, dense, padded_prompt, kind, path, tolerance):
+    wanted = logits(dense, padded_prompt)
+    found = logits(upcycled(kind=kind, experts=4), padded_prompt, path)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance * float(wanted.std()))
+
+
+def test_upcycled_equals_dense_in_training_mode_with_noise(dense, image_prompt, tolerance):
+    model = upcycle_backbone(dense, MoeConfig()).train()
+    wanted = logits(dense, image_prompt)
+    torch.testing.assert_close(logits(model, image_prompt), wanted, rtol=0, atol=tolerance * float(wanted.std()))
+
+
+@pytest.mark.parametrize("kind", list(MoeKind))
+def test_streamed_folder_equals_the_one_made_in_memory(folder, dense, tmp_path, kind):
+    moe = MoeConfig(kind=kind, experts=3)
+    made = load_backbone(upcycle(folder, moe, tmp_path / "out", seed=5, shard_bytes=300_000), device=dense.device)
+    wanted = upcycle_backbone(dense, moe, seed=5).state_dict()
+    assert made.moe_config.kind == kind
+    assert made.state_dict().keys() == wanted.keys()
+    assert all(torch.equal(made.state_dict()[name], value) for name, value in wanted.items())
+
+
+def test_tokenizer_and_image_processor_come_along(folder, tmp_path):
+    out = upcycle(folder, MoeConfig(), tmp_path / "out")
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        assert (out / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_existing_target_is_left_alone(folder, tmp_path):
+    with pytest.raises(BackboneError, match="exists already"):
+        upcycle(folder, MoeConfig(), tmp_path)
+
+
+def test_mixture_is_not_upcycled_twice(folder, tmp_path):
+    once = upcycle(folder, MoeConfig(), tmp_path / "once")
+    with pytest.raises(BackboneError, match="mixture of kind dynamic already"):
+        upcycle(once, MoeConfig(), tmp_path / "twice")
+
+
+def test_nothing_is_left_after_a_failure(folder, tmp_path):
+    source = make_tiny_folder(tmp_path / "source")
+    file = source / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="truncated"):
+        upcycle(source, MoeConfig(), tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_memory_does_not_grow_with_the_result(tmp_path):
+    """Streams a 100 MB result in a process of its own: memory beyond the imports stays under a third of it."""
+    source = make_tiny_folder(tmp_path / "source", size="tiny", layers=8)
+    code = (
+        "import resource, sys\n"
+        "from chatvla_policy.model.moe import MoeConfig\n"
+        "from chatvla_policy.model.upcycle import upcycle\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); upcycle(sys.argv[1], MoeConfig(experts=12), sys.argv[2]); print(peak() - before)\n"
+    )
+    out = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", code, source, out], check=True, capture_output=True, text=True)
+    result_bytes = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    assert result_bytes > 100e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < result_bytes / 3
