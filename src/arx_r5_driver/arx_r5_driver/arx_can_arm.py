@@ -94,7 +94,7 @@ class ArxCanArm(ArmPort):
     def read(self) -> JointState:
         """Return the measured joints; efforts are NaN (the SDK gives motor currents).
 
-        The SDK repeats its last values when the bus falls silent, so the interface's count of received frames is watched.
+        The SDK repeats its last values when the bus falls silent, so the count of received frames is watched.
         Raises ArmPortError.
         """
         for side, interface in self._interfaces.items():

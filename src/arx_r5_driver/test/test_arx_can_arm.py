@@ -233,13 +233,8 @@ def test_every_sdk_call_exists_with_that_many_arguments() -> None:
     for node in ast.walk(ast.parse(Path(arx_can_arm.__file__).read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "arm":
             used.setdefault(node.attr, 0)
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and isinstance(node.func.value, ast.Name)
-        ):
-            if node.func.value.id == "arm":
-                used[node.func.attr] = len(node.args)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("arm."):
+            used[ast.unparse(node.func).removeprefix("arm.")] = len(node.args)
     assert set(used) == {
         "get_joint_positions",
         "get_joint_velocities",

@@ -24,8 +24,16 @@ from chatvla_control.ros.stamps import time_to_msg
 __all__ = ["depth_from_msg", "depth_to_msg", "image_from_msg", "image_to_msg"]
 
 _CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC3": 3, "8UC1": 1}
-_RGB_ORDER = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "mono8": (0, 0, 0)}
-_RGB_ORDER |= {"8UC3": (2, 1, 0), "8UC1": (0, 0, 0)}  # OpenCV's convention for unnamed channels
+_RGB_ORDER = {
+    "rgb8": (0, 1, 2),
+    "bgr8": (2, 1, 0),
+    "rgba8": (0, 1, 2),
+    "bgra8": (2, 1, 0),
+    "mono8": (0, 0, 0),
+    # OpenCV's convention for channels without names:
+    "8UC3": (2, 1, 0),
+    "8UC1": (0, 0, 0),
+}
 _DEPTH = {"16UC1": np.dtype(np.uint16), "mono16": np.dtype(np.uint16), "32FC1": np.dtype(np.float32)}
 _MAX_PIXELS = 64_000_000
 
