@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -55,7 +55,7 @@ class BackboneError(ValueError):
 class Backbone(Qwen2VLForConditionalGeneration):
     """Qwen2-VL whose language MLPs are mixtures of experts. `moe_config` says which."""
 
-    _no_split_modules = ["Qwen2VLDecoderLayer", "MoeDecoderLayer", "Qwen2VLVisionBlock"]
+    _no_split_modules: ClassVar[list[str]] = ["Qwen2VLDecoderLayer", "MoeDecoderLayer", "Qwen2VLVisionBlock"]
 
     def __init__(self, config: Qwen2VLConfig, moe: MoeConfig) -> None:
         """Make the model with random weights."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from chatvla_control.contracts import InputKind, RouterStats
 from numpy.typing import NDArray
 
+from chatvla_control.contracts import InputKind, RouterStats
 from chatvla_policy.model.moe.routing import RoutingTrace
 
 __all__ = ["ExpertTraffic", "TokenRouting", "TrafficSummary", "router_stats", "token_routing", "traffic"]

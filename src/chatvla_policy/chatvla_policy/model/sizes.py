@@ -88,6 +88,4 @@ def qwen2vl_config(
     else:
         text |= {"bos_token_id": None, "eos_token_id": None, "max_position_embeddings": 4096}
     vision["hidden_size"] = text["hidden_size"]
-    return Qwen2VLConfig(
-        text_config=text, vision_config=vision, tie_word_embeddings=size != "qwen2vl_7b", **tokens
-    )
+    return Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=size != "qwen2vl_7b", **tokens)

@@ -20,7 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["PlannedTensor", "TensorEntry", "TensorFileError", "chunks_of", "read_entries", "read_tensor", "write_shards"]
+__all__ = [
+    "PlannedTensor",
+    "TensorEntry",
+    "TensorFileError",
+    "chunks_of",
+    "read_entries",
+    "read_tensor",
+    "write_shards",
+]
 
 INDEX_NAME = "model.safetensors.index.json"
 CHUNK_BYTES = 16 * 2**20
@@ -82,7 +90,9 @@ def read_entries(folder: Path) -> dict[str, TensorEntry]:
     for file in _shards(folder):
         for entry in _read_header(file):
             if entry.name in entries:
-                raise TensorFileError(f"{file.name} holds {entry.name}, which {entries[entry.name].file.name} holds too")
+                raise TensorFileError(
+                    f"{file.name} holds {entry.name}, which {entries[entry.name].file.name} holds too"
+                )
             entries[entry.name] = entry
     return entries
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer, Qwen2VLConfig
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
@@ -67,11 +67,11 @@ CHAT_TEMPLATE = (
 
 
 def make_tiny_tokenizer(sentences: Iterable[str] = SENTENCES, *, size: int = TINY_VOCABULARY) -> Qwen2Tokenizer:
-    """Return a byte-level tokenizer of at most `size` tokens learned from `sentences`; any text survives a round trip."""
+    """Return a byte-level tokenizer of at most `size` tokens learned from `sentences`; any text comes back whole."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(_regex(), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -93,9 +93,7 @@ def make_tiny_tokenizer(sentences: Iterable[str] = SENTENCES, *, size: int = TIN
     return tokenizer
 
 
-def tiny_config(
-    tokenizer: Qwen2Tokenizer, *, size: str = "micro", layers: int | None = None
-) -> Qwen2VLConfig:
+def tiny_config(tokenizer: Qwen2Tokenizer, *, size: str = "micro", layers: int | None = None) -> Qwen2VLConfig:
     """Return a config of `size` whose vocabulary and special token ids are `tokenizer`'s."""
     ids = {
         "image_token_id": "<|image_pad|>",
@@ -150,9 +148,3 @@ def write_image_processor(folder: Path) -> None:
         "max_pixels": IMAGE_PIXELS["longest_edge"],
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _regex() -> object:
-    from tokenizers import Regex
-
-    return Regex(PRETOKENIZE_REGEX)

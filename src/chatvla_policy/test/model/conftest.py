@@ -2,7 +2,7 @@
 """Random checkpoints and prompts for the model's tests.
 
 The tests run on a micro model. The same tests at full width: CHATVLA_MODEL_SIZE=qwen2vl_2b, and, where memory is
-short, CHATVLA_MODEL_LAYERS=2 to cut the language model down. They use a CUDA device for the large sizes if there is one.
+short, CHATVLA_MODEL_LAYERS=2 to cut the language model down. Large sizes use a CUDA device if there is one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from chatvla_policy.model.backbone import Backbone, load_backbone, save_backbone
-from chatvla_policy.model.moe import MoeConfig, MoeKind
-from chatvla_policy.model.tiny import make_tiny_folder
-from chatvla_policy.model.upcycle import upcycle_backbone
 from torch import Tensor
 from transformers import Qwen2VLForConditionalGeneration
+
+from chatvla_policy.model.backbone import Backbone, load_backbone, save_backbone
+from chatvla_policy.model.moe import MoeConfig
+from chatvla_policy.model.tiny import make_tiny_folder
+from chatvla_policy.model.upcycle import upcycle_backbone
 
 SIZE = os.environ.get("CHATVLA_MODEL_SIZE", "micro")
 LAYERS = int(os.environ["CHATVLA_MODEL_LAYERS"]) if "CHATVLA_MODEL_LAYERS" in os.environ else None

@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2VLForConditionalGeneration
+
 from chatvla_policy.model.backbone import BackboneError, load_backbone, read_config, save_backbone
 from chatvla_policy.model.moe import MoeConfig, MoeConfigError, MoeKind
 from chatvla_policy.model.tensor_files import TensorFileError
 from chatvla_policy.model.tiny import make_tiny_folder
-from safetensors.torch import load_file, save_file
-from transformers import Qwen2VLForConditionalGeneration
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_plain_transformers_refuses_a_mixture_instead_of_drawing_its_mlps(tmp_pa
 def test_foreign_folder_is_refused_by_its_model_type(copy):
     values = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**values, "model_type": "llama"}))
-    with pytest.raises(BackboneError, match="model_type 'llama'.*'qwen2_vl'"):
+    with pytest.raises(BackboneError, match=r"model_type 'llama'.*'qwen2_vl'"):
         load_backbone(copy)
 
 
@@ -112,7 +113,7 @@ def test_first_mismatch_is_named(copy, change, message):
 def test_missing_shard_is_named(dense, tmp_path):
     save_backbone(dense, tmp_path, shard_bytes=10**5)
     next(tmp_path.glob("model-00002-*")).unlink()
-    with pytest.raises(TensorFileError, match="model-00002-of-.* is missing"):
+    with pytest.raises(TensorFileError, match=r"model-00002-of-.* is missing"):
         load_backbone(tmp_path)
 
 

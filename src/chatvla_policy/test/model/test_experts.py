@@ -3,6 +3,10 @@
 
 import pytest
 import torch
+from torch import nn
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP
+
 from chatvla_policy.model.moe.experts import (
     grouped_experts,
     pack_experts,
@@ -11,9 +15,6 @@ from chatvla_policy.model.moe.experts import (
     single_token_experts,
     sliced_experts,
 )
-from torch import nn
-from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP
 
 WIDTH, INNER, EXPERTS = 32, 48, 8
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from chatvla_control.contracts import InputKind
 from chatvla_policy.model.decode import Decoder
 from chatvla_policy.model.introspection import ExpertTraffic, router_stats, token_routing, traffic

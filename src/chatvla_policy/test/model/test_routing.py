@@ -6,10 +6,11 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
+
 from chatvla_policy.model.moe import MoeConfig, MoeMlp, Path, Routing, RoutingError, routing
 from chatvla_policy.model.moe.losses import balance_loss, z_loss
 from chatvla_policy.model.moe.router import Router
-from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
 
 TEXT = Qwen2VLTextConfig(
     hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=1
@@ -160,7 +161,10 @@ def test_fixed_and_routed_outputs_mix_by_their_share(hidden, kind, fixed):
 
 
 def test_path_of_a_wrong_shape_is_named(hidden):
-    with routing(Routing(path=torch.zeros(3, dtype=torch.long))), pytest.raises(RoutingError, match=r"\(3,\).*\(1, 200\)"):
+    with (
+        routing(Routing(path=torch.zeros(3, dtype=torch.long))),
+        pytest.raises(RoutingError, match=r"\(3,\).*\(1, 200\)"),
+    ):
         layer(kind="static")(hidden[None])
 
 

@@ -49,7 +49,7 @@ def run_experts(
     experts: Sequence[GatedMlp],
     packed: PackedExperts | None = None,
 ) -> Tensor:
-    """Return the gate-weighted sum of the chosen experts' outputs, shape (N, D), by the fastest way for these inputs."""
+    """Return the gate-weighted sum of the chosen experts' outputs, shape (N, D), by the fastest way for them."""
     if packed is not None and hidden_ND.is_cuda and not torch.is_grad_enabled():
         return grouped_experts(hidden_ND, chosen_NK, gates_NK, experts, packed)
     if hidden_ND.shape[0] == 1:
@@ -57,9 +57,7 @@ def run_experts(
     return sliced_experts(hidden_ND, chosen_NK, gates_NK, experts)
 
 
-def reference_experts(
-    hidden_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, experts: Sequence[GatedMlp]
-) -> Tensor:
+def reference_experts(hidden_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, experts: Sequence[GatedMlp]) -> Tensor:
     """Return the same sum with every expert run on every token: slow and plain, for tests."""
     output_ND = torch.zeros_like(hidden_ND)
     for number, expert in enumerate(experts):
@@ -68,9 +66,7 @@ def reference_experts(
     return output_ND
 
 
-def single_token_experts(
-    hidden_1D: Tensor, chosen_1K: Tensor, gates_1K: Tensor, experts: Sequence[GatedMlp]
-) -> Tensor:
+def single_token_experts(hidden_1D: Tensor, chosen_1K: Tensor, gates_1K: Tensor, experts: Sequence[GatedMlp]) -> Tensor:
     """Return the sum for one token: K calls, no sorting, no copying."""
     gates_1K = gates_1K.to(hidden_1D.dtype)
     output_1D = None
@@ -81,9 +77,7 @@ def single_token_experts(
     return output_1D
 
 
-def sliced_experts(
-    hidden_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, experts: Sequence[GatedMlp]
-) -> Tensor:
+def sliced_experts(hidden_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, experts: Sequence[GatedMlp]) -> Tensor:
     """Return the sum with slots sorted by expert, each expert called once on its slice."""
     tokens, chosen = chosen_NK.shape
     expert_S = chosen_NK.reshape(-1)

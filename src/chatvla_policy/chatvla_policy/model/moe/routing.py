@@ -26,7 +26,17 @@ from torch import Tensor
 from chatvla_policy.model.moe.config import MoeConfig, Path
 from chatvla_policy.model.moe.losses import balance_loss, z_loss
 
-__all__ = ["LayerRouting", "Routing", "RoutingError", "RoutingTrace", "active", "flat_path", "narrowed", "routing", "scope"]
+__all__ = [
+    "LayerRouting",
+    "Routing",
+    "RoutingError",
+    "RoutingTrace",
+    "active",
+    "flat_path",
+    "narrowed",
+    "routing",
+    "scope",
+]
 
 
 class RoutingError(ValueError):
