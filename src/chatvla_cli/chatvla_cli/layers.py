@@ -157,6 +157,9 @@ def _pip_install(environment: Environment, title: str, pins: Sequence[str]) -> N
     code, output = _pip(environment, ["install", "--no-deps", "--progress-bar=off", "-r", str(requirements)], show)
     if code != 0:
         progress.done("failed")
+        if "(from versions: none)" in output:
+            # Without retries pip tells an unreachable index apart from an empty one only in its verbose output.
+            output += _pip(environment, ["install", "-v", "--dry-run", "--no-deps", "-r", str(requirements)])[1]
         raise pip_fault(output, environment.log)
     progress.done()
 
@@ -195,7 +198,7 @@ def pip_fault(output: str, log: Path) -> ChatvlaError:
     last = next((line for line in reversed(output.splitlines()) if line.startswith("ERROR:")), "").strip()
     if "No space left on device" in output or "[Errno 28]" in output:
         return BrokenEnvironmentError("the disk is full. Free some space and run the same command again: it continues.")
-    if any(sign in output for sign in NETWORK_SIGNS):
+    if any(sign in output for sign in NETWORK_SIGNS) or re.search(r"Could not fetch URL (?!.*\b404\b)", output):
         index = _index_in(output)
         return BrokenNetworkError(
             f"the network is at fault: pip cannot reach the package index{index}.\n"
