@@ -43,29 +43,26 @@ class Decoder:
         attention_mask_BT: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
+        tail_BND: Tensor | None = None,
         room: int = 256,
     ) -> DecodeState:
-        """Return the state after a prompt; `room` columns stay free for what follows."""
-        batch, tokens = input_ids_BT.shape
-        model = self.backbone.model
-        embeds_BTD = self.language.embed_tokens(input_ids_BT)
-        image_BT = input_ids_BT == self.backbone.config.image_token_id
-        if pixel_values is not None:
-            features = torch.cat(model.get_image_features(pixel_values, image_grid_thw).pooler_output)
-            if int(image_BT.sum()) != len(features):
-                raise DecodeError(f"prompt has {int(image_BT.sum())} image tokens; the images give {len(features)}")
-            embeds_BTD = embeds_BTD.masked_scatter(image_BT[..., None], features.to(embeds_BTD.dtype))
+        """Return the state after a prompt; `room` columns stay free for what follows.
+
+        `tail_BND` are embeddings, such as action queries, that pass behind the prompt in the same forward and count
+        as part of it.
+        """
         valid_BT = None if attention_mask_BT is None else attention_mask_BT.bool()
         if valid_BT is not None and bool(valid_BT.all()):
             valid_BT = None
-        if image_grid_thw is not None:
-            positions_3BT, _ = model.get_rope_index(
-                input_ids_BT, image_BT.int(), image_grid_thw=image_grid_thw, attention_mask=valid_BT
-            )
-        else:
-            columns_BT = torch.ones_like(input_ids_BT) if valid_BT is None else valid_BT.long()
-            positions_3BT = (columns_BT.cumsum(-1) - 1).clamp_min(0).expand(3, batch, tokens)
-        next_B = positions_3BT.amax(dim=(0, 2)) + 1
+        embeds_BTD = self._embed(input_ids_BT, pixel_values, image_grid_thw)
+        positions_3BT, next_B = self._positions(input_ids_BT, image_grid_thw, valid_BT)
+        if tail_BND is not None:
+            tail_positions_BN = next_B[:, None] + torch.arange(tail_BND.shape[1], device=next_B.device)
+            positions_3BT = torch.cat([positions_3BT, tail_positions_BN.expand(3, -1, -1)], -1)
+            embeds_BTD = torch.cat([embeds_BTD, tail_BND.to(embeds_BTD.dtype)], 1)
+            valid_BT = None if valid_BT is None else F.pad(valid_BT, (0, tail_BND.shape[1]), value=True)
+            next_B = next_B + tail_BND.shape[1]
+        batch, tokens, _ = embeds_BTD.shape
         shape = (len(self.language.layers), batch, self.forward.groups, tokens + room, self.forward.width)
         state = DecodeState(
             keys_LBGSH=embeds_BTD.new_empty(shape),
@@ -182,6 +179,31 @@ class Decoder:
             hidden_BND=torch.cat([hidden_1ND[:, :accepted], rest.hidden_BND], 1),
             accepted=accepted,
         )
+
+    def _embed(self, input_ids_BT: Tensor, pixel_values: Tensor | None, image_grid_thw: Tensor | None) -> Tensor:
+        """Return the prompt's embeddings with the images' features in the places of their tokens."""
+        embeds_BTD = self.language.embed_tokens(input_ids_BT)
+        if pixel_values is None:
+            return embeds_BTD
+        image_BT = input_ids_BT == self.backbone.config.image_token_id
+        features = torch.cat(self.backbone.model.get_image_features(pixel_values, image_grid_thw).pooler_output)
+        if int(image_BT.sum()) != len(features):
+            raise DecodeError(f"prompt has {int(image_BT.sum())} image tokens; the images give {len(features)}")
+        return embeds_BTD.masked_scatter(image_BT[..., None], features.to(embeds_BTD.dtype))
+
+    def _positions(
+        self, input_ids_BT: Tensor, image_grid_thw: Tensor | None, valid_BT: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return M-RoPE positions, shape (3, B, T), and each row's next position, shape (B,)."""
+        if image_grid_thw is not None:
+            image_BT = (input_ids_BT == self.backbone.config.image_token_id).int()
+            positions_3BT, _ = self.backbone.model.get_rope_index(
+                input_ids_BT, image_BT, image_grid_thw=image_grid_thw, attention_mask=valid_BT
+            )
+        else:
+            columns_BT = torch.ones_like(input_ids_BT) if valid_BT is None else valid_BT.long()
+            positions_3BT = (columns_BT.cumsum(-1) - 1).clamp_min(0).expand(3, -1, -1)
+        return positions_3BT, positions_3BT.amax(dim=(0, 2)) + 1
 
 
 def _draw(logits_BV: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:

@@ -16,13 +16,14 @@ def decoder(request):
     return Decoder(request.getfixturevalue(request.param))
 
 
-def prefill(decoder, prompt, room=64):
+def prefill(decoder, prompt, room=64, **more):
     return decoder.prefill(
         prompt.input_ids,
         attention_mask_BT=prompt.attention_mask,
         pixel_values=prompt.pixel_values,
         image_grid_thw=prompt.image_grid_thw,
         room=room,
+        **more,
     )
 
 
@@ -107,6 +108,16 @@ def test_queries_see_prompt_and_text(decoder, prompt, tolerance):
     rows = transformers_forward(decoder, prompt, torch.cat([made.tokens_BN, queries], 1))
     for row, (_, hidden) in enumerate(rows):
         near(found[row], hidden[-5:], tolerance)
+
+
+def test_tail_in_the_prompt_forward_equals_the_tail_after_it(decoder, prompt, tolerance):
+    ids = torch.randint(0, 400, (len(prompt.input_ids), 5), device=prompt.input_ids.device)
+    state = prefill(decoder, prompt)
+    wanted = decoder.forward_text(state, ids)
+    wanted_next = decoder.forward_text(state, ids[:, :2])
+    state = prefill(decoder, prompt, tail_BND=decoder.language.embed_tokens(ids).detach())
+    near(state.prompt_hidden_BTD[:, -5:], wanted, tolerance)
+    near(decoder.forward_text(state, ids[:, :2]), wanted_next, tolerance)
 
 
 def test_rows_that_stop_early_do_not_disturb_what_follows(decoder, padded_prompt, tolerance):
