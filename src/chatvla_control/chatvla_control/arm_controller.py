@@ -111,12 +111,15 @@ class ArmController:
 
         `measured` [rad, m], shape (D,); None refuses: without it nothing can be judged.
         """
+        known = measured is not None and bool(np.isfinite(measured).all())
+        if known and measured is not None and not self._started and not self._fault:
+            self._start(measured, now_s)
         if self._fault:
             fault = ChunkFault(
                 code=FaultCode.DRIVER_FAULT,
                 message=f"the driver holds on a fault ({self._fault}); call driver/clear_fault",
             )
-        elif measured is None:
+        elif not known:
             fault = ChunkFault(
                 code=FaultCode.NO_STATE, message="the measured joints are unknown; wait for joint states"
             )

@@ -27,7 +27,7 @@ def feasible_rows(
     Rows that are feasible already come back unchanged. Raises ValueError for shapes or values that are no motion.
     """
     if rows.ndim != 2 or rows.shape[1] != spec.width or start.shape != (spec.width,):
-        raise ValueError(f"rows {rows.shape} and start {start.shape} do not fit the {spec.width} joints")
+        raise ValueError(f"rows {rows.shape}, start {start.shape} are not of {spec.width} joints")
     if not (np.isfinite(rows).all() and np.isfinite(start).all() and period_s > 0.0):
         raise ValueError("rows and start must be finite and the period positive")
     limits = MotionLimits.of(spec)

@@ -54,6 +54,21 @@ def test_holds_before_the_first_chunk(bench: Bench) -> None:
     assert (bench.measured == HOME).all()
 
 
+def test_chunk_taken_before_the_first_step_is_played() -> None:
+    controller = ArmController(SPEC)
+    assert controller.accept(chunk(), now_s=NOW_S, measured=HOME) is None
+    controller.step(now_s=NOW_S, measured=HOME)
+    command = controller.step(now_s=NOW_S + TICK_S, measured=HOME)
+    assert command is not None
+    assert command.phase.value == "playing"
+
+
+def test_chunk_is_refused_while_a_measured_joint_is_nan() -> None:
+    fault = ArmController(SPEC).accept(chunk(), now_s=NOW_S, measured=np.where(np.arange(14) == 6, np.nan, HOME))
+    assert fault is not None
+    assert fault.code is FaultCode.NO_STATE
+
+
 def test_plays_an_accepted_chunk_then_settles_then_holds(bench: Bench) -> None:
     assert bench.send() is None
     bench.tick(20)
