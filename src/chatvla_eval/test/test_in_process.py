@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In-process evaluation on the real bench: the expert solves it, forced texts are followed, jobs change nothing."""
+
+import json
+
+import imageio.v2 as imageio
+import pytest
+
+from chatvla_eval.cli import main
+
+
+def evaluate(folder, *more):
+    code = main(["math_match", "--policy", "expert", "--seed", "7", "--quiet", "--out", str(folder), *more])
+    return code, json.loads((folder / "results.json").read_text())
+
+
+def test_expert_succeeds_and_a_film_is_made(tmp_path, capsys):
+    code, results = evaluate(tmp_path, "--trials", "2", "--jobs", "1")
+    assert code == 0
+    assert [trial["success"] for trial in results["trials"]] == [True] * 2
+    assert {(trial["ocr"], trial["math"], trial["cause"]) for trial in results["trials"]} == {(4, 2, "")}
+    assert (results["policy"], results["privileged"], results["simulation"]) == ("expert", True, True)
+    assert results["complete"]
+    assert "expert (privileged)" in capsys.readouterr().out
+    film = imageio.get_reader(tmp_path / "trial_000.mp4")
+    assert film.count_frames() > 40
+    assert film.get_data(30).shape == (656, 640, 3)
+
+
+def test_results_do_not_depend_on_the_number_of_jobs(tmp_path):
+    _, alone = evaluate(tmp_path / "one", "--trials", "3", "--jobs", "1", "--no-film")
+    _, together = evaluate(tmp_path / "two", "--trials", "3", "--jobs", "2", "--no-film")
+    assert alone["trials"] == together["trials"]
+    assert alone["summary"] == together["summary"]
+
+
+def test_forced_reasoning_is_followed_and_scored_as_said(tmp_path):
+    force = "I should pick the right card."
+    code, results = evaluate(tmp_path, "--trials", "2", "--jobs", "1", "--no-film", "--force", force)
+    assert code == 0
+    for trial in results["trials"]:
+        right = next(card["value"] for card in trial["cards"] if card["place"] == "right")
+        assert (trial["text"], trial["picked"]) == (force, right)
+        assert trial["success"] == (right == trial["right_answer"])
+        assert trial["cause"] == ("" if trial["success"] else "perception")
+
+
+def test_swap_changes_places_and_nothing_else(tmp_path):
+    _, plain = evaluate(tmp_path / "plain", "--trials", "1", "--no-film")
+    _, swapped = evaluate(tmp_path / "swapped", "--trials", "1", "--no-film", "--swap")
+    one, other = plain["trials"][0], swapped["trials"][0]
+    assert one["equation"] == other["equation"]
+    assert one["cards"] != other["cards"]
+    assert sorted(card["value"] for card in one["cards"]) == sorted(card["value"] for card in other["cards"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["math_mach"], ["math_match", "did you mean"]),
+        (["math_match", "--split", "openworld"], ["open_world", "did you mean"]),
+        (["math_match", "--policy", "exprt"], ["did you mean 'expert'"]),
+        (["math_match", "--trails", "3"], ["--trials", "did you mean"]),
+        (["math_match", "--trials", "0"], ["at least 1"]),
+        (["math_match", "--seed", "-1"], ["whole number"]),
+        (["math_match", "--font", "/nowhere.ttf"], ["no font file"]),
+        ([], ["task"]),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_sentence(argv, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    complaint = capsys.readouterr().err
+    assert all(word in complaint for word in words), complaint
+    assert len(complaint.splitlines()) == 2
+
+
+def test_policy_that_cannot_be_loaded_is_one_sentence(tmp_path, capsys):
+    code = main(
+        [
+            "math_match",
+            "--policy",
+            str(tmp_path),
+            "--trials",
+            "1",
+            "--jobs",
+            "1",
+            "--quiet",
+            "--out",
+            str(tmp_path / "out"),
+        ]
+    )
+    assert code == 1
+    assert "Traceback" not in capsys.readouterr().err

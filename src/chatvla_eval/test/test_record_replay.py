@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Record and replay over real DDS: nothing is lost, SIGKILL costs less than a second, a replay equals its bag."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rosbags.highlevel import AnyReader
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+
+from chatvla_eval import record_cli, replay_cli
+from chatvla_eval.ros.player import BagUnreadableError, play_bag
+from chatvla_eval.ros.recorder import Recorder
+from chatvla_msgs.msg import BenchState
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+PIXELS = bytes(320 * 240 * 3)
+ALL = ["/record_test/*"]
+RATES_HZ = {"image": 30, "joints": 50, "fast": 100}
+
+
+@pytest.fixture
+def context(ros_domain):
+    made = rclpy.Context()
+    rclpy.init(context=made, domain_id=ros_domain)
+    yield made
+    rclpy.try_shutdown(context=made)
+
+
+@pytest.fixture
+def spinning(context):
+    """Return a function that makes a node which is spun in the background."""
+    executors = []
+
+    def make(name):
+        node = Node(name, context=context, namespace="record_test")
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        thread = threading.Thread(target=executor.spin, daemon=True)
+        thread.start()
+        executors.append((executor, thread, node))
+        return node
+
+    yield make
+    for executor, thread, node in executors:
+        executor.shutdown(timeout_sec=2.0)
+        thread.join(timeout=5.0)
+        node.destroy_node()
+
+
+class Traffic:
+    """Numbered messages at the suite's rates, from one thread."""
+
+    def __init__(self, node):
+        self.publishers = {
+            "image": node.create_publisher(Image, "image", 5),
+            "joints": node.create_publisher(JointState, "joints", 10),
+            "fast": node.create_publisher(JointState, "fast", 10),
+        }
+        self.bench = node.create_publisher(BenchState, "bench_state", LATCHED)
+        self.bench.publish(BenchState(task="math_match", seed=7))
+        self.sent = dict.fromkeys(RATES_HZ, 0)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self):
+        started = time.monotonic()
+        while not self._stop.wait(0.002):
+            for name, rate_hz in RATES_HZ.items():
+                if (time.monotonic() - started) * rate_hz >= self.sent[name]:
+                    self._send(name)
+
+    def _send(self, name):
+        if name == "image":
+            message = Image(height=240, width=320, step=960, encoding="rgb8")
+            message.data = PIXELS
+        else:
+            message = JointState(name=["a"], position=[0.5])
+        message.header.frame_id = str(self.sent[name])
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.time_ns(), 10**9)
+        self.publishers[name].publish(message)
+        self.sent[name] += 1
+
+
+def numbers_and_stamps(folder):
+    """Return per topic the numbers in the messages' frame_id and their stamps [s]; every message must deserialise."""
+    found = defaultdict(list)
+    with AnyReader([folder]) as reader:
+        for connection, _, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            stamp = message.header.stamp
+            found[connection.topic.rpartition("/")[2]].append(
+                (message.header.frame_id, stamp.sec + stamp.nanosec * 1e-9)
+            )
+    return found
+
+
+def wait_until(ready, timeout_s=20.0):
+    deadline = time.monotonic() + timeout_s
+    while not ready() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert ready()
+
+
+def test_sigkill_leaves_a_bag_up_to_the_last_second_and_nothing_is_lost(spinning, tmp_path):
+    folder = tmp_path / "bag"
+    command = [sys.executable, "-m", "chatvla_eval.record_cli", "--out", str(folder), "--topics", *ALL]
+    with Traffic(spinning("traffic")):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_until(lambda: len(list(folder.glob("*.mcap"))) > 2)
+        time.sleep(3.0)
+        killed_s = time.time()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    found = numbers_and_stamps(folder)
+    assert len(found["bench_state"]) == 1
+    for name, rate_hz in RATES_HZ.items():
+        counted = [int(number) for number, _ in found[name]]
+        assert counted == list(range(counted[0], counted[0] + len(counted))), f"{name} has gaps"
+        assert len(counted) > 2.5 * rate_hz
+        assert killed_s - found[name][-1][1] < 1.0
+
+
+def test_replay_gives_every_message_back_byte_for_byte(spinning, tmp_path):
+    source = spinning("traffic")
+    with Traffic(source) as traffic:
+        recorder = Recorder(spinning("recorder"), tmp_path / "first", patterns=ALL, least_free_bytes=0)
+        wait_until(lambda: len(recorder.topics) == 4)
+        time.sleep(2.0)
+        report = recorder.close()
+    assert (report.failure, report.lost, report.topics) == ("", 0, 4)
+    for publisher in (*traffic.publishers.values(), traffic.bench):
+        source.destroy_publisher(publisher)
+    player = spinning("player")
+    wait_until(lambda: player.count_publishers("bench_state") == 0)
+    again = Recorder(spinning("again"), tmp_path / "second", patterns=ALL, least_free_bytes=0)
+    played = play_bag(player, tmp_path / "first", patterns=ALL, rate=2.0, delay_s=2.0, stopped=threading.Event())
+    late = []
+    spinning("late").create_subscription(BenchState, "bench_state", late.append, LATCHED)
+    wait_until(lambda: late)
+    assert (late[0].task, late[0].seed) == ("math_match", 7)
+    assert played.messages == report.messages
+    assert played.seconds < report.seconds
+    time.sleep(0.5)
+    assert again.close().messages == report.messages
+
+    def raw(folder):
+        found = defaultdict(list)
+        with AnyReader([folder]) as reader:
+            for connection, _, data in reader.messages():
+                found[connection.topic, connection.msgtype].append(bytes(data))
+            durability = {c.topic: c.ext.offered_qos_profiles[0].durability.name for c in reader.connections}
+        assert durability["/record_test/bench_state"] == "TRANSIENT_LOCAL"
+        assert durability["/record_test/image"] == "VOLATILE"
+        return found
+
+    assert raw(tmp_path / "first") == raw(tmp_path / "second")
+
+
+def test_topic_that_appears_late_and_a_best_effort_one_are_recorded(spinning, tmp_path):
+    recorder = Recorder(spinning("recorder"), tmp_path / "bag", patterns=ALL, least_free_bytes=0)
+    time.sleep(0.5)
+    publisher = spinning("late").create_publisher(String, "late", qos_profile_sensor_data)
+    wait_until(lambda: publisher.get_subscription_count() > 0)
+    publisher.publish(String(data="here"))
+    wait_until(lambda: recorder._bag.messages == 1)
+    assert recorder.close().messages == 1
+
+
+def test_recording_stops_and_closes_before_the_disk_is_full(spinning, tmp_path):
+    free = iter([10**9] * 3)
+    with Traffic(spinning("traffic")):
+        recorder = Recorder(
+            spinning("recorder"),
+            tmp_path / "bag",
+            patterns=ALL,
+            least_free_bytes=10**8,
+            free=lambda folder: next(free, 10**7),
+        )
+        assert recorder.failed.wait(15.0)
+        report = recorder.close()
+    assert "MB are free" in report.failure
+    assert report.messages > 0
+    assert [path.name for path in sorted((tmp_path / "bag").iterdir())] == ["bag_0.mcap", "metadata.yaml"]
+    assert sum(map(len, numbers_and_stamps(tmp_path / "bag").values())) == report.messages
+
+
+def test_record_refuses_to_overwrite(ros_domain, tmp_path, capsys):
+    assert record_cli.main(["--out", str(tmp_path)]) == 1
+    assert "is not overwritten" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [{}, {"metadata.yaml": "rosbag2_bagfile_information: {"}, {"metadata.yaml": "{}"}])
+def test_replay_of_what_is_no_bag_is_one_sentence(ros_domain, tmp_path, capsys, content):
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    assert replay_cli.main([str(tmp_path), "--quiet"]) == 1
+    assert "cannot be read as a bag" in capsys.readouterr().err
+
+
+def test_replay_without_a_fitting_topic_lists_the_bag(spinning, tmp_path):
+    node = spinning("player")
+    recorder = Recorder(spinning("recorder"), tmp_path / "bag", patterns=ALL, least_free_bytes=0)
+    recorder.close()
+    with pytest.raises(BagUnreadableError, match="holds: none"):
+        play_bag(node, tmp_path / "bag", patterns=["/x"], stopped=threading.Event())

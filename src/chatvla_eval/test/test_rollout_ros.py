@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rollout through ROS: the closed loop with simulator, driver and expert as processes, and what goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from chatvla_control.chunk_check import check_chunk
+from chatvla_control.robot_spec import robot_spec
+from chatvla_eval.bags.topics import EVALUATION_TOPICS, absolute_patterns, is_selected
+from chatvla_eval.ros.go_home import home_chunk, is_home
+from chatvla_eval.ros.graph_wait import GraphIncompleteError, Part, wait_for_parts
+
+NAMESPACE = "rollout_test"
+DRIVER = ["-c", "import sys; from arx_r5_driver.driver_node import main; sys.exit(main())"]
+
+
+def node(*command, **parameters):
+    """Start a node as a process in the test's namespace."""
+    ros = ["--ros-args", "-r", f"__ns:=/{NAMESPACE}"]
+    for name, value in parameters.items():
+        ros += ["-p", f"{name}:={value}"]
+    return subprocess.Popen(
+        [sys.executable, *command, *ros], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def rollout(**parameters):
+    return node("-m", "chatvla_eval.ros.rollout_node", **parameters)
+
+
+def stop(*processes):
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def bench(ros_domain):
+    processes = [
+        node("-m", "chatvla_sim.ros.sim_node", split="open_world"),
+        node(*DRIVER),
+        node("-m", "chatvla_sim.ros.expert_node"),
+    ]
+    yield processes
+    stop(*processes)
+
+
+def test_expert_closes_the_loop_and_its_bag_holds_the_trial(bench, tmp_path):
+    from rosbags.highlevel import AnyReader
+
+    record = ["-m", "chatvla_eval.record_cli", "--out", str(tmp_path / "bag"), "--namespace", NAMESPACE]
+    recorder = subprocess.Popen([sys.executable, *record], stdout=subprocess.DEVNULL)
+    running = rollout(trials=1, seed=7, out=tmp_path, timeout=60.0, wait=60.0)
+    output, _ = running.communicate(timeout=150)
+    recorder.send_signal(signal.SIGINT)
+    assert recorder.wait(timeout=20) == 0
+    assert running.returncode == 0, output
+    results = json.loads((tmp_path / "results.json").read_text())
+    trial = results["trials"][0]
+    assert (trial["success"], trial["ocr"], trial["math"], trial["cause"]) == (True, 4, 2, ""), output
+    assert (results["policy"], results["privileged"], results["transport"]) == ("expert", True, "ros")
+    assert (tmp_path / "trial_000.mp4").stat().st_size > 10_000
+    assert "trial 1/1:" in output
+    assert "expert (privileged)" in output
+    with AnyReader([tmp_path / "bag"]) as reader:
+        counts = {connection.topic: connection.msgcount for connection in reader.connections}
+        texts = {
+            reader.deserialize(data, connection.msgtype).text
+            for connection, _, data in reader.messages()
+            if connection.topic.endswith("/reasoning")
+        }
+    assert trial["text"] in texts
+    for topic in (
+        "camera/top/image_raw",
+        "camera/top/camera_info",
+        "joint_states",
+        "joint_command",
+        "action_chunk",
+        "sim/bench_state",
+    ):
+        assert counts[f"/{NAMESPACE}/{topic}"] > 5, counts
+        assert is_selected(f"/{NAMESPACE}/{topic}", absolute_patterns(EVALUATION_TOPICS, NAMESPACE))
+
+
+def test_forced_text_is_followed_and_an_interrupt_keeps_the_results(bench, tmp_path):
+    force = "I should pick the right card."
+    running = rollout(trials=50, seed=3, out=tmp_path, wait=60.0, force=force)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "results.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    interrupted = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    output, _ = running.communicate(timeout=30)
+    assert time.monotonic() - interrupted < 4.0
+    assert running.returncode == 130, output
+    assert "INCOMPLETE" in output
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert not results["complete"]
+    trial = results["trials"][0]
+    right = next(card["value"] for card in trial["cards"] if card["place"] == "right")
+    assert (trial["text"], trial["picked"], results["forced_reasoning"]) == (force, right, force)
+
+
+def test_missing_nodes_are_named(ros_domain, tmp_path):
+    environment = os.environ | {"ROS_DOMAIN_ID": str(1 + int(os.environ["ROS_DOMAIN_ID"]) % 100)}
+    command = [
+        sys.executable,
+        "-m",
+        "chatvla_eval.ros.rollout_node",
+        "--ros-args",
+        "-p",
+        "wait:=3.0",
+        "-p",
+        f"out:={tmp_path}",
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    for part in ("simulator", "camera", "driver", "policy"):
+        assert part in done.stdout
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_wait_names_only_what_is_missing():
+    parts = [Part(what="sun", ready=lambda: True), Part(what="moon", ready=lambda: False)]
+    with pytest.raises(GraphIncompleteError, match="no moon;"):
+        wait_for_parts(parts, timeout_s=0.2, report=print, stopped=lambda: False)
+    assert not wait_for_parts(parts, timeout_s=60.0, report=print, stopped=lambda: True)
+
+
+@pytest.mark.parametrize("name", ["arx_r5", "franka"])
+def test_way_home_passes_the_drivers_own_check_from_anywhere(name):
+    spec = robot_spec(name)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        start = rng.uniform(spec.lower, spec.upper)
+        chunk = home_chunk(start, spec, now_s=100.0)
+        assert check_chunk(chunk, spec, now_s=100.0, measured=start) is None
+        np.testing.assert_allclose(chunk.actions[0], start)
+        assert is_home(chunk.actions[-1], spec)
