@@ -159,7 +159,7 @@ def _pip_install(environment: Environment, title: str, pins: Sequence[str]) -> N
         progress.done("failed")
         if "(from versions: none)" in output:
             # Without retries pip tells an unreachable index apart from an empty one only in its verbose output.
-            output += _pip(environment, ["install", "-v", "--dry-run", "--no-deps", "-r", str(requirements)])[1]
+            output += _pip(environment, ["install", "-vvv", "--dry-run", "--no-deps", "-r", str(requirements)])[1]
         raise pip_fault(output, environment.log)
     progress.done()
 
