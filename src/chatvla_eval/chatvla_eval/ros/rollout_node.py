@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import rclpy
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -93,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _evaluate(session, settings, stopped)
     except StoppedError:
         return STOPPED
-    except (GraphIncompleteError, RosSessionError, ValueError, OSError) as error:
+    except (GraphIncompleteError, RosSessionError, ParameterException, ValueError, OSError) as error:
         print(f"rollout: {error}", file=sys.stderr, flush=True)
         return 1
     finally:
