@@ -52,7 +52,7 @@ class Golden:
 
 
 def check_golden(golden: Golden, chunk: NDArray[np.float32]) -> float:
-    """Return the largest difference between `chunk` and the expected one. Raises GoldenMismatchError beyond tolerance."""
+    """Return the largest difference to the expected chunk. Raises GoldenMismatchError beyond the tolerance."""
     if chunk.shape != golden.chunk.shape:
         raise GoldenMismatchError(f"golden chunk has shape {golden.chunk.shape}, the model gives {chunk.shape}")
     worst = float(np.abs(chunk - golden.chunk).max())

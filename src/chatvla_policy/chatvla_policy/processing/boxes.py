@@ -18,8 +18,8 @@ __all__ = ["MAX_BOXES", "MAX_LABEL_CHARACTERS", "box_text", "parse_boxes", "with
 MAX_BOXES = 64
 MAX_LABEL_CHARACTERS = 120
 _BOX = re.compile(
-    r"<\|object_ref_start\|>([^<>|]{1,%d})<\|object_ref_end\|>"
-    r"<\|box_start\|>\(([0-9]{1,4}),([0-9]{1,4})\),\(([0-9]{1,4}),([0-9]{1,4})\)<\|box_end\|>" % MAX_LABEL_CHARACTERS
+    rf"<\|object_ref_start\|>([^<>|]{{1,{MAX_LABEL_CHARACTERS}}})<\|object_ref_end\|>"
+    r"<\|box_start\|>\(([0-9]{1,4}),([0-9]{1,4})\),\(([0-9]{1,4}),([0-9]{1,4})\)<\|box_end\|>"
 )
 _BOX_TAIL = re.compile(r"<\|box_start\|>[^<]{0,64}<\|box_end\|>|<\|(?:object_ref|box)_(?:start|end)\|>")
 

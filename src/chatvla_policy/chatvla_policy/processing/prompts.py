@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one definition of what the language model is told: robot task and question, as Qwen2-VL's chat.
+r"""The one definition of what the language model is told: robot task and question, as Qwen2-VL's chat.
 
   <|im_start|>system\n{system}<|im_end|>\n
   <|im_start|>user\n(<|vision_start|><|image_pad|>*<|vision_end|> per view){text}<|im_end|>\n
@@ -75,10 +75,7 @@ def _prompt(
     ids = [start, *codec.plain(f"system\n{SYSTEM_PROMPTS[kind]}"), end, *newline]
     for turn in (*earlier, Turn(question=text, answer="")):
         checked = _checked(turn.question)
-        if places:
-            user = [*codec.plain("user\n"), *places, *codec.plain(checked)]
-        else:
-            user = codec.plain(f"user\n{checked}")
+        user = [*codec.plain("user\n"), *places, *codec.plain(checked)] if places else codec.plain(f"user\n{checked}")
         ids += [start, *user, end, *newline, start, *codec.plain("assistant\n")]
         places = []
         if turn.answer:

@@ -39,7 +39,7 @@ def checkpoint_folder(folder_or_name: str | Path) -> Path:
         return SHIPPED / str(folder_or_name)
     known = ", ".join(names) or "none yet"
     raise CheckpointError(
-        f"no checkpoint folder {str(folder_or_name)!r}, nor a shipped checkpoint of that name: {known}"
+        f"{str(folder_or_name)!r} is no folder, nor a checkpoint that comes with the package: {known}"
     )
 
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every conditioning variant trains, and reads what its name says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from chatvla_policy.model.action.conditioning import VARIANTS
+
+READS_OBSERVATION = {name: name != "all" for name in VARIANTS}
+READS_REASONING = {name: name != "none" for name in VARIANTS}
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_output_depends_on_exactly_what_the_variant_reads(make_expert, inputs, name: str) -> None:
+    expert = make_expert(conditioning=name)
+    hidden = inputs.reasoning.hidden_BLV.clone().requires_grad_()
+    state = inputs.state.clone().requires_grad_()
+    reasoning = type(inputs.reasoning)(hidden_BLV=hidden, valid_BL=inputs.reasoning.valid_BL)
+    conditions = expert.condition("arm", inputs.tokens, state, reasoning)
+    loss = expert.losses("arm", conditions, inputs.chunk, noise_BTA=inputs.noise, uniform_B=torch.tensor([0.2, 0.7]))
+    gradients = torch.autograd.grad(loss.sum(), [hidden, state], allow_unused=True)
+    assert (gradients[0] is not None and bool(gradients[0].any())) == READS_REASONING[name]
+    assert (gradients[1] is not None and bool(gradients[1].any())) == READS_OBSERVATION[name]
+    if gradients[0] is not None:
+        assert not gradients[0][~inputs.reasoning.valid_BL].any(), "padding is read"
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_variant_trains_and_its_path_gets_gradient(make_expert, inputs, name: str) -> None:
+    expert = make_expert(started=True, conditioning=name).train()
+    optimiser = torch.optim.Adam(expert.parameters(), lr=3e-3)
+    uniform = torch.tensor([0.2, 0.7])
+    losses = []
+    for _ in range(40):
+        conditions = expert.condition("arm", inputs.tokens, inputs.state, inputs.reasoning)
+        loss = expert.losses("arm", conditions, inputs.chunk, noise_BTA=inputs.noise, uniform_B=uniform).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+    if name != "none":
+        assert all(bool(parameter.grad.any()) for parameter in expert.conditioning.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "reasoning_layers"),
+    [("latter_half", [2, 3, 4]), ("former_half", [0, 1]), ("all", [0, 1, 2, 3, 4]), ("none", [])],
+)
+def test_layers_read_reasoning_as_the_paper_places_it(
+    make_expert, inputs, name: str, reasoning_layers: list[int]
+) -> None:
+    expert = make_expert(conditioning=name)
+    observation = torch.randn(2, 32)
+    conditions = expert.conditioning(observation, inputs.reasoning)
+    places = [layer for layer, embedding in enumerate(conditions.embeddings) if embedding is not observation]
+    assert places == reasoning_layers
+
+
+def test_film_starts_as_the_plain_observation(make_expert, inputs) -> None:
+    expert = make_expert(started=True, conditioning="film")
+    observation = torch.randn(2, 32)
+    torch.testing.assert_close(expert.conditioning(observation, inputs.reasoning).embeddings[0], observation)

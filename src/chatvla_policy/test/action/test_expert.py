@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The action expert: start, sampling, committed steps, sizes, robots."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from chatvla_policy.model.action import ActionExpert, Embodiment, action_size
+
+PAPER_MILLIONS = {"S": 37, "B": 135, "L": 463, "XL": 680, "H": 956}
+
+
+def conditions_of(expert: ActionExpert, inputs) -> object:
+    return expert.condition("arm", inputs.tokens, inputs.state, inputs.reasoning)
+
+
+@pytest.mark.parametrize("conditioning", ["latter_half", "cross_attention"])
+def test_blocks_start_as_identity_and_output_as_zero(make_expert, inputs, conditioning: str) -> None:
+    expert = make_expert(started=True, conditioning=conditioning)
+    plan = expert.trunk.prepare(expert.time(torch.tensor([3.0, 50.0]))[None], conditions_of(expert, inputs))
+    tokens = torch.randn(2, 6, 32)
+    after = tokens
+    for block, modulation, memory in zip(expert.trunk.blocks, plan.blocks, plan.memories, strict=True):
+        mask = None if plan.mask is None else plan.mask[:, None, None]
+        after = block(after, modulation[0], mask, memory)
+    assert torch.equal(after, tokens)
+    assert not expert.predict("arm", inputs.noise, plan, 0).any()
+
+
+def test_modulations_of_all_steps_at_once_equal_those_step_by_step(make_expert, inputs) -> None:
+    expert = make_expert()
+    conditions = conditions_of(expert, inputs)
+    shared = expert.sample("arm", conditions, noise_BTA=inputs.noise)
+    per_step = expert.sample("arm", conditions, noise_BTA=inputs.noise, shared_modulations=False)
+    torch.testing.assert_close(shared, per_step, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("conditioning", ["latter_half", "film", "concat", "cross_attention"])
+def test_a_batch_equals_its_rows_one_by_one(make_expert, inputs, conditioning: str) -> None:
+    expert = make_expert(conditioning=conditioning)
+    together = expert.sample("arm", conditions_of(expert, inputs), noise_BTA=inputs.noise)
+    for row in range(2):
+        length = int(inputs.reasoning.valid_BL[row].sum())
+        alone = expert.condition(
+            "arm",
+            inputs.tokens[row : row + 1],
+            inputs.state[row : row + 1],
+            type(inputs.reasoning)(
+                hidden_BLV=inputs.reasoning.hidden_BLV[row : row + 1, :length],
+                valid_BL=inputs.reasoning.valid_BL[row : row + 1, :length],
+            ),
+        )
+        chunk = expert.sample("arm", alone, noise_BTA=inputs.noise[row : row + 1])
+        torch.testing.assert_close(chunk[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+def test_sampling_is_determined_by_its_generator(make_expert, inputs) -> None:
+    expert = make_expert()
+    conditions = conditions_of(expert, inputs)
+    first, again, other = (
+        expert.sample("arm", conditions, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("objective", ["diffusion", "flow"])
+def test_committed_steps_are_kept_and_steer_the_rest(make_expert, inputs, objective: str) -> None:
+    expert = make_expert(objective=objective)
+    conditions = conditions_of(expert, inputs)
+    free = expert.sample("arm", conditions, noise_BTA=inputs.noise)
+    committed = inputs.chunk[:, :2]
+    held = expert.sample("arm", conditions, noise_BTA=inputs.noise, committed_BPA=committed)
+    assert torch.equal(held[:, :2], committed)
+    assert not torch.allclose(held[:, 2:], free[:, 2:])
+
+
+def test_clean_samples_stay_in_range_when_clipped(make_expert, inputs) -> None:
+    expert = make_expert()
+    assert float(expert.sample("arm", conditions_of(expert, inputs), noise_BTA=5 * inputs.noise).abs().max()) <= 1.0
+
+
+@pytest.mark.parametrize("size", list(PAPER_MILLIONS))
+def test_size_has_about_the_published_number_of_parameters(size: str) -> None:
+    embodiment = Embodiment(name="arx_r5", state_width=14, action_width=14, horizon=50)
+    with torch.device("meta"):
+        expert = ActionExpert(action_size(size, embodiments=(embodiment,)), 1536)
+    millions = sum(parameter.numel() for parameter in expert.parameters()) / 1e6
+    assert millions == pytest.approx(PAPER_MILLIONS[size], rel=0.06)
+
+
+def test_one_expert_drives_robots_of_different_widths(make_expert, inputs) -> None:
+    arms = (
+        Embodiment(name="arm", state_width=5, action_width=3, horizon=6),
+        Embodiment(name="franka", state_width=7, action_width=10, horizon=16),
+    )
+    expert = make_expert(embodiments=arms)
+    conditions = expert.condition("franka", inputs.tokens, torch.randn(2, 7), inputs.reasoning)
+    assert expert.sample("franka", conditions, generator=torch.Generator()).shape == (2, 16, 10)
+
+
+def test_unknown_robot_is_refused_with_those_that_exist(make_expert) -> None:
+    with pytest.raises(ValueError, match="no heads for robot 'spot'; it has: arm"):
+        make_expert().heads("spot")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 33}, "not a multiple of 4 heads"),
+        ({"sample_steps": 0}, r"must lie in 1\.\.100"),
+        ({"conditioning": "magic"}, "no conditioning 'magic'; there are: latter_half"),
+        ({"objective": "guess"}, "no objective 'guess'; there are: diffusion, flow"),
+    ],
+)
+def test_config_that_cannot_be_built_is_refused(make_expert, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_expert(**fields)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint as a policy: forced, reused and drafted reasoning, chunks, questions, golden check."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from chatvla_control.chunk_check import check_chunk
+from chatvla_control.contracts import InputKind, ReasoningSource
+from chatvla_policy.checkpoint import CheckpointError, GoldenMismatchError, save_checkpoint
+from chatvla_policy.model.moe import MoeConfig
+from chatvla_policy.model.reasoner import Sampling
+from chatvla_policy.processing.prompts import PromptError
+from chatvla_policy.systems import load_policy
+from chatvla_policy.systems.chatvla2 import ChatVLA2Policy
+from chatvla_policy.systems.settings import ObservationError, PolicySettings, Reuse
+
+TEXT = "On the whiteboard is 1+2. 1+2=3. I should pick left card."
+
+
+@pytest.fixture
+def make_policy(small_model, world):
+    def make(*, seed: int = 0, settings: PolicySettings | None = None, **fields: object) -> ChatVLA2Policy:
+        model = small_model(**fields)
+        with torch.no_grad():  # A random model repeats one token; wider weights make it wander.
+            for name, weight in model.backbone.named_parameters():
+                if weight.dim() == 2 and "visual" not in name:
+                    weight.mul_(6.0)
+        return ChatVLA2Policy(world.checkpoint(model), seed=seed, settings=settings)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["dense", "dynamic", "static"])
+def test_forced_reasoning_equals_generated_reasoning_of_the_same_text(make_policy, world, kind: str) -> None:
+    policy = make_policy(moe=MoeConfig(kind=kind, experts=4))
+    generated = policy.infer(world.observation())
+    policy.reset(0)
+    forced = policy.infer(world.observation(), forced_reasoning=generated.reasoning.text)
+    assert forced.reasoning.text == generated.reasoning.text
+    assert len(generated.reasoning.text) > 10
+    np.testing.assert_allclose(forced.chunk.actions, generated.chunk.actions, atol=1e-5)
+    assert (generated.reasoning.source, forced.reasoning.source) == (ReasoningSource.GENERATED, ReasoningSource.FORCED)
+
+
+def test_reasoning_embedding_of_forced_and_generated_text_is_the_same(make_policy, world, codec) -> None:
+    from chatvla_policy.processing.images import ImagePreparer
+    from chatvla_policy.processing.prompts import robot_prompt
+
+    policy = make_policy()
+    reasoner = policy._reasoner
+    images = ImagePreparer(policy.checkpoint.model.config.images)([world.samples[0].images[0]])
+    prompt = robot_prompt(codec, "Pick.", image_tokens=images.tokens)
+    written = reasoner.think(prompt, images)
+    given = reasoner.think(prompt, images, text=written.text)
+    assert written.reasoning.hidden_BLV.shape == given.reasoning.hidden_BLV.shape
+    torch.testing.assert_close(written.reasoning.pooled_BV, given.reasoning.pooled_BV, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(written.action_tokens_1QV, given.action_tokens_1QV, rtol=1e-4, atol=1e-5)
+
+
+def test_inference_reads_the_same_states_as_training(make_policy, world) -> None:
+    policy = make_policy()
+    model, sample = policy.checkpoint.model.eval(), world.samples[0]
+    batch = world.batcher(model.config)([sample, *world.samples[1:3]])
+    with torch.no_grad():
+        hidden, _ = model.hidden_states(batch)
+        trained = model.action_inputs(hidden, batch, batch.robots[0])
+    images = policy._images(sample.images)
+    from chatvla_policy.processing.prompts import robot_prompt
+
+    prompt = robot_prompt(policy.checkpoint.codec, sample.instruction, image_tokens=images.tokens)
+    thought = policy._reasoner.think(prompt, images, text=sample.reasoning)
+    torch.testing.assert_close(thought.action_tokens_1QV[0], trained.tokens_BQV[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        thought.reasoning.pooled_BV[0], trained.reasoning.pooled_BV[0], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_chunk_follows_the_forced_text(make_policy, world) -> None:
+    policy = make_policy()
+    chunks = []
+    for text in (TEXT, TEXT.replace("left", "right")):
+        policy.reset(0)
+        chunks.append(policy.infer(world.observation(), forced_reasoning=text).chunk.actions)
+    assert not np.allclose(*chunks)
+
+
+def test_same_seed_gives_the_same_inference_and_another_does_not(make_policy, world) -> None:
+    policy = make_policy(settings=PolicySettings(sampling=Sampling(temperature=1.0)))
+    results = []
+    for seed in (0, 0, 1):
+        policy.reset(seed)
+        results.append(policy.infer(world.observation()))
+    assert results[0].reasoning.text == results[1].reasoning.text != results[2].reasoning.text
+    assert np.array_equal(results[0].chunk.actions, results[1].chunk.actions)
+    assert results[0].chunk.id == results[1].chunk.id
+
+
+def test_draft_is_lossless_and_saves_decoding(make_policy, world) -> None:
+    fresh, drafted = make_policy(), make_policy(settings=PolicySettings(reuse=Reuse.DRAFT))
+    first = drafted.infer(world.observation(0))
+    again = drafted.infer(world.observation(0, stamp_s=1.1))
+    assert again.reasoning.text == first.reasoning.text
+    assert again.reasoning.source is ReasoningSource.GENERATED
+    other = drafted.infer(world.observation(1, stamp_s=1.2))
+    assert other.reasoning.text == fresh.infer(world.observation(1)).reasoning.text
+
+
+def test_reused_text_is_refreshed_on_the_new_image(make_policy, world) -> None:
+    policy = make_policy(settings=PolicySettings(reuse=Reuse.REFRESH, reason_every_s=1.0))
+    first = policy.infer(world.observation(0))
+    reused = policy.infer(world.observation(1, stamp_s=1.5))
+    late = policy.infer(world.observation(1, stamp_s=2.5))
+    assert reused.reasoning.text == first.reasoning.text
+    sources = [result.reasoning.source for result in (first, reused, late)]
+    assert sources == [ReasoningSource.GENERATED, ReasoningSource.REUSED, ReasoningSource.GENERATED]
+    assert reused.reasoning.stamp_s == 1.5
+    assert reused.chunk.reasoning_source is ReasoningSource.REUSED
+    assert not np.allclose(reused.chunk.actions, first.chunk.actions)
+
+
+def test_text_is_not_reused_for_another_instruction(make_policy, world) -> None:
+    policy = make_policy(settings=PolicySettings(reuse=Reuse.REFRESH))
+    policy.infer(world.observation())
+    other = replace(world.observation(stamp_s=1.1), instruction="Put the card back.")
+    assert policy.infer(other).reasoning.source is ReasoningSource.GENERATED
+
+
+def test_forced_text_is_not_reused_after_its_release(make_policy, world) -> None:
+    policy = make_policy(settings=PolicySettings(reuse=Reuse.REFRESH))
+    policy.infer(world.observation(), forced_reasoning=TEXT)
+    assert policy.infer(world.observation(stamp_s=1.1)).reasoning.source is ReasoningSource.GENERATED
+
+
+def test_chunk_is_stamped_hashed_and_playable(make_policy, world, tmp_path) -> None:
+    save_checkpoint(tmp_path / "c", make_policy().checkpoint)
+    policy = load_policy(tmp_path / "c", device="cpu", seed=3)
+    chunk = policy.infer(world.observation(stamp_s=7.0)).chunk
+    assert (chunk.stamp_s, chunk.start_s, chunk.valid_until_s) == (7.0, 7.0, pytest.approx(7.16))
+    assert chunk.joint_names == world.spec.joint_names
+    assert len(chunk.checkpoint_hash) == len(chunk.statistics_hash) == 64
+    assert chunk.statistics_hash == world.statistics.sha256()
+    assert check_chunk(chunk, world.spec, now_s=7.0) is None
+
+
+def test_committed_part_of_the_previous_chunk_is_kept(make_policy, world) -> None:
+    policy = make_policy(settings=PolicySettings(commit_s=0.05))
+    first = policy.infer(world.observation()).chunk
+    second = policy.infer(world.observation(stamp_s=1.04), previous_chunk=first).chunk
+    np.testing.assert_allclose(second.actions[:3], first.actions[2:5], atol=1e-5)
+    assert not np.allclose(second.actions[3:6], first.actions[5:8], atol=1e-5)
+
+
+def test_router_statistics_come_with_each_inference(make_policy, world) -> None:
+    stats = make_policy().infer(world.observation()).router
+    assert stats is not None
+    assert stats.kind is InputKind.ROBOT
+    np.testing.assert_allclose(stats.load.sum(1), 1.0, atol=1e-5)
+
+
+def test_boxes_and_answer_are_read_from_the_text(make_policy, world) -> None:
+    text = TEXT + " <|object_ref_start|>card<|object_ref_end|><|box_start|>(0,0),(500,500)<|box_end|>"
+    reasoning = make_policy().infer(world.observation(), forced_reasoning=text).reasoning
+    (box,) = reasoning.boxes
+    assert (box.label, box.view) == ("card", "top")
+    assert (box.x_max, box.y_max) == pytest.approx((160.0, 120.0))
+    assert reasoning.answer == "3"
+
+
+def test_the_model_still_answers_questions(make_policy, world) -> None:
+    policy = make_policy()
+    answers = {policy.ask("What is this?", {"top": world.samples[0].images[0]}), policy.ask("What is 2+2?")}
+    assert all(isinstance(answer, str) for answer in answers)
+    assert len(answers) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": {}}, "no image of view 'top'; the observation has: none"),
+        ({"joint_positions": np.zeros(7)}, r"shape \(7,\), arx_r5 expects \(14,\)"),
+        ({"joint_positions": np.full(14, np.nan)}, "left_joint1 is not a finite number"),
+    ],
+)
+def test_observation_that_does_not_fit_is_refused(make_policy, world, change: dict, message: str) -> None:
+    with pytest.raises(ObservationError, match=message):
+        make_policy().infer(replace(world.observation(), **change))
+
+
+def test_forced_text_that_would_be_cut_is_refused(make_policy, world) -> None:
+    with pytest.raises(PromptError, match="at most 64 are followed"):
+        make_policy().infer(world.observation(), forced_reasoning="Pick " * 400)
+
+
+def test_golden_input_is_checked_when_activated(make_policy, world, tmp_path) -> None:
+    policy = make_policy()
+    golden = policy.make_golden(world.observation(), TEXT)
+    save_checkpoint(tmp_path / "c", replace(policy.checkpoint, golden=golden))
+    loaded = load_policy(tmp_path / "c")
+    assert loaded.check_golden() <= 1e-4
+    with torch.no_grad():
+        loaded.checkpoint.model.queries_QV.add_(1.0)
+    with pytest.raises(GoldenMismatchError, match=r"differs from the stored one by"):
+        loaded.check_golden()
+
+
+def test_unknown_name_lists_what_exists() -> None:
+    with pytest.raises(CheckpointError, match="'nowhere' is no folder, nor a checkpoint that comes with the package"):
+        load_policy("nowhere")
+
+
+def test_unknown_system_and_robot_list_what_exists(make_policy, world, tmp_path) -> None:
+    policy = make_policy()
+    save_checkpoint(tmp_path / "c", policy.checkpoint)
+    with pytest.raises(CheckpointError, match="does not drive robot 'franka'; it drives: arx_r5"):
+        load_policy(tmp_path / "c", robot="franka")
+    model = policy.checkpoint.model
+    model.config = replace(model.config, system="other")
+    save_checkpoint(tmp_path / "c", policy.checkpoint)
+    with pytest.raises(CheckpointError, match="of system 'other'; this version knows: chatvla2"):
+        load_policy(tmp_path / "c")
