@@ -15,7 +15,7 @@ from chatvla_policy.checkpoint import RobotSetup, load_checkpoint
 from chatvla_policy.model.action.config import Embodiment, action_size
 from chatvla_policy.model.backbone import Backbone, load_backbone, resolve_folder
 from chatvla_policy.model.chatvla2 import ChatVLA2, Stage
-from chatvla_policy.model.config import BackboneConfig, ChatVLA2Config, chatvla2_size
+from chatvla_policy.model.config import BackboneConfig, ChatVLA2Config, chatvla2_config
 from chatvla_policy.model.moe import MoeConfig, MoeKind
 from chatvla_policy.model.upcycle import upcycle_backbone
 from chatvla_policy.processing.tokens import TextCodec
@@ -76,40 +76,30 @@ def _moe(recipe: Recipe) -> MoeConfig:
 
 def _new(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     """Return a model of random weights, with the tiny vocabulary."""
-    if recipe.size != "tiny":
+    if recipe.size not in ("micro", "tiny"):
         raise RecipeError(
             f"a new model of size {recipe.size!r} has no vocabulary; give --init a Qwen2-VL folder or name"
         )
-    tokenizer = tiny_tokenizer()
-    codec = TextCodec(tokenizer)
-    config = chatvla2_size(recipe.size, embodiments=_embodiments(recipe, specs))
-    backbone = replace(
-        config.backbone,
-        text=replace(config.backbone.text, vocabulary=codec.size()),
-        image_token=codec.image_id,
-        video_token=tokenizer.token_to_id("<|video_pad|>"),
-        vision_start_token=tokenizer.token_to_id("<|vision_start|>"),
-        vision_end_token=tokenizer.token_to_id("<|vision_end|>"),
-    )
-    images = replace(config.images, max_pixels=recipe.image_pixels) if recipe.image_pixels else config.images
-    action = action_size(
-        recipe.action_size or "tiny",
-        embodiments=_embodiments(recipe, specs),
-        queries=config.action.queries,
-        conditioning=recipe.conditioning,
-    )
-    model = ChatVLA2(
-        replace(
-            config,
-            backbone=backbone,
-            images=images,
-            action=action,
-            moe=_moe(recipe),
-            action_loss_weight=recipe.action_loss_weight,
-        )
-    )
+    codec = TextCodec(tiny_tokenizer())
+    config = _config(recipe, specs, codec)
+    if recipe.image_width:
+        width = recipe.image_width
+        config = replace(config, images=replace(config.images, width=width, height=width * 3 // 4))
+    model = ChatVLA2(config)
     _scale(model.backbone, recipe.init_gain)
     return StartModel(model=model, codec=codec, robots=(), origin={"init": "random weights"})
+
+
+def _config(recipe: Recipe, specs: Sequence[RobotSpec], codec: TextCodec | None) -> ChatVLA2Config:
+    config = chatvla2_config(
+        recipe.size,
+        embodiments=_embodiments(recipe, specs),
+        codec=codec,
+        moe=_moe(recipe),
+        action=recipe.action_size or None,
+        conditioning=recipe.conditioning,
+    )
+    return replace(config, action_loss_weight=recipe.action_loss_weight)
 
 
 @torch.no_grad()
@@ -170,19 +160,7 @@ def _from_qwen(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     moe = _moe(recipe)
     if moe.kind is not MoeKind.DENSE:
         backbone = upcycle_backbone(backbone, moe, seed=recipe.seed)
-    base = chatvla2_size(recipe.size, embodiments=_embodiments(recipe, specs))
-    action = replace(
-        action_size(recipe.action_size, queries=base.action.queries) if recipe.action_size else base.action,
-        embodiments=_embodiments(recipe, specs),
-        conditioning=recipe.conditioning,
-    )
-    config = replace(
-        base,
-        backbone=BackboneConfig.from_transformers(backbone.config),
-        action=action,
-        moe=moe,
-        action_loss_weight=recipe.action_loss_weight,
-    )
+    config = replace(_config(recipe, specs, None), backbone=BackboneConfig.from_transformers(backbone.config))
     codec = TextCodec.from_file(folder / "tokenizer.json")
     return StartModel(model=ChatVLA2(config, backbone), codec=codec, robots=(), origin={"init": recipe.init})
 

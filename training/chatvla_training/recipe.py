@@ -50,8 +50,8 @@ class Recipe:
     horizon: int = 50
     """Steps of an action chunk."""
     normalisation: Normalisation = "quantile"
-    image_pixels: int = 0
-    """Most pixels of an image of a new model; 0 keeps the size's own."""
+    image_width: int = 0
+    """Width of the prepared images of a new model [px], height 3/4 of it; 0 keeps the size's own."""
     init_gain: float = 1.0
     """Factor on the attention and MLP weights of a new model."""
     action_loss_weight: float = 1.0

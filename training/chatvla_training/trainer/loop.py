@@ -179,7 +179,7 @@ class Trainer:
             # Devices average gradients, so a sum over devices needs their number as factor.
             terms = replace(terms, router=terms.router / (settings.accumulate * self._world))
             loss = terms.total(language_tokens=tokens or 1, action_steps=steps or 1) * self._world
-            figures = (float(terms.language_sum), float(terms.action_sum), float(terms.router))
+            figures = tuple(float(part.detach()) for part in (terms.language_sum, terms.action_sum, terms.router))
             self._check(step, dict(zip(("language", "action", "router"), figures, strict=True)), loaded)
             parts = [before + now for before, now in zip(parts, figures, strict=True)]
             if not last and self._world > 1:
