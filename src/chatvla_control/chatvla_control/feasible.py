@@ -23,7 +23,7 @@ def feasible_rows(
 ) -> Array:
     """Return rows, shape (T, D), that follow `rows` as closely as the limits allow.
 
-    The motion starts at `start` [rad, m], shape (D,), one period before row 0, at `start_velocity` (at rest by default).
+    The motion starts at `start` [rad, m], shape (D,), one period before row 0, at `start_velocity` (else at rest).
     Rows that are feasible already come back unchanged. Raises ValueError for shapes or values that are no motion.
     """
     if rows.ndim != 2 or rows.shape[1] != spec.width or start.shape != (spec.width,):
