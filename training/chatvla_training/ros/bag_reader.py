@@ -103,9 +103,9 @@ def _messages(path: Path) -> Iterator[tuple[str, float, Any]]:
             for connection, received_ns, raw in reader.messages():
                 message = reader.deserialize(raw, connection.msgtype)
                 stamp = getattr(getattr(message, "header", None), "stamp", None)
-                time_s = received_ns * 1e-9
+                time_s = received_ns / 1e9
                 if stamp is not None and (stamp.sec or stamp.nanosec):
-                    time_s = stamp.sec + stamp.nanosec * 1e-9
+                    time_s = stamp.sec + stamp.nanosec / 1e9
                 yield connection.topic, time_s, message
     except (AnyReaderError, OSError) as error:
         raise BagError(f"{path} can't be read as a rosbag2 folder: {error}") from error
