@@ -110,7 +110,7 @@ class Chain:
         *,
         position_tolerance_m: float = 5e-4,
         rotation_tolerance_rad: float = 5e-3,
-        iterations: int = 200,
+        iterations: int = 50,
         damping: float = 0.02,
         max_step_rad: float = 0.3,
     ) -> Array:

