@@ -32,7 +32,7 @@ def test_ends_with_one_sentence(ros_domain: int, parameters: list[str], sentence
 
 def test_config_file_sets_declared_parameters_only(ros_domain: int, request: pytest.FixtureRequest) -> None:
     path = request.path.parents[1] / "config" / "arx_r5.yaml"
-    values = yaml.safe_load(path.read_text())["/**"]["arm_driver"]["ros__parameters"]
+    values = yaml.safe_load(path.read_text())["/**"]["ros__parameters"]
     import rclpy
 
     from arx_r5_driver.driver_node import make_port

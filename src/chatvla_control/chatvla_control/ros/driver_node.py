@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
@@ -38,7 +40,7 @@ _FIELD_CODES = {"actions": FaultCode.WRONG_SIZE, "mode": FaultCode.UNKNOWN_MODE}
 class ArmDriverNode(Node):
     """The driver. `port_factory` gets the node, for parameters and topics of its own, and returns the port."""
 
-    def __init__(self, port_factory: Callable[[Node], ArmPort], *, node_name: str = "arm_driver") -> None:
+    def __init__(self, port_factory: Callable[[Node], ArmPort], *, node_name: str = "driver") -> None:
         super().__init__(node_name)
         self._port = port_factory(self)
         self._spec = self._port.spec
@@ -72,8 +74,10 @@ class ArmDriverNode(Node):
         self.create_subscription(ActionChunkMsg, "action_chunk", self._on_chunk, QoSProfile(depth=1))
         self.create_service(Trigger, "driver/stop", self._on_stop)
         self.create_service(Trigger, "driver/clear_fault", self._on_clear_fault)
-        self.create_timer(1.0, self._publish_diagnostics)
-        self.create_timer(0.05, self._announce_change)
+        # Steady: a system clock that is set back must not silence the diagnostics.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self.create_timer(0.05, self._announce_change, clock=steady)
         self._loop.start()
 
     def close(self) -> None:
@@ -167,7 +171,7 @@ def _level(status: ControllerStatus) -> bytes:
 
 
 def run_driver(
-    port_factory: Callable[[Node], ArmPort], *, node_name: str = "arm_driver", args: Sequence[str] | None = None
+    port_factory: Callable[[Node], ArmPort], *, node_name: str = "driver", args: Sequence[str] | None = None
 ) -> int:
     """Run a driver until SIGINT or SIGTERM; return the exit code.
 
