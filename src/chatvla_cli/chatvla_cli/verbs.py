@@ -80,6 +80,36 @@ VERBS: tuple[Verb, ...] = (
         source="src/chatvla_eval/chatvla_eval/replay_cli.py",
     ),
     Verb(
+        name="demos",
+        summary="record demonstrations by the scripted expert as a robot data set",
+        usage="TASK --out DIR [--episodes N] [--seed K] [--jobs N]",
+        details="Example: ./chatvla demos math_match --episodes 600 --out data/math_match\n"
+        "LeRobot dataset layout, version 3.0. A stopped command goes on where it was.",
+        target="chatvla_training.demos.cli:main",
+        source="training/chatvla_training/demos/cli.py",
+        layers=("core", "model"),
+    ),
+    Verb(
+        name="import-bag",
+        summary="make episodes of a robot data set from a recorded bag, real or simulated",
+        usage="BAG --out DIR [--robot NAME] [--namespace NAME]",
+        details="Example: ./chatvla import-bag runs/bag --out data/from_bag\n"
+        "Resampled to the control rate; gaps are reported and cut out.",
+        target="chatvla_training.ros.import_bag:main",
+        source="training/chatvla_training/ros/import_bag.py",
+        layers=("core", "model"),
+    ),
+    Verb(
+        name="train",
+        summary="train a model by a recipe, on a CPU, a GPU or several",
+        usage="RECIPE [--key value ...] [--out DIR]",
+        details="Example: ./chatvla train stage1 --data data/math_match --image_text qa=data/qa.json\n"
+        "'./chatvla train' alone lists recipes and keys. A stopped run goes on exactly where it was.",
+        target="chatvla_training.train:main",
+        source="training/chatvla_training/train.py",
+        layers=("core", "model"),
+    ),
+    Verb(
         name="bench",
         summary="measure a figure of this machine: jitter, latency, real-time factor, model speed",
         usage="[NAME] [--json FILE]",
