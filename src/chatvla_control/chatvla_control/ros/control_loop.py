@@ -7,6 +7,7 @@ time).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -132,7 +133,9 @@ class ControlLoop:
 
     def _run(self) -> None:
         if self._realtime_priority > 0:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._realtime_priority))
+            # Without the right (CAP_SYS_NICE) the loop runs at the default priority; jitter then shows in diagnostics.
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._realtime_priority))
         due_s = last_s = time.monotonic()
         brake_until_s: float | None = None
         while True:

@@ -6,6 +6,8 @@ The same node serves the real robot and the simulator; only the port differs. Al
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +36,7 @@ from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 __all__ = ["ArmDriverNode", "run_driver"]
 
 _REPORT_EVERY_S = 2.0
+_NICENESS = -10
 _FIELD_CODES = {"actions": FaultCode.WRONG_SIZE, "mode": FaultCode.UNKNOWN_MODE}
 
 
@@ -53,8 +56,8 @@ class ArmDriverNode(Node):
         priority = declare(
             self,
             "realtime_priority",
-            0,
-            "SCHED_FIFO priority of the control loop; 0 keeps the default.",
+            20,
+            "SCHED_FIFO priority of the control loop where the system allows it; 0 keeps the default.",
             low=0,
             high=90,
         )
@@ -179,6 +182,9 @@ def run_driver(
     """
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     stop = stop_on_signals()
+    # The loop shares the interpreter with the callbacks: those must not be starved either, where the system allows it.
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
     # A waiting control loop gets the interpreter within 0.5 ms instead of 5.
     sys.setswitchinterval(0.0005)
     node: ArmDriverNode | None = None
