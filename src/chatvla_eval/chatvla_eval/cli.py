@@ -7,10 +7,12 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from chatvla_eval.arguments import ArgumentParser, count, one_of, positive, unknown_name
+from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.parallel import TrialJob, default_jobs, run_jobs
 from chatvla_eval.policies import EXPERT, PolicyUnavailableError
 from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
@@ -26,6 +28,7 @@ MOST_SEED = 2**63 // 100_000 - 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the evaluation that `argv` describes; return 0 when every trial ran, 1 on an error, 130 on Ctrl-C."""
     arguments = _parse(sys.argv[1:] if argv is None else argv)
+    choose_opengl()
     results: list[TrialResult] = []
     try:
         _run(arguments, results)
@@ -44,11 +47,15 @@ def _run(arguments: argparse.Namespace, results: list[TrialResult]) -> None:
 
     jobs = _jobs(arguments)
     info = _info(arguments)
-    progress = tqdm(run_jobs(jobs, workers=arguments.jobs), total=len(jobs), unit="trial", disable=arguments.quiet)
-    for result in progress:
-        results.append(result)
-        write_results(arguments.out, info, results)
-        progress.set_postfix_str(f"{sum(trial.success for trial in results)} succeeded")
+    refresh_s = 0.1 if sys.stderr.isatty() else 10.0
+    with (
+        closing(run_jobs(jobs, workers=arguments.jobs)) as done,
+        tqdm(done, total=len(jobs), unit="trial", disable=arguments.quiet, mininterval=refresh_s) as progress,
+    ):
+        for result in progress:
+            results.append(result)
+            write_results(arguments.out, info, results)
+            progress.set_postfix_str(f"{sum(trial.success for trial in results)} succeeded", refresh=False)
     print(summary_table(results_dict(info, results)))
     print(f"  results   {arguments.out / 'results.json'}")
 

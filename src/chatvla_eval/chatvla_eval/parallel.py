@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,23 +40,30 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(jobs: Sequence[TrialJob], *, workers: int) -> Iterator[TrialResult]:
+def run_jobs(jobs: Sequence[TrialJob], *, workers: int) -> Generator[TrialResult, None, None]:
     """Yield the results as they come, over at most `workers` processes; one worker means this process.
 
-    A trial's own exception passes through.
+    A trial's own exception passes through. Closing the iterator ends the processes.
     """
     if workers <= 1 or len(jobs) <= 1:
-        yield from map(run_job, jobs)
+        try:
+            yield from map(run_job, jobs)
+        finally:
+            _close_session()
         return
     # OpenGL contexts and ROS middleware do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=min(workers, len(jobs)), mp_context=context) as pool:
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupts)
+    try:
         futures: list[Future[TrialResult]] = [pool.submit(run_job, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        # After the last result nothing runs any more; before it, nobody wants what still runs.
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def run_job(job: TrialJob) -> TrialResult:
@@ -70,12 +78,24 @@ def run_job(job: TrialJob) -> TrialResult:
     return result
 
 
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the parent process, which ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _close_session() -> None:
+    """Free this process's bench: an OpenGL context must not live until the interpreter ends."""
+    global _session, _session_key
+    if _session is not None:
+        _session.close()
+    _session = _session_key = None
+
+
 def _session_of(job: TrialJob) -> InProcessSession:
     global _session, _session_key
     key = (job.task, job.policy, job.replan_s)
     if _session is None or _session_key != key:
-        if _session is not None:
-            _session.close()
+        _close_session()
         _session = InProcessSession(task=job.task, policy=job.policy, replan_s=job.replan_s)
         _session_key = key
     return _session

@@ -2,6 +2,11 @@
 """In-process evaluation on the real bench: the expert solves it, forced texts are followed, jobs change nothing."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import imageio.v2 as imageio
 import pytest
@@ -52,6 +57,26 @@ def test_swap_changes_places_and_nothing_else(tmp_path):
     assert one["equation"] == other["equation"]
     assert one["cards"] != other["cards"]
     assert sorted(card["value"] for card in one["cards"]) == sorted(card["value"] for card in other["cards"])
+
+
+def test_interrupt_ends_all_processes_and_keeps_what_was_done(tmp_path):
+    command = ["math_match", "--trials", "500", "--jobs", "2", "--no-film", "--quiet", "--out", str(tmp_path)]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "chatvla_eval.cli", *command], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "results.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, complaint = running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert "Traceback" not in complaint
+    assert "stopped after" in complaint
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results["trials"]) >= 1
+    assert not results["complete"]
 
 
 @pytest.mark.parametrize(

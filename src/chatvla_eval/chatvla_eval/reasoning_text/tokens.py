@@ -84,12 +84,15 @@ _ORDINALS = {
     "5th": 5,
 }
 
+_SIDE = r"(?:left|right|middle|center|centre|central)"
 _PHRASES: tuple[tuple[str, Kind, str], ...] = (
     # Order matters: the first phrase that fits at a word is taken.
     (r"(?:from )?(?:the )?left(?:most)?(?: side)? to (?:the )?right(?:most)?(?: side)?", Kind.ORDER, "rightward"),
     (r"(?:from )?(?:the )?right(?:most)?(?: side)? to (?:the )?left(?:most)?(?: side)?", Kind.ORDER, "leftward"),
     (r"(?:right|left) (?:arm|gripper|hand(?! side)|robot)s?", Kind.FILLER, ""),
     (r"right (?:answer|result|value|number|solution|sum|product|away|now)", Kind.ANSWER, ""),
+    # "The right card is the left card": here, and only before another place, right means correct.
+    (rf"right(?= (?:card|one) is (?:(?:the|on|in|at|very|far) )*{_SIDE})", Kind.CORRECT, ""),
     (r"(?:all|that is|that's|is) right(?= *[.!])", Kind.FILLER, ""),
     (
         r"(?:far|furthest|farthest|very|extreme|outer|most)(?: to the| on the|-| )?left(?: hand| side)*",
