@@ -29,7 +29,8 @@ class BenchError(ValueError):
 class Bench(ABC):
     """One simulated bench. Deterministic: the same calls give the same states and images.
 
-    Not thread-safe, but for `render`."""
+    Not thread-safe, but for `render`.
+    """
 
     name: str
     """Task name, such as "math_match"."""
@@ -50,8 +51,8 @@ class Bench(ABC):
     ) -> SceneTruth:
         """Build the scene of one trial and return its truth.
 
-        `swap` permutes the objects' places against the same seed's unswapped scene. `equation_fonts` draws all writing with
-        these font files instead of the split's own; benches without writing ignore it.
+        `swap` permutes the objects' places against the same seed's unswapped scene. `equation_fonts` draws all writing
+        with these font files instead of the split's own; benches without writing ignore it.
         Raises BenchError for an unknown split or a bad seed, and MissingHandwritingError when a font is not there.
         """
 
@@ -75,8 +76,8 @@ class Bench(ABC):
     def render(self, view: str, snapshot: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
         """Return the RGB image of one view, shape (240, 320, 3), now or at a snapshot's moment.
 
-        With a snapshot it may run in a thread of its own, while others step the bench: always the same thread, from the first
-        picture to `close_renderer`, and never during a `reset`. Raises BenchError for an unknown view.
+        With a snapshot it may run in a thread of its own, while others step the bench: always the same thread, from
+        the first picture to `close_renderer`, and never during a `reset`. Raises BenchError for an unknown view.
         """
 
     @abstractmethod
@@ -89,7 +90,10 @@ class Bench(ABC):
 
     @abstractmethod
     def open_viewer(self) -> Callable[[], None]:
-        """Open a window onto the scene and return the function that refreshes it. Raises BenchError without a display."""
+        """Open a window onto the scene and return the function that refreshes it.
+
+        Raises BenchError without a display.
+        """
 
     @abstractmethod
     def close_renderer(self) -> None:

@@ -61,7 +61,7 @@ class ClosedLoop:
         return self.controller.accept(chunk, now_s=self.bench.time_s, measured=self.bench.joint_state().positions)
 
     def tick(self, disturbance: NDArray[np.float64] | None = None) -> Tick:
-        """Advance one control period; `disturbance` [rad, m] is added to what the arm gets, unseen by the controller."""
+        """Advance one control period; `disturbance` [rad, m] is added to what the arm gets, behind the controller."""
         now_s = self.bench.time_s
         measured = self.bench.joint_state().positions.copy()
         command = self.controller.step(now_s=now_s, measured=measured)

@@ -36,11 +36,13 @@ class Link:
 def rotation_xyz(roll: float, pitch: float, yaw: float) -> Array:
     """Return the rotation matrix of fixed-axis roll, pitch, yaw [rad], shape (3, 3)."""
     (cr, cp, cy), (sr, sp, sy) = np.cos([roll, pitch, yaw]), np.sin([roll, pitch, yaw])
-    return np.array([
-        [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-        [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-        [-sp, cp * sr, cp * cr],
-    ])
+    return np.array(
+        [
+            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+            [-sp, cp * sr, cp * cr],
+        ]
+    )
 
 
 def pose_matrix(rotation: Array, position: Array) -> Array:
@@ -60,15 +62,16 @@ def axis_rotation(axis: Array, angle: float) -> Array:
 
 def rotation_vector(rotation: Array) -> Array:
     """Return axis times angle [rad] of a rotation matrix, shape (3,)."""
-    cosine = float(np.clip((np.trace(rotation) - 1) / 2, -1, 1))
-    angle = np.arccos(cosine)
-    if angle < 1e-9:
-        return np.zeros(3)
     skew = np.array([rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]])
-    norm = np.linalg.norm(skew)
-    if norm < 1e-6:  # Half a turn: the skew part vanishes, the axis is in the symmetric part.
-        return angle * np.sqrt(np.clip((np.diag(rotation) + 1) / 2, 0, 1))
-    return angle * skew / norm
+    norm = float(np.linalg.norm(skew))
+    # atan2 keeps its precision for small angles, where arccos loses it.
+    angle = float(np.arctan2(norm, np.trace(rotation) - 1))
+    if norm > 1e-6:
+        return angle * skew / norm
+    if angle < 1.0:
+        return skew / 2
+    # Half a turn: the skew part vanishes, the axis is in the symmetric part.
+    return angle * np.sqrt(np.clip((np.diag(rotation) + 1) / 2, 0, 1))
 
 
 class Chain:
@@ -131,6 +134,7 @@ class Chain:
             positions = np.clip(positions + step, self._lower, self._upper)
         millimetres, degrees = 1000 * np.linalg.norm(error[:3]), np.degrees(np.linalg.norm(error[3:]))
         raise IkError(
-            f"pose at {np.round(target[:3, 3], 3).tolist()} m is out of reach: the nearest pose within limits is off by "
+            f"pose at {np.round(target[:3, 3], 3).tolist()} m is out of reach: "
+            f"the nearest pose within limits is off by "
             f"{millimetres:.1f} mm and {degrees:.1f} deg"
         )

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and command a robot inside a MuJoCo model, in RobotSpec order.
 
-The model has one actuator per joint of the spec, named like it; rotary joints have that name too, a gripper of opening w has
-two slide joints `<name>_a` and `<name>_b` at w/2 each, and two pads `<arm>_pad_a` and `<arm>_pad_b`. Units rad, m, Nm, N.
+The model has one actuator per joint of the spec, named like it; rotary joints have that name too, a gripper of opening
+w has
+two slide joints `<name>_a` and `<name>_b` at w/2 each, and two pads `<arm>_pad_a` and `<arm>_pad_b`. Units rad, m, Nm,
+N.
 """
 
 from __future__ import annotations
@@ -42,10 +44,12 @@ class MujocoRobot:
             data.qvel[velocities] = 0
 
     def command(self, data: mujoco.MjData, positions: Array) -> None:
-        """Set the servos' targets, shape (D,), cut to the joints' limits. Raises ValueError for a wrong shape or NaN."""
+        """Set the servos' targets, shape (D,), cut to limits. Raises ValueError for a wrong shape or NaN."""
         positions = np.asarray(positions, dtype=np.float64)
         if positions.shape != (self._spec.width,) or not np.isfinite(positions).all():
-            raise ValueError(f"command for {self._spec.name} must be {self._spec.width} finite numbers, got {positions}")
+            raise ValueError(
+                f"command for {self._spec.name} must be {self._spec.width} finite numbers, got {positions}"
+            )
         data.ctrl[self._actuators] = np.clip(positions, self._spec.lower, self._spec.upper)
 
     def state(self, data: mujoco.MjData) -> JointState:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a bench in real time: one thread steps it by the wall clock, another renders. No ROS.
 
-A picture costs many times a physics step, so it is drawn from a snapshot while the physics goes on; MuJoCo frees Python's lock
-while it draws. Only a reset waits for the picture in work. Times in s.
+A picture costs many times a physics step, so it is drawn from a snapshot while the physics goes on; MuJoCo frees
+Python's lock while it draws. Only a reset waits for the picture in work. Times in s.
 """
 
 from __future__ import annotations

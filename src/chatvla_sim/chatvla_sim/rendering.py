@@ -38,13 +38,17 @@ def open_viewer(model: mujoco.MjModel, data: mujoco.MjData) -> Callable[[], None
     Raises BenchError without a display.
     """
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise BenchError("there is no display: DISPLAY and WAYLAND_DISPLAY are empty; look at camera/top/image_raw instead")
+        raise BenchError(
+            "there is no display: DISPLAY and WAYLAND_DISPLAY are empty; look at camera/top/image_raw instead"
+        )
     try:
         import mujoco.viewer
 
         handle = mujoco.viewer.launch_passive(model, data, show_left_ui=False, show_right_ui=False)
     except Exception as error:  # glfw and its libraries fail in many ways.
-        raise BenchError(f"the viewer cannot open: {error}; it needs the package glfw and a display with OpenGL") from error
+        raise BenchError(
+            f"the viewer cannot open: {error}; it needs the package glfw and a display with OpenGL"
+        ) from error
     return handle.sync
 
 

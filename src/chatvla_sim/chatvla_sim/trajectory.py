@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plan smooth joint motions from any state to rest, within speed and acceleration limits. No simulator, no ROS.
 
-Each segment is a quintic polynomial in time per joint, made longer until its peak speed and acceleration are within limits.
+Each segment is a quintic polynomial in time per joint, made longer until its peak speed and acceleration are within
+limits.
 Units: rad, m, s. D joints; N samples on a grid of step `period_s`.
 """
 
@@ -49,17 +50,19 @@ class Trajectory:
 
 
 def quintic(start: Array, speed: Array, end: Array, duration_s: float) -> Array:
-    """Return coefficients (6, D) of the polynomial from `start` with `speed` to rest at `end`; accelerations 0 at both ends."""
+    """Return coefficients (6, D) from `start` with `speed` to rest at `end`, accelerations 0 at both ends."""
     t = duration_s
     delta = end - start
-    return np.array([
-        start,
-        speed,
-        np.zeros_like(start),
-        (10 * delta - 6 * speed * t) / t**3,
-        (-15 * delta + 8 * speed * t) / t**4,
-        (6 * delta - 3 * speed * t) / t**5,
-    ])
+    return np.array(
+        [
+            start,
+            speed,
+            np.zeros_like(start),
+            (10 * delta - 6 * speed * t) / t**3,
+            (-15 * delta + 8 * speed * t) / t**4,
+            (6 * delta - 3 * speed * t) / t**5,
+        ]
+    )
 
 
 def evaluate(coefficients: Array, times_s: Array, order: int = 0) -> Array:
@@ -75,7 +78,14 @@ class MotionBuilder:
     """Strings segments together, then gives one Trajectory."""
 
     def __init__(
-        self, *, start_s: float, period_s: float, positions: Array, speed: Array, max_speed: Array, max_acceleration: Array
+        self,
+        *,
+        start_s: float,
+        period_s: float,
+        positions: Array,
+        speed: Array,
+        max_speed: Array,
+        max_acceleration: Array,
     ) -> None:
         """Limits are per joint, shape (D,). The first segment starts at `positions` with `speed`."""
         self._start_s, self._period_s = start_s, period_s
@@ -123,7 +133,9 @@ class MotionBuilder:
         def at(times_s: Array) -> Array:
             u = np.clip(times_s / duration, 0, 1)
             s = u**3 * (10 - 15 * u + 6 * u**2)
-            return np.column_stack([hermite(s, steps, path, slope) for path, slope in zip(path_ND.T, slopes.T, strict=True)])
+            return np.column_stack(
+                [hermite(s, steps, path, slope) for path, slope in zip(path_ND.T, slopes.T, strict=True)]
+            )
 
         self._append(at, duration)
         self._position = path_ND[-1].copy()

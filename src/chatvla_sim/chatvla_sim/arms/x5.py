@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ARX X5/R5 arm: its dimensions, as a kinematic chain and as a MuJoCo body of primitive shapes.
 
-Lengths and masses from X5.urdf of arx5_interface 0.1.5 (joint origins, link masses, eef_link). Joint limits come from the
-RobotSpec and are not repeated here. Torque limits from the same package's X5 configuration. Servo gains are our choice.
+Lengths and masses from X5.urdf of arx5_interface 0.1.5 (joint origins, link masses, eef_link). Joint limits come from
+the RobotSpec and are not repeated here. Torque limits from the same package's X5 configuration. Servo gains are our
+choice.
 Tool frame: x out of the gripper (approach), y across the fingers, z up at the zero pose. Units m, kg, rad, Nm.
 """
 
@@ -129,7 +130,8 @@ def fingers_xml(spec: RobotSpec, arm: ArmSpec) -> str:
             ' damping="4" armature=".02"/>'
             f'<inertial pos="{tip - 0.04:.4g} 0 0" mass=".04" diaginertia="2e-5 2e-5 2e-5"/>'
             f'<geom name="{arm.name}_pad_{side}" type="box" size="{numbers(PAD_HALF_M)}"'
-            f' pos="{tip - PAD_HALF_M[0]:.6g} {sign * PAD_HALF_M[1]:.6g} 0" friction="1.5 .02 .001" condim="4" priority="1"'
+            f' pos="{tip - PAD_HALF_M[0]:.6g} {sign * PAD_HALF_M[1]:.6g} 0"'
+            ' friction="1.5 .02 .001" condim="4" priority="1"'
             f' solref=".004 1" rgba="{STEEL}"/>'
             f'<geom type="box" size=".012 .012 .012" pos=".088 {sign * 0.012:.4g} 0" rgba="{DARK}"'
             ' contype="0" conaffinity="0"/>'
@@ -154,18 +156,20 @@ def arm_body_xml(spec: RobotSpec, arm: ArmSpec, base: tuple[float, float, float]
         roll = ' euler="-3.1416 0 0"' if link.roll_pitch_yaw == FLIP else ""
         xml += (
             f'<body name="{name}_link" pos="{numbers(link.offset)}"{roll} gravcomp="1">'
-            f'<joint name="{name}" axis="{numbers(link.axis)}" range="{joint.lower:.6g} {joint.upper:.6g}" armature=".02"/>'
+            f'<joint name="{name}" axis="{numbers(link.axis)}" armature=".02"'
+            f' range="{joint.lower:.6g} {joint.upper:.6g}"/>'
             f'<inertial pos="{numbers(body.centre)}" mass="{body.mass}"'
             f' diaginertia="{numbers((body.mass * 0.0015,) * 3)}"/>'
         )
-        xml += "".join(f'<geom {shape}/>' for shape in body.shapes)
+        xml += "".join(f"<geom {shape}/>" for shape in body.shapes)
     return xml + fingers_xml(spec, arm) + "</body>" * (len(X5_LINKS) + 1)
 
 
 def arm_actuators_xml(spec: RobotSpec, arm: ArmSpec) -> tuple[str, str, str]:
     """Return MJCF for <actuator>, <tendon> and <equality>: position servos named like the RobotSpec's joints."""
     actuators = "".join(
-        f'<position name="{name}" joint="{name}" kp="{kp:g}" kv="{kv:g}" inheritrange="1" forcerange="-{torque:g} {torque:g}"/>'
+        f'<position name="{name}" joint="{name}" kp="{kp:g}" kv="{kv:g}"'
+        f' inheritrange="1" forcerange="-{torque:g} {torque:g}"/>'
         for name, kp, kv, torque in zip(arm.joints, POSITION_GAINS, VELOCITY_GAINS, TORQUE_NM, strict=True)
     )
     width = spec.upper[spec.joint_names.index(arm.gripper)]

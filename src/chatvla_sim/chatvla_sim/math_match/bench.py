@@ -220,5 +220,3 @@ class MathMatchBench(Bench):
                 if not self._robot.touches_body(self._data, self._model.body(f"card_{index}").id):
                     break
         mujoco.mj_forward(self._model, self._data)
-
-

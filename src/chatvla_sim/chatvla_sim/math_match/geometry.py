@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things stand on the math bench. Units m and rad; robot's base frame: +x forward, +y left, +z up, table at z = 0."""
+"""Say where things stand on the math bench.
+
+Units m and rad; robot's base frame: +x forward, +y left, +z up, table at z = 0.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def place_words(count: int) -> tuple[str, ...]:
 
 
 def board_pose() -> NDArray[np.float64]:
-    """Return base_from_board (4, 4): origin in the middle of the lip, x to the writing's right, y up the slope, z out."""
+    """Return base_from_board (4, 4): origin at the lip's middle, x to the writing's right, y up the slope, z out."""
     c, s = np.cos(BOARD_TILT_RAD), np.sin(BOARD_TILT_RAD)
     rotation = np.array([[0, c, -s], [-1.0, 0, 0], [0, s, c]])
     return pose_matrix(rotation, np.array([BOARD_LIP_X_M, 0.0, BOARD_LIP_Z_M]))
@@ -68,7 +71,7 @@ def goal_pose() -> NDArray[np.float64]:
 
 
 def flat_card_pose(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
-    """Return base_from_card (4, 4) of a card that lies on the table, digits' top away from the robot, turned by yaw."""
+    """Return base_from_card (4, 4) of a card on the table, digits' top away from the robot, turned by yaw."""
     c, s = np.cos(yaw_rad), np.sin(yaw_rad)
     rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]]) @ np.array([[0, 1.0, 0], [-1.0, 0, 0], [0, 0, 1.0]])
     return pose_matrix(rotation, np.array([x_m, y_m, CARD_SIZE_M[2] / 2]))

@@ -180,7 +180,9 @@ def warp(ink: Mask, style: Style, rng: np.random.Generator) -> Mask:
     centre = np.array([width / 2, height / 2])
     shift = centre - inverse @ centre
     data = (*inverse[0], shift[0], *inverse[1], shift[1])
-    return np.asarray(Image.fromarray(ink).transform((width, height), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC))
+    return np.asarray(
+        Image.fromarray(ink).transform((width, height), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
+    )
 
 
 def write(text: str, style: Style, rng: np.random.Generator) -> Mask:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tell the truth of a math scene: where cards are, which rests in the slot, whether the trial is solved.
 
-A card rests in the slot when its centre lies within SLOT_ACROSS_M of the slot's middle along the lip, within SLOT_SLOPE_M of its
-resting height up the slope and within SLOT_NORMAL_M of the board's face, its printed face within FACE_DEG of the board's normal,
-it moves slower than STILL_M_S, and no gripper pad touches it. Units m, s.
+A card rests in the slot when its centre lies within SLOT_ACROSS_M of the slot's middle along the lip, within
+SLOT_SLOPE_M of its
+resting height up the slope and within SLOT_NORMAL_M of the board's face, its printed face within FACE_DEG of the
+board's normal, it moves slower than STILL_M_S, and no gripper pad touches it. Units m, s.
 """
 
 from __future__ import annotations

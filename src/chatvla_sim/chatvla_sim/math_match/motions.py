@@ -111,7 +111,7 @@ class ArmMotions:
         joints = [j for indices in self._joints.values() for j in indices]
         return bool(np.abs(positions[joints] - self._home[joints]).max() < 0.06)
 
-    def builder(self, start_s: float, positions: Array, speed: Array) -> MotionBuilder:
+    def _builder(self, start_s: float, positions: Array, speed: Array) -> MotionBuilder:
         return MotionBuilder(
             start_s=start_s,
             period_s=1.0 / self._spec.rate_hz,
@@ -123,7 +123,7 @@ class ArmMotions:
 
     def home(self, start_s: float, positions: Array, speed: Array) -> Plan:
         """Let go, rise, and bring all arms home."""
-        builder = self.builder(start_s, positions, speed)
+        builder = self._builder(start_s, positions, speed)
         self._clear(builder)
         builder.move(self._home)
         return Plan(kind="home", trajectory=builder.build(), arm="", card="", card_pose=None, grip_s=builder.time_s)
@@ -132,7 +132,7 @@ class ArmMotions:
         self, start_s: float, positions: Array, speed: Array, *, arm: str, card: str, card_pose: Array, grip: Grip
     ) -> Plan:
         """Clear all arms, then grip `card` with `arm` and lift it. Raises IkError when it is out of reach."""
-        builder = self.builder(start_s, positions, speed)
+        builder = self._builder(start_s, positions, speed)
         above = self._solve(arm, tool_on_card(card_pose, GRASP_ABOVE_M + ABOVE_M, grip), self._home)
         path = self._line(arm, above, tool_on_card(card_pose, GRASP_ABOVE_M, grip))
         self._clear(builder, keep=arm)
@@ -166,7 +166,7 @@ class ArmMotions:
 
         `low`: lift it first. Raises IkError when the way it is held does not allow it.
         """
-        builder = self.builder(start_s, positions, speed)
+        builder = self._builder(start_s, positions, speed)
         release = goal_pose() if spot is None else spot.copy()
         slope, out = RELEASE_CLEARANCE_M
         release[:3, 3] += release[:3, 1] * (slope if spot is None else 0.0) + release[:3, 2] * out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the reasoning of the math task in the paper's form, and read a card's place out of a text. (ChatVLA-2, math matching)"""
+"""Write the reasoning of the math task in the paper's form (ChatVLA-2), and read a card's place out of a text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from chatvla_control.scene import SceneObject, SceneTruth
 
 __all__ = ["find_place", "reasoning_text"]
 
-PICK_WORDS = re.compile(r"\b(?:pick|choose|choosing|picking|take|taking|grab|grasp|move|put|place|select|want|get)\b", re.IGNORECASE)
+PICK_WORDS = re.compile(
+    r"\b(?:pick|choose|choosing|picking|take|taking|grab|grasp|move|put|place|select|want|get)\b", re.IGNORECASE
+)
 
 
 def join_words(words: Sequence[str]) -> str:
@@ -28,9 +30,11 @@ def reasoning_text(truth: SceneTruth, card: SceneObject) -> str:
 
 
 def find_place(text: str, places: Sequence[str]) -> str | None:
-    """Return the place that the last sentence about picking names, such as "far left"; None when no sentence names one."""
+    """Return the place that the last sentence about picking names, such as "far left"; None when none does."""
     pattern = re.compile(
-        r"\b(" + "|".join(re.escape(place).replace(r"\ ", r"[\s-]+") for place in sorted(places, key=len, reverse=True)) + r")\b",
+        r"\b("
+        + "|".join(re.escape(place).replace(r"\ ", r"[\s-]+") for place in sorted(places, key=len, reverse=True))
+        + r")\b",
         re.IGNORECASE,
     )
     for sentence in reversed(re.split(r"[.!?;\n]+", text)):

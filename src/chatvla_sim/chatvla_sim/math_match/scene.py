@@ -53,7 +53,8 @@ def spare_position(index: int) -> tuple[float, float, float]:
 
 def assets_xml() -> str:
     textures = [("board", BOARD_TEXTURE)] + [(f"card_{i}", CARD_TEXTURE) for i in range(MAX_CARDS)]
-    xml = '<texture name="sky" type="skybox" builtin="gradient" rgb1=".75 .8 .86" rgb2=".45 .5 .56" width="64" height="64"/>'
+    xml = '<texture name="sky" type="skybox" builtin="gradient" rgb1=".75 .8 .86"'
+    xml += ' rgb2=".45 .5 .56" width="64" height="64"/>'
     for name, (width, height) in textures:
         xml += f'<texture name="{name}" type="2d" builtin="flat" rgb1="1 1 1" width="{width}" height="{height}"/>'
         xml += f'<material name="{name}" texture="{name}" texuniform="false" texrepeat="1 1" specular="0.05"/>'
@@ -69,9 +70,12 @@ def board_xml() -> str:
     x, y, z = pose[:3, 3]
     return f"""
     <body name="board" pos="{x:.6g} {y:.6g} {z:.6g}" quat="{numbers}">
-      <geom name="board" type="box" size="{width / 2} {length / 2} .006" pos="0 {length / 2} -.006" friction=".4 .01 .001"
+      <geom name="board" type="box" size="{width / 2} {length / 2} .006" pos="0 {length / 2} -.006" friction=".4 .01
+        .001"
         rgba=".9 .9 .9 1"/>
-      <geom name="board_face" class="visual" type="box" size="{width / 2} {length / 2} {FACE_HALF_M}" pos="0 {length / 2} 0"
+      <geom name="board_face" class="visual" type="box" size="{width / 2} {length / 2} {FACE_HALF_M}" pos="0 {
+        length / 2
+    } 0"
         material="board"/>
       <geom name="lip" type="box" size="{width / 2} .005 {(LIP_HEIGHT_M + 0.012) / 2}"
         pos="0 -.005 {(LIP_HEIGHT_M - 0.012) / 2}" friction=".4 .01 .001" rgba=".55 .57 .6 1"/>
@@ -88,7 +92,8 @@ def card_xml(index: int) -> str:
     <body name="card_{index}" pos="{px:.4g} {py:.4g} {pz:.4g}">
       <freejoint name="card_{index}"/>
       <geom name="card_{index}" type="box" size="{x} {y} {z}" mass="{CARD_MASS_KG}" condim="4" friction=".5 .01 .001"/>
-      <geom name="card_{index}_face" class="visual" type="box" size="{x - 0.0008} {y - 0.0008} {FACE_HALF_M}" pos="0 0 {z}"
+      <geom name="card_{index}_face" class="visual" type="box" size="{x - 0.0008} {y - 0.0008} {FACE_HALF_M}" pos="0 0
+        {z}"
         material="card_{index}" mass="0"/>
     </body>"""
 
@@ -107,5 +112,6 @@ def build_model(spec: RobotSpec) -> mujoco.MjModel:
     xml += "".join(card_xml(index) for index in range(MAX_CARDS))
     xml += "".join(arm_body_xml(spec, arm, ARM_BASES[arm.name]) for arm in spec.arms)
     actuators, tendons, equalities = ("".join(part) for part in zip(*parts, strict=True))
-    xml += f"</worldbody><actuator>{actuators}</actuator><tendon>{tendons}</tendon><equality>{equalities}</equality></mujoco>"
+    xml += f"</worldbody><actuator>{actuators}</actuator><tendon>{tendons}</tendon>"
+    xml += f"<equality>{equalities}</equality></mujoco>"
     return mujoco.MjModel.from_xml_string(xml)

@@ -27,7 +27,9 @@ CARD_DIGIT_M = (0.036, 0.044)
 Image3 = NDArray[np.uint8]
 
 
-def paint(image: NDArray[np.float64], ink: NDArray[np.uint8], centre: tuple[float, float], colour: NDArray[np.float64]) -> None:
+def paint(
+    image: NDArray[np.float64], ink: NDArray[np.uint8], centre: tuple[float, float], colour: NDArray[np.float64]
+) -> None:
     """Blend `ink` in `colour` into `image`, in place, with its middle at `centre` (x, y) px."""
     height, width = ink.shape
     left, top = round(centre[0] - width / 2), round(centre[1] - height / 2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring the scene's truth and the measured joints to one time, as the expert's observation. Times in s, joints rad and m."""
+"""Bring the scene's truth and the measured joints to one time, as the expert's observation. Units s, rad, m."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEPT = 100
 
 
 class ExpertInputs:
-    """The newest truths and joint states. The truth comes at 10 Hz, the joints at 50 Hz: joints are interpolated to its time."""
+    """The newest truths (10 Hz) and joint states (50 Hz); joints are interpolated to a truth's time."""
 
     def __init__(self, *, max_age_s: float) -> None:
         """What is older than `max_age_s` counts as missing."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve follow_instruction with the scripted expert of a task: the same topics and driver as a learned policy, but privileged.
+"""Serve follow_instruction with the scripted expert of a task: a learned policy's topics and driver, but privileged.
 
-Subscribes joint_states, sim/bench_state (the truth) and /diagnostics; publishes reasoning and action_chunk; serves the action
+Subscribes joint_states, sim/bench_state (the truth) and /diagnostics; publishes reasoning and action_chunk; serves the
+action
 follow_instruction and the service override_reasoning. One goal at a time: a newer goal takes the place of the older.
 """
 
@@ -73,9 +74,13 @@ class ExpertNode(Node):
         task = declare(self, "task", "math_match", "Name of the bench.", choices=bench_names())
         robot = declare(self, "robot", "arx_r5", "Name of the robot.", choices=robot_names())
         period_s = declare(self, "chunk_period_s", 0.25, "Time between chunks, s.", low=0.05, high=1.0)
-        self._default_s = declare(self, "timeout_s", 60.0, "Time-out of a goal that gives none, s.", low=1.0, high=3600.0)
+        self._default_s = declare(
+            self, "timeout_s", 60.0, "Time-out of a goal that gives none, s.", low=1.0, high=3600.0
+        )
         max_age_s = declare(self, "max_age_s", 0.5, "Oldest joints and truth to act on, s.", low=0.05, high=5.0)
-        self._patience_s = declare(self, "patience_s", 5.0, "Fail after inputs stay away this long, s.", low=0.1, high=60.0)
+        self._patience_s = declare(
+            self, "patience_s", 5.0, "Fail after inputs stay away this long, s.", low=0.1, high=60.0
+        )
         self._spec = robot_spec(robot)
         self._inputs = ExpertInputs(max_age_s=max_age_s)
         self._seen: SceneTruth | None = None
@@ -98,7 +103,9 @@ class ExpertNode(Node):
             FollowInstruction,
             "follow_instruction",
             execute_callback=self._execute,
-            goal_callback=lambda goal: GoalResponse.ACCEPT,  # A refused goal could not say why: it is aborted with a code.
+            goal_callback=lambda goal: (
+                GoalResponse.ACCEPT
+            ),  # A refused goal could not say why: it is aborted with a code.
             handle_accepted_callback=self._on_accepted,
             cancel_callback=lambda handle: CancelResponse.ACCEPT,
         )
@@ -124,7 +131,9 @@ class ExpertNode(Node):
         try:
             state = joint_state_from_msg(msg, self._spec.joint_names)
         except ConversionError as error:
-            self.get_logger().warning(f"joint_states does not fit {self._spec.name}: {error}", throttle_duration_sec=5.0)
+            self.get_logger().warning(
+                f"joint_states does not fit {self._spec.name}: {error}", throttle_duration_sec=5.0
+            )
             return
         if np.isfinite(state.positions).all():
             self._inputs.add_joints(state)
@@ -179,7 +188,9 @@ class ExpertNode(Node):
             return run.ended.result()
         count = len(run.instruction)
         if not 1 <= count <= LONGEST_TEXT:
-            self._end(run, Result.INVALID_GOAL, f"the instruction has {count} characters, allowed are 1 to {LONGEST_TEXT}")
+            self._end(
+                run, Result.INVALID_GOAL, f"the instruction has {count} characters, allowed are 1 to {LONGEST_TEXT}"
+            )
         elif not (math.isfinite(run.timeout_s) and run.timeout_s > 0):
             self._end(run, Result.INVALID_GOAL, f"timeout_s is {run.timeout_s}, it must be 0 or a positive number")
         return await run.ended
@@ -193,7 +204,11 @@ class ExpertNode(Node):
         if code != Result.NONE:
             self._hold()
         result = Result(
-            error_code=code, error_msg=message, reasoning=run.text, chunks=run.chunks, seconds=self._now_s() - run.begun_s
+            error_code=code,
+            error_msg=message,
+            reasoning=run.text,
+            chunks=run.chunks,
+            seconds=self._now_s() - run.begun_s,
         )
         if code == Result.NONE:
             run.handle.succeed()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Show a simulated bench to the other nodes as cameras and a robot would: images, joint states, commands, reset.
 
-Topics (relative): out camera/<view>/image_raw and camera_info, sim/joint_states, sim/bench_state (the truth: for scorers and
+Topics (relative): out camera/<view>/image_raw and camera_info, sim/joint_states, sim/bench_state (the truth: for
+scorers and
 privileged policies only); in sim/joint_command; service sim/reset_bench. Stamps are ROS time.
 """
 
@@ -54,10 +55,16 @@ class SimNode(Node):
         split = declare(self, "split", "in_domain", "Split of the first scene.")
         seed = declare(self, "seed", 0, "Seed of the first scene.", low=0, high=LARGEST_SEED)
         swap = declare(self, "swap", False, "Permute the objects' places of the first scene.")
-        fonts = declare(self, "equation_fonts", "", "Font files, separated by commas, for all writing; empty: the split's own.")
+        fonts = declare(
+            self, "equation_fonts", "", "Font files, separated by commas, for all writing; empty: the split's own."
+        )
         rate_hz = declare(self, "camera_rate_hz", 30.0, "Pictures per second and camera.", low=0.5, high=120.0)
         self._encoding = declare(
-            self, "camera_encoding", "rgb8", "Encoding of the images.", choices=("rgb8", "bgr8", "rgba8", "bgra8", "mono8")
+            self,
+            "camera_encoding",
+            "rgb8",
+            "Encoding of the images.",
+            choices=("rgb8", "bgr8", "rgba8", "bgra8", "mono8"),
         )
         viewer = declare(self, "viewer", False, "Open a window onto the scene; needs a display.")
         self._fonts = [name.strip() for name in fonts.split(",") if name.strip()]
