@@ -77,7 +77,9 @@ def world(codec: TextCodec) -> SimpleNamespace:
     """Return samples, statistics and observations that belong together."""
     rng = np.random.default_rng(0)
     spec = robot_spec(ROBOT)
-    images = [rng.integers(0, 255, (240, 320, 3), dtype=np.uint8) for _ in range(8)]
+    # Coarse coloured fields: different enough for a tiny vision tower, noisy enough to be no constants.
+    fields = rng.integers(0, 215, (8, 3, 4, 3)).repeat(80, axis=1).repeat(80, axis=2)
+    images = list((fields + rng.integers(0, 40, (8, 240, 320, 3))).astype(np.uint8))
     states = rng.uniform(0.1, 0.5, (8, 14)) * (spec.upper - spec.lower) + spec.lower
     # Slow straight motions, so that limits never bind.
     ends = states + rng.uniform(-0.01, 0.01, (8, 14))

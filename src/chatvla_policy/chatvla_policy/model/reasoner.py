@@ -73,7 +73,7 @@ class Reasoner:
         """
         with routing(Routing(path=Path(int(prompt.kind)))) as trace:
             if text is not None:
-                thought = self._follow(prompt, images, self.written_ids(text), trace)
+                thought = self._follow(prompt, images, *self.written(text), trace)
             else:
                 thought = self._write(prompt, images, draft, sampling or Sampling(), generator, trace)
         return thought
@@ -93,9 +93,19 @@ class Reasoner:
             ids, _, _ = self._decode(state, None, sampling or Sampling(), generator)
         return self.codec.text(ids), trace
 
-    def written_ids(self, text: str) -> list[int]:
-        """Return the ids of a reasoning with its end token, cut to the longest reasoning of the config."""
-        return [*self.codec.reasoning(text)[: self._longest - 1], self.codec.end_id]
+    def written(self, text: str) -> tuple[str, list[int]]:
+        """Return a text within the longest reasoning of the config, and its ids with the end token.
+
+        The returned text has exactly the returned ids: forcing it later gives the same states.
+        """
+        ids = self.codec.reasoning(text)
+        for spare in range(1, self._longest):
+            if len(ids) < self._longest:
+                break
+            # Cutting may split a character; what remains of it is dropped, not replaced.
+            text = self.codec.text(ids[: self._longest - spare]).rstrip("\ufffd")
+            ids = self.codec.reasoning(text)
+        return text, [*ids, self.codec.end_id]
 
     def check_length(self, text: str) -> None:
         """Raise PromptError when `text` is longer than the longest reasoning: it would be cut."""
@@ -111,22 +121,23 @@ class Reasoner:
     def _queries_1QV(self) -> Tensor:  # noqa: N802
         return self.model.queries_QV[None].to(self.model.backbone.dtype)
 
-    def _look(self, prompt: Prompt, images: PreparedImages | None) -> DecodeState:
-        """Return the state after reading the prompt."""
+    def _look(self, prompt: Prompt, images: PreparedImages | None, given: Sequence[int] = ()) -> DecodeState:
+        """Return the state after reading the prompt and, in the same forward, `given` ids with action tokens."""
         device = self.model.queries_QV.device
         return self._decoder.prefill(
-            torch.tensor([prompt.ids], device=device),
+            torch.tensor([[*prompt.ids, *given]], device=device),
             pixel_values=None if images is None else images.pixel_values_PX.to(device),
             image_grid_thw=None if images is None else images.grid_thw_N3.to(device),
-            room=self._longest + 1 + self.model.config.action.queries,
+            tail_BND=self._queries_1QV if given else None,
+            room=0 if given else self._longest + 1 + self.model.config.action.queries,
         )
 
     def _follow(
-        self, prompt: Prompt, images: PreparedImages | None, ids: Sequence[int], trace: RoutingTrace
+        self, prompt: Prompt, images: PreparedImages | None, text: str, ids: Sequence[int], trace: RoutingTrace
     ) -> Thought:
-        """Return the thought with given ids: they and the action tokens pass in one forward."""
-        state = self._look(prompt, images)
-        return self._finish(state, self._append(state, ids), self.codec.text(ids), 0, trace)
+        """Return the thought with given ids: prompt, text and action tokens pass in one forward."""
+        state = self._look(prompt, images, ids)
+        return self._finish(state.prompt_hidden_BTD[:, len(prompt.ids) :], text, 0, trace)
 
     def _append(self, state: DecodeState, ids: Sequence[int]) -> Tensor:
         """Return the states of given ids and the action tokens after them, shape (1, L + Q, V)."""
@@ -146,15 +157,14 @@ class Reasoner:
         """Return the thought with a text of the model's own."""
         state = self._look(prompt, images)
         start = state.mark()
-        draft_ids = None if draft is None else self.written_ids(draft)
+        draft_ids = None if draft is None else self.written(draft)[1]
         ids, hidden_1LV, decoded = self._decode(state, draft_ids, sampling, generator)
-        text = self.codec.text(ids)
-        own_ids = self.written_ids(text)
+        text, own_ids = self.written(self.codec.text(ids))
         if ids == own_ids:
             rest_1QV = self._decoder.forward_embeds(state, self._queries_1QV)
-            return self._finish(state, torch.cat([hidden_1LV, rest_1QV], dim=1), text, decoded, trace)
+            return self._finish(torch.cat([hidden_1LV, rest_1QV], dim=1), text, decoded, trace)
         state.rewind(start)
-        return self._finish(state, self._append(state, own_ids), self.codec.text(own_ids), decoded, trace)
+        return self._finish(self._append(state, own_ids), text, decoded, trace)
 
     def _decode(
         self,
@@ -180,7 +190,7 @@ class Reasoner:
         ids = made.tokens_BN[0].tolist()
         return ids, made.hidden_BND, len(ids) - made.accepted
 
-    def _finish(self, state: DecodeState, hidden_1SV: Tensor, text: str, decoded: int, trace: RoutingTrace) -> Thought:
+    def _finish(self, hidden_1SV: Tensor, text: str, decoded: int, trace: RoutingTrace) -> Thought:
         """Return the thought whose states are the reasoning's and the action tokens', side by side."""
         queries = self.model.config.action.queries
         written_1LV = hidden_1SV[:, :-queries]

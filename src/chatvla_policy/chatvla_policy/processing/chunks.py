@@ -10,30 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.contracts import ActionChunk
-from chatvla_control.motion_limits import MotionLimits, braking_speed, next_motion
+from chatvla_control.feasible import feasible_rows
+from chatvla_control.motion_limits import MotionLimits, braking_speed
 from chatvla_control.robot_spec import RobotSpec
 
-__all__ = ["committed_rows", "feasible_rows"]
+__all__ = ["committed_rows", "playable_rows"]
 
 
-def feasible_rows(rows: NDArray[np.float64], spec: RobotSpec, *, step_period_s: float) -> NDArray[np.float64]:
-    """Return the nearest rows, shape (T, D), that keep position, speed and acceleration limits of `spec`.
+def playable_rows(rows: NDArray[np.float64], spec: RobotSpec, *, step_period_s: float) -> NDArray[np.float64]:
+    """Return rows, shape (T, D), that follow `rows` as closely as the limits of `spec` allow.
 
-    Each step moves toward its row as far as the limits allow; rows within the limits come back unchanged.
+    The motion is taken to run already at the chunk's own first speed, as it does when one chunk follows another.
     """
     limits = MotionLimits.of(spec)
-    wanted = np.clip(rows, limits.lower, limits.upper)
-    position = wanted[0]
-    follow = np.diff(wanted, axis=0, prepend=wanted[:1]) / step_period_s
-    first = follow[1] if len(follow) > 1 else follow[0]
-    up = braking_speed(limits.upper - position, limits.acceleration, step_period_s)
-    down = braking_speed(position - limits.lower, limits.acceleration, step_period_s)
-    velocity = np.clip(first, -np.minimum(limits.velocity, down), np.minimum(limits.velocity, up))
-    kept = [position]
-    for row, speed in zip(wanted[1:], follow[1:], strict=True):
-        position, velocity = next_motion(position, velocity, row, speed, step_period_s, limits)
-        kept.append(position)
-    return np.stack(kept)
+    first = np.clip(rows[0], limits.lower, limits.upper)
+    speed = (np.clip(rows[min(1, len(rows) - 1)], limits.lower, limits.upper) - first) / step_period_s
+    up = braking_speed(limits.upper - first, limits.acceleration, step_period_s)
+    down = braking_speed(first - limits.lower, limits.acceleration, step_period_s)
+    speed = np.clip(speed, -np.minimum(limits.velocity, down), np.minimum(limits.velocity, up))
+    start = np.clip(first - speed * step_period_s, limits.lower, limits.upper)
+    return feasible_rows(rows, spec, start=start, period_s=step_period_s, start_velocity=speed)
 
 
 def committed_rows(

@@ -48,7 +48,7 @@ class TextCodec:
             if token_id is None:
                 raise TokenizerError(f"the tokenizer has no {token}; take tokenizer.json of a Qwen2-VL checkpoint")
             self._ids[token] = token_id
-        self._words = {token_id: token for token, token_id in self._ids.items()}
+        self._words = {token_id: token.content for token_id, token in tokenizer.get_added_tokens_decoder().items()}
 
     @classmethod
     def from_file(cls, path: Path) -> TextCodec:

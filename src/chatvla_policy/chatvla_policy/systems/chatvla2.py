@@ -30,7 +30,7 @@ from chatvla_policy.model.introspection import router_stats
 from chatvla_policy.model.reasoner import Reasoner, Thought
 from chatvla_policy.processing.answers import stated_answer
 from chatvla_policy.processing.boxes import parse_boxes
-from chatvla_policy.processing.chunks import committed_rows, feasible_rows
+from chatvla_policy.processing.chunks import committed_rows, playable_rows
 from chatvla_policy.processing.images import ImagePreparer, PreparedImages
 from chatvla_policy.processing.prompts import question_prompt, robot_prompt
 from chatvla_policy.systems.settings import PolicySettings, Reuse, check_observation
@@ -223,7 +223,7 @@ class ChatVLA2Policy:
         rows = statistics.denormalise(self._denoise(thought, state, committed=prefix))
         if self.setup.mode is not ActionMode.JOINT_POSITION:
             return rows
-        return feasible_rows(rows, self.setup.spec, step_period_s=self.setup.step_period_s)
+        return playable_rows(rows, self.setup.spec, step_period_s=self.setup.step_period_s)
 
     def _denoise(
         self,

@@ -10,7 +10,7 @@ from chatvla_control.chunk_check import check_chunk
 from chatvla_control.contracts import ActionChunk, ActionMode
 from chatvla_control.robot_spec import robot_spec
 from chatvla_policy.processing.answers import stated_answer
-from chatvla_policy.processing.chunks import committed_rows, feasible_rows
+from chatvla_policy.processing.chunks import committed_rows, playable_rows
 
 SPEC = robot_spec("arx_r5")
 
@@ -32,13 +32,13 @@ def chunk_of(rows: np.ndarray, start_s: float = 1.0) -> ActionChunk:
 
 def test_rows_within_the_limits_come_back_unchanged() -> None:
     rows = np.linspace(np.array(SPEC.home), np.array(SPEC.home) - 0.02, 50)
-    np.testing.assert_allclose(feasible_rows(rows, SPEC, step_period_s=0.02), rows, atol=1e-9)
+    np.testing.assert_allclose(playable_rows(rows, SPEC, step_period_s=0.02), rows, atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 100.0])
 def test_wild_rows_become_playable(scale: float) -> None:
     rows = np.array(SPEC.home) + np.random.default_rng(0).normal(0, scale, (50, SPEC.width))
-    kept = feasible_rows(rows, SPEC, step_period_s=0.02)
+    kept = playable_rows(rows, SPEC, step_period_s=0.02)
     assert check_chunk(chunk_of(kept), SPEC, now_s=1.0) is None
 
 
