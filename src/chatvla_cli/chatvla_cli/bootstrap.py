@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         if {"-h", "--help"} & set(arguments[1:]) and not _is_ready(environment, (*BASE_LAYERS, *verb.layers)):
             print(f"./chatvla {verb.name} {verb.usage}\n\n{verb.summary}\n{verb.details}")
             return 0
-        ensure(environment, layers)
+        environment = ensure(environment, layers)
     except ChatvlaError as error:
         print(f"chatvla: {error}", file=sys.stderr)
         return error.exit_code
@@ -97,10 +97,10 @@ def _is_ready(environment: Environment, layers: Sequence[str]) -> bool:
     return not missing_layers(environment, layers) and _is_patched(environment) and workspace.is_built(environment)
 
 
-def ensure(environment: Environment, layers: Sequence[str]) -> None:
-    """Bring the environment to hold `layers` and the built packages; return at once when it does."""
+def ensure(environment: Environment, layers: Sequence[str]) -> Environment:
+    """Bring the environment to hold `layers` and the built packages; return it as it then is. Does nothing twice."""
     if _is_ready(environment, layers):
-        return
+        return environment
     started_s = time.monotonic()
     environment.log.parent.mkdir(exist_ok=True)
     with _only_one(environment.log.with_name("setup.lock")):
@@ -122,6 +122,7 @@ def ensure(environment: Environment, layers: Sequence[str]) -> None:
         if not workspace.is_built(environment):
             workspace.build(environment)
     print(f"Environment ready ({time.monotonic() - started_s:.0f} s).", file=sys.stderr)
+    return environment
 
 
 def _check_disk(root: Path, layers: int) -> None:

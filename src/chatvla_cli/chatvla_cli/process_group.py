@@ -50,6 +50,8 @@ class Child:
     quick_deaths: int = 0
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     partial: bytes = b""
+    traceback: list[str] | None = None
+    """Lines of a traceback held back while stopping, until it shows what it is about."""
 
     @property
     def alive(self) -> bool:
@@ -77,6 +79,7 @@ class ProcessGroup:
         self._selector = selectors.DefaultSelector()
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._stop_requests = 0
+        self._stopping = False
         self._observe_at_s = 0.0
 
     def run(self) -> int:
@@ -164,6 +167,7 @@ class ProcessGroup:
     def _stop_all(self) -> None:
         """Stop every child: ask, insist, then kill. A further Ctrl-C kills at once."""
         self._observe(force=True)
+        self._stopping = True
         started_s = time.monotonic()
         asked = self._stop_requests
         plan = [(0.0, signal.SIGINT), (TERMINATE_AFTER_S, signal.SIGTERM), (KILL_AFTER_S, signal.SIGKILL)]
@@ -210,6 +214,9 @@ class ProcessGroup:
         if child.partial:
             self._line(child, child.partial)
             child.partial = b""
+        for line in child.traceback or ():
+            self._show(child.name, line)
+        child.traceback = None
 
     def _read(self, child: Child) -> bool:
         """Read once from a child; return whether there may be more."""
@@ -232,4 +239,10 @@ class ProcessGroup:
     def _line(self, child: Child, raw: bytes) -> None:
         text = raw.decode("utf-8", "replace").rstrip()
         child.last_lines.append(text)
+        if self._stopping and (child.traceback is not None or text.startswith("Traceback ")):
+            # A node stopped while it still imports says KeyboardInterrupt at length: that is what was asked for.
+            child.traceback = [*(child.traceback or []), text]
+            if text == "KeyboardInterrupt":
+                child.traceback = None
+            return
         self._show(child.name, text)
