@@ -118,6 +118,17 @@ def test_picks_again_when_the_card_is_dropped(bench: MathMatchBench) -> None:
     assert truth.success
 
 
+def test_solves_the_next_trial_when_reset_with_a_card_in_the_hand(bench: MathMatchBench) -> None:
+    def until_held(elapsed_s: float) -> None:
+        if any(item.held for item in bench.truth().objects):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(bench, seed=51, disturb=until_held)
+    truth, _ = run(bench, seed=52)
+    assert truth.success
+
+
 def test_forced_reasoning_decides_the_card(bench: MathMatchBench) -> None:
     before = bench.reset(split="open_world", seed=49)
     wrong = next(item for item in before.objects if item.name != before.target)

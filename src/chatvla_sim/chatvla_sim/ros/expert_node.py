@@ -42,11 +42,11 @@ from chatvla_sim.bench import BenchError
 from chatvla_sim.benches import bench_names
 from chatvla_sim.expert import make_expert
 from chatvla_sim.ros.expert_inputs import ExpertInputs
+from chatvla_sim.ros.forced_text import LONGEST_TEXT, ForcedText
 
 __all__ = ["ExpertNode", "main"]
 
 Result, Feedback = FollowInstruction.Result, FollowInstruction.Feedback
-LONGEST_TEXT = 2000
 HOLD_AHEAD_S, HOLD_STEPS = 0.1, 10
 """A goal that ends early leaves the arms where the last chunk has them this much later."""
 
@@ -88,8 +88,7 @@ class ExpertNode(Node):
         self._run: Run | None = None
         self._accepted: dict[bytes, Run] = {}
         self._chunk: ActionChunk | None = None
-        self._forced: str | None = None
-        self._forced_once = False
+        self._forced = ForcedText()
         self._driver_fault = ""
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._reasoning = self.create_publisher(ReasoningMsg, "reasoning", latched)
@@ -97,7 +96,7 @@ class ExpertNode(Node):
         self.create_subscription(JointStateMsg, "joint_states", self._on_joints, 10)
         self.create_subscription(BenchState, "sim/bench_state", self._on_truth, latched)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.create_service(OverrideReasoning, "override_reasoning", self._on_override)
+        self.create_service(OverrideReasoning, "override_reasoning", self._forced.on_request)
         self._server = ActionServer(
             self,
             FollowInstruction,
@@ -149,23 +148,6 @@ class ExpertNode(Node):
             if status.hardware_id == self._spec.name:
                 self._driver_fault = status.message if status.level >= DiagnosticStatus.ERROR else ""
 
-    def _on_override(
-        self, request: OverrideReasoning.Request, response: OverrideReasoning.Response
-    ) -> OverrideReasoning.Response:
-        text = request.text.strip()
-        if request.scope == OverrideReasoning.Request.RELEASE:
-            self._forced = None
-            response.success, response.message = True, "the expert thinks for itself again"
-        elif request.scope not in (OverrideReasoning.Request.UNTIL_RELEASED, OverrideReasoning.Request.ONE_INSTRUCTION):
-            response.message = f"scope {request.scope} is none of 0 UNTIL_RELEASED, 1 ONE_INSTRUCTION, 2 RELEASE"
-        elif not 1 <= len(text) <= LONGEST_TEXT:
-            response.message = f"the text has {len(text)} characters, allowed are 1 to {LONGEST_TEXT}"
-        else:
-            self._forced = text
-            self._forced_once = request.scope == OverrideReasoning.Request.ONE_INSTRUCTION
-            response.success, response.message = True, f"in force: {text:.80}"
-        return response
-
     def _on_accepted(self, handle: ServerGoalHandle) -> None:
         if self._run is not None:
             self._end(self._run, Result.PREEMPTED, "a newer goal took this one's place")
@@ -199,8 +181,7 @@ class ExpertNode(Node):
         """End a goal: NONE succeeds, everything else aborts, or cancels when that was asked for."""
         if run is self._run:
             self._run = None
-            if self._forced_once:
-                self._forced, self._forced_once = None, False
+            self._forced.end_instruction()
         if code != Result.NONE:
             self._hold()
         result = Result(
@@ -250,7 +231,7 @@ class ExpertNode(Node):
         run.missing_since_s = math.nan
         observation, self._seen = seen
         try:
-            inference = self._expert.infer(observation, forced_reasoning=self._forced, previous_chunk=self._chunk)
+            inference = self._expert.infer(observation, forced_reasoning=self._forced.text, previous_chunk=self._chunk)
         except (ValueError, ArithmeticError, LookupError) as error:
             return self._end(run, Result.POLICY_FAULT, f"the expert failed: {type(error).__name__}: {error}")
         return self._act(run, inference)

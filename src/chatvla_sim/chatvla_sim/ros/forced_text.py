@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep the text that override_reasoning forces on the expert."""
+
+from __future__ import annotations
+
+from chatvla_msgs.srv import OverrideReasoning
+
+__all__ = ["LONGEST_TEXT", "ForcedText"]
+
+LONGEST_TEXT = 2000
+"""Characters of an instruction or a forced text."""
+Request, Response = OverrideReasoning.Request, OverrideReasoning.Response
+
+
+class ForcedText:
+    """The text in force, if any."""
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+        """None: the expert thinks for itself."""
+        self._once = False
+
+    def end_instruction(self) -> None:
+        """Drop a text that was given for one instruction."""
+        if self._once:
+            self.text, self._once = None, False
+
+    def on_request(self, request: Request, response: Response) -> Response:
+        """Serve override_reasoning."""
+        text = request.text.strip()
+        if request.scope == Request.RELEASE:
+            self.text, self._once = None, False
+            response.success, response.message = True, "the expert thinks for itself again"
+        elif request.scope not in (Request.UNTIL_RELEASED, Request.ONE_INSTRUCTION):
+            response.message = f"scope {request.scope} is none of 0 UNTIL_RELEASED, 1 ONE_INSTRUCTION, 2 RELEASE"
+        elif not 1 <= len(text) <= LONGEST_TEXT:
+            response.message = f"the text has {len(text)} characters, allowed are 1 to {LONGEST_TEXT}"
+        else:
+            self.text, self._once = text, request.scope == Request.ONE_INSTRUCTION
+            response.success, response.message = True, f"in force: {text:.80}"
+        return response
