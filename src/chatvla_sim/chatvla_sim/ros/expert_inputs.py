@@ -24,7 +24,7 @@ class ExpertInputs:
         """What is older than `max_age_s` counts as missing."""
         self._max_age_s = max_age_s
         self._joints: deque[JointState] = deque(maxlen=KEPT)
-        self._truths: deque[SceneTruth] = deque(maxlen=3)
+        self._truths: deque[SceneTruth] = deque(maxlen=10)
 
     def add_joints(self, state: JointState) -> None:
         """Take one measurement; one that is older than the last starts the history anew."""
