@@ -14,13 +14,16 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from chatvla_training.recipe import Recipe, RecipeError
 
-__all__ = ["make_accelerator", "micro_batches", "start_on_devices", "started_by_launcher", "visible_devices"]
+__all__ = ["make_accelerator", "micro_batches", "spread", "start_on_devices", "started_by_launcher", "visible_devices"]
 
-WRAPPED = ["Qwen2VLDecoderLayer", "MoeDecoderLayer", "Qwen2VLVisionBlock", "DiTBlock"]
+SHARDED_LAYERS = ("Qwen2VLDecoderLayer", "MoeDecoderLayer", "Qwen2VLVisionBlock", "DiTBlock")
 """Layers that FSDP shards one by one."""
 
 
@@ -50,30 +53,41 @@ def start_on_devices(arguments: Sequence[str], devices: int) -> int:
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
-    """Return accelerate's view of the devices, for the recipe's precision and sharding."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    sharded = recipe.shard and world > 1
-    plugin = None
-    if sharded:
-        plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=2,
-            auto_wrap_policy="transformer_based_wrap",
-            transformer_cls_names_to_wrap=WRAPPED,
-            reshard_after_forward=True,
-            state_dict_type="SHARDED_STATE_DICT",
-        )
+    """Return accelerate's view of the devices, for the recipe's precision."""
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
-        fsdp_plugin=plugin,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
 
+def spread(module: nn.Module, accelerator: Accelerator, *, shard: bool) -> nn.Module:
+    """Return `module` on its device: as it is on one; sharded layer by layer, or one copy each, on several."""
+    world = accelerator.num_processes
+    if world == 1 or not shard:
+        return accelerator.prepare(module)
+    mesh = init_device_mesh(accelerator.device.type, (world,))
+    module.to(accelerator.device)
+    for part in list(module.modules()):
+        if type(part).__name__ in SHARDED_LAYERS:
+            fully_shard(part, mesh=mesh)
+    return fully_shard(module, mesh=mesh)
+
+
 def micro_batches(recipe: Recipe, world: int) -> int:
-    """Return how many micro-batches make one optimiser step. Raises RecipeError when they don't come out even."""
+    """Return how many micro-batches make one optimiser step. Raises RecipeError when they don't come out even.
+
+    On several devices each micro-batch holds whole blocks of the mixture: every device then runs the same parts of the
+    model, as adding up their gradients needs.
+    """
     together = recipe.micro_batch * world
     if recipe.batch % together:
         raise RecipeError(
             f"batch {recipe.batch} is not a multiple of micro_batch {recipe.micro_batch} x {world} devices = {together}"
+        )
+    if world > 1 and recipe.micro_batch % sum(recipe.ratio):
+        raise RecipeError(
+            f"micro_batch {recipe.micro_batch} on {world} devices must be a multiple of {sum(recipe.ratio)}, "
+            f"the block of ratio {recipe.ratio[0]}:{recipe.ratio[1]}"
         )
     return recipe.batch // together

@@ -184,6 +184,7 @@ def _settings(recipe: Recipe, world: int) -> LoopSettings:
         validation_batches=recipe.validation_batches,
         checkpoint_every=recipe.checkpoint_every,
         keep=recipe.keep,
+        shard=recipe.shard,
     )
 
 
@@ -220,7 +221,7 @@ def _whole_model(recipe: Recipe, accelerator: Accelerator, trainer: Trainer, sta
     """Return the model with averaged weights, gathered from all devices; None on devices that do not save."""
     trainer.ema.write()
     model = start.model
-    if not accelerator.is_fsdp2:
+    if not trainer.sharded:
         return model.cpu() if accelerator.is_main_process else None
     values = {name: full(parameter.detach()).cpu() for name, parameter in model.named_parameters()}
     if not accelerator.is_main_process:

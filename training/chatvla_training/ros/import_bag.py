@@ -129,7 +129,9 @@ def _record(
     """Return the episode of one stretch, from its first image on; None after reporting why there is none."""
     views = list(bag.images)
     times = {view: [time for time, _ in bag.images[view]] for view in views}
-    first = max((next((time for time in times[view] if time >= start_s - 1e-3), stop_s) for view in views), default=stop_s)
+    first = max(
+        (next((time for time in times[view] if time >= start_s - 1e-3), stop_s) for view in views), default=stop_s
+    )
     grid = np.arange(first, stop_s, 1.0 / spec.rate_hz)
     if len(grid) < SHORTEST_S * spec.rate_hz:
         report.left_out.append(f"{start_s:.2f} to {stop_s:.2f} s: no image in time")

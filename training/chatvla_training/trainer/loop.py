@@ -19,8 +19,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from chatvla_training.data.stream import BatchStream, LoadedBatch
+from chatvla_training.devices import spread
 from chatvla_training.progress import progress
 from chatvla_training.trainer.ema import Ema
 from chatvla_training.trainer.loggers import Logger
@@ -29,7 +31,7 @@ from chatvla_training.trainer.run_folder import RunFolder
 from chatvla_training.trainer.schedule import Schedule, learning_rate
 from chatvla_training.trainer.state import load_state, save_state
 from chatvla_training.trainer.task import TrainingTask
-from chatvla_training.trainer.tensors import trained_parameters
+from chatvla_training.trainer.tensors import full, trained_parameters
 from chatvla_training.trainer.validation import validate
 
 __all__ = ["LoopSettings", "NotFiniteError", "Trainer"]
@@ -59,6 +61,8 @@ class LoopSettings:
     validation_batches: int = 8
     checkpoint_every: int = 1000
     keep: int = 2
+    shard: bool = True
+    """On several devices, shard the weights."""
 
 
 class Trainer:
@@ -78,16 +82,17 @@ class Trainer:
         self._settings, self._task, self._stream, self._validation = settings, task, stream, validation
         self._run, self._accelerator, self._log = run, accelerator, log
         self._world, self._rank = accelerator.num_processes, accelerator.process_index
-        decayed = [item for item in trained_parameters(task.module).values() if item.ndim > 1]
-        plain = [item for item in trained_parameters(task.module).values() if item.ndim <= 1]
-        optimiser = torch.optim.AdamW(
+        self._module = spread(task.module, accelerator, shard=settings.shard)
+        self.parameters = trained_parameters(self._module)
+        self.sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters.values())
+        """Whether each device holds only its part of every weight."""
+        decayed = [item for item in self.parameters.values() if item.ndim > 1]
+        plain = [item for item in self.parameters.values() if item.ndim <= 1]
+        self._optimiser = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=settings.lr,
             betas=settings.betas,
         )
-        self._module, prepared = accelerator.prepare(task.module, optimiser)
-        self._optimiser: torch.optim.Optimizer = prepared.optimizer
-        self.parameters = trained_parameters(self._module)
         self.ema = Ema(self.parameters, decay=settings.ema)
         self.skipped = 0
         """Corrupt samples that others stood in for, since this process started."""
@@ -146,7 +151,7 @@ class Trainer:
     @property
     def _state_rank(self) -> int:
         """Which file of a state is this device's: its own when weights are sharded, the first one otherwise."""
-        return self._rank if self._accelerator.is_fsdp2 else 0
+        return self._rank if self.sharded else 0
 
     def _step(self, step: int, batches: Iterator[LoadedBatch[Any]]) -> dict[str, float]:
         """Do one optimiser step; return its figures."""
@@ -182,14 +187,13 @@ class Trainer:
             figures = tuple(float(part.detach()) for part in (terms.language_sum, terms.action_sum, terms.router))
             self._check(step, dict(zip(("language", "action", "router"), figures, strict=True)), loaded)
             parts = [before + now for before, now in zip(parts, figures, strict=True)]
-            if not last and self._world > 1:
-                with self._accelerator.no_sync(self._module):
-                    self._accelerator.backward(loss)
+            if self.sharded or last or self._world == 1:
+                loss.backward()
             else:
-                self._accelerator.backward(loss)
+                with self._accelerator.no_sync(self._module):
+                    loss.backward()
             weight = terms.action_weight
-        norm = self._accelerator.clip_grad_norm_(self.parameters.values(), settings.clip)
-        norm = float(norm) if norm is not None else 0.0
+        norm = float(full(nn.utils.clip_grad_norm_(self.parameters.values(), settings.clip)))
         self._check(step, {"gradient": norm}, loaded)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
@@ -250,7 +254,7 @@ class Trainer:
         """Write the state after `step`, drop old ones, draw the curves."""
         with self._run.new_state(step) as folder:
             self._accelerator.wait_for_everyone()
-            if self._run.writes or self._accelerator.is_fsdp2:
+            if self._run.writes or self.sharded:
                 save_state(
                     folder,
                     step=step,

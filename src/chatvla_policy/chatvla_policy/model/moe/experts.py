@@ -86,7 +86,10 @@ def sliced_experts(hidden_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, exper
     # Expand before permuting: each row then has one gradient, and their sum has a fixed order.
     rows_SD = hidden_ND[:, None].expand(-1, chosen, -1).reshape(tokens * chosen, -1)[order_S]
     parts = rows_SD.split(counts)
-    output_SD = torch.cat([expert(part) for expert, part in zip(experts, parts, strict=True) if len(part)])
+    # In training an expert without tokens runs on no rows: its gradient is zero, not missing, so that several devices
+    # whose tokens chose other experts still add up the same list of gradients.
+    training = torch.is_grad_enabled()
+    output_SD = torch.cat([expert(part) for expert, part in zip(experts, parts, strict=True) if training or len(part)])
     back_S = torch.empty_like(order_S).scatter_(0, order_S, torch.arange(len(order_S), device=order_S.device))
     weighted_NKD = output_SD[back_S].view(tokens, chosen, -1) * gates_NK[..., None].to(output_SD.dtype)
     return weighted_NKD.sum(1)

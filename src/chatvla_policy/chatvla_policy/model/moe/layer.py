@@ -82,7 +82,7 @@ class MoeMlp(nn.Module):
         output_ND: Tensor | None = None
         for number, expert in enumerate(self.static_experts):
             rows_M = (path == number).nonzero()[:, 0]
-            if len(rows_M):
+            if len(rows_M) or torch.is_grad_enabled():
                 part_MD = expert(hidden_ND[rows_M])
                 output_ND = part_MD.new_zeros(hidden_ND.shape) if output_ND is None else output_ND
                 output_ND = output_ND.index_copy(0, rows_M, part_MD)
