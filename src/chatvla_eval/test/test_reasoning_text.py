@@ -79,7 +79,7 @@ CARDS = [
         {("far left", 9), ("left", 3), ("right", 2), ("far right", 1)},
     ),
     ("The left card is 3, the middle card is 1, the right card is 2.", THREE),
-    ("The leftmost card is 9, the far-right card is 1.", {("far left", 9), ("far right", 1)}),
+    ("The leftmost card is 9, the far-right card is 1.", {("1 from left", 9), ("far right", 1)}),
     ("The first card from the left is 9, the second card is 4.", {("1 from left", 9), ("2 from left", 4)}),
 ]
 
@@ -97,7 +97,7 @@ CHOICES = [
     ("The answer is on the left card.", "left", None),
     ("The right card is the left card.", "left", None),
     ("The right card is on the far right.", "far right", None),
-    ("The card picked is the rightmost.", "far right", None),
+    ("The card picked is the rightmost.", "1 from right", None),
     ("I should pick the left card with the right arm.", "left", None),
     ("I should pick the left card, not the right card.", "left", None),
     ("I should not pick the right card. I should pick the left card.", "left", None),

@@ -74,6 +74,7 @@ def test_far_left_is_a_place_of_its_own_among_five_cards():
     five = scene(objects=tuple(card(i, str(i), place) for i, place in enumerate(places)), target="card_1")
     assert parts("Pick the left card.", five)["choice"] == 1
     assert parts("Pick the far left card.", five)["choice"] == 0
+    assert parts("Pick the far left card.", scene(target="card_0"))["choice"] == 0
 
 
 @pytest.mark.parametrize("equation", ["3+4", "3 + 4", " 3+ 4 "])

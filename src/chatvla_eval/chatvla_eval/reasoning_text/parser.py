@@ -34,7 +34,8 @@ class CardChoice:
 class ParsedReasoning:
     """What a reasoning text claims; None or empty where it claims nothing or contradicts itself.
 
-    Places are "far left", "left", "middle", "right", "far right", or "N from left" and "N from right".
+    Places are "far left", "left", "middle", "right", "far right", or counted: "N from left" and "N from right", where
+    "leftmost" is "1 from left".
     """
 
     operands: tuple[int, int] | None = None

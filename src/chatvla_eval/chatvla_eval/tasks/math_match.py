@@ -90,17 +90,9 @@ def _choice_right(choice: CardChoice | None, cards: Sequence[SceneObject], targe
 
 
 def _index_of(place: str, cards: Sequence[SceneObject]) -> int | None:
-    """Return which card, counted from the left, lies at `place`; None when none does.
-
-    "far left" means the outermost card where the scene has no place of that name, as "leftmost" does.
-    """
+    """Return which card, counted from the left, lies at `place`; None when the scene has no such place."""
     if " from " in place:
         rank, _, side = place.partition(" from ")
         index = int(rank) - 1 if side == "left" else len(cards) - int(rank)
         return index if 0 <= index < len(cards) else None
-    names = [card.place for card in cards]
-    if place in names:
-        return names.index(place)
-    if place.startswith("far ") and cards:
-        return 0 if place == "far left" else len(cards) - 1
-    return None
+    return next((index for index, card in enumerate(cards) if card.place == place), None)
