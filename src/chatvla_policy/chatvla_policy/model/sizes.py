@@ -72,7 +72,7 @@ def qwen2vl_config(
 ) -> Qwen2VLConfig:
     """Return the Qwen2-VL config of a named size.
 
-    `layers` cuts the language model down. `vocabulary` and special token ids (`image_token_id` and its siblings) come
+    `layers` cuts both the language and the vision model down to so many. `vocabulary` and special token ids (`image_token_id` and its siblings) come
     from the tokenizer for the tiny sizes; the published sizes bring their own.
     Raises KeyError naming the known sizes.
     """
@@ -81,6 +81,7 @@ def qwen2vl_config(
     text, vision = (dict(part) for part in SIZES[size])
     if layers is not None:
         text["num_hidden_layers"] = layers
+        vision["depth"] = min(layers, vision["depth"])
     text["vocab_size"] = vocabulary or _VOCABULARY.get(size, 512)
     text["rms_norm_eps"] = 1e-6
     if size in _VOCABULARY:

@@ -2,7 +2,7 @@
 """Random checkpoints and prompts for the model's tests.
 
 The tests run on a micro model. The same tests at full width: CHATVLA_MODEL_SIZE=qwen2vl_2b, and, where memory is
-short, CHATVLA_MODEL_LAYERS=2 to cut the language model down. Large sizes use a CUDA device if there is one.
+short, CHATVLA_MODEL_LAYERS=2 to cut both halves down. Large sizes use a CUDA device if there is one.
 """
 
 from __future__ import annotations
