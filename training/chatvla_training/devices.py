@@ -46,6 +46,8 @@ def start_on_devices(arguments: Sequence[str], devices: int) -> int:
         "--standalone",
         f"--nproc-per-node={devices}",
         "-m",
+        # Behind the dashes nothing is an option of the launcher, such as --log.
+        "--",
         "chatvla_training.train",
         *arguments,
     ]
@@ -68,8 +70,9 @@ def spread(module: nn.Module, accelerator: Accelerator, *, shard: bool) -> nn.Mo
         return accelerator.prepare(module)
     mesh = init_device_mesh(accelerator.device.type, (world,))
     module.to(accelerator.device)
-    for part in list(module.modules()):
-        if type(part).__name__ in SHARDED_LAYERS:
+    for name, part in reversed(list(module.named_modules())):
+        # A DiT block's modulation is called ahead of the block, for all denoising levels at once.
+        if type(part).__name__ in SHARDED_LAYERS or name.endswith(".modulation"):
             fully_shard(part, mesh=mesh)
     return fully_shard(module, mesh=mesh)
 

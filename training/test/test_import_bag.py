@@ -62,7 +62,11 @@ class Bag:
         # The bag's joint order is not the robot's: names decide.
         names = list(reversed(SPEC.joint_names))
         message = self.type(kind)(
-            header=self.header(time_s), name=names, position=np.array(positions)[::-1].copy(), velocity=empty, effort=empty
+            header=self.header(time_s),
+            name=names,
+            position=np.array(positions)[::-1].copy(),
+            velocity=empty,
+            effort=empty,
         )
         self.write(topic, kind, time_s, message)
 

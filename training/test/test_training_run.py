@@ -275,3 +275,30 @@ def test_frozen_prefix_does_not_move(stage1: Path, tmp_path: Path, arm_data: Pat
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("backbone.model.visual"))
     with pytest.raises(RecipeError, match="there are: "):
         start_model(changed(recipe, {"freeze": "nothing"}), robot.specs(""))
+
+
+@pytest.mark.slow
+def test_two_devices_share_one_run(stage1: Path, tmp_path: Path, arm_data: Path, llava_file: Path):
+    recipe = small_recipe(arm_data, llava_file, steps=2, ema=0.0)
+    values = recipe.to_dict() | {"ratio": "1:3"}
+    keys = [
+        part for name, value in values.items() if name not in ("name", "summary") for part in (f"--{name}", str(value))
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "chatvla_training.train",
+        "stage1",
+        *keys,
+        "--devices",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((tmp_path / "run/state/step-00000002").iterdir())) == 2
+    assert load_checkpoint(tmp_path / "run/policy").provenance["machine"]["devices"] == 2
+    # Same samples, same mean; only the random numbers differ.
+    assert losses(tmp_path / "run")[0]["language"] == pytest.approx(losses(stage1)[0]["language"], rel=5e-3)
