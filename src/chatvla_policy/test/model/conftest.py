@@ -57,13 +57,13 @@ def tolerance() -> float:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a random dense checkpoint whose outputs vary from token to token."""
     path = make_tiny_folder(tmp_path_factory.mktemp("dense") / "model", size=SIZE, layers=LAYERS, seed=3)
-    if SIZE == "micro":
-        model = load_backbone(path)
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if weight.dim() == 2 and "visual" not in name:
-                    weight.mul_(6.0)
-        save_backbone(model, path)
+    model = load_backbone(path)
+    gain = 6.0 if SIZE == "micro" else 3.0
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2 and "visual" not in name and (SIZE == "micro" or "embed" not in name):
+                weight.mul_(gain)
+    save_backbone(model, path)
     return path
 
 

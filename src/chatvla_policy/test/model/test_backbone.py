@@ -95,7 +95,7 @@ def test_shard_cut_inside_its_header_is_named(copy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.pop("model.layers.1.mlp.up_proj.weight"), r"lacks model\.layers\.1\.mlp\.up_proj\.weight"),
+        (lambda w: w.pop("model.layers.0.mlp.up_proj.weight"), r"lacks model\.layers\.0\.mlp\.up_proj\.weight"),
         (lambda w: w.update(extra=torch.zeros(2)), r"holds extra, which this model has no place for"),
         (lambda w: w.update({"model.norm.weight": torch.zeros(3)}), r"model\.norm\.weight has shape \(3,\)"),
         (lambda w: w.update({"model.norm.weight": w["model.norm.weight"].to(torch.int32)}), "dtype int32"),
