@@ -33,6 +33,7 @@ from chatvla_policy.processing.boxes import parse_boxes
 from chatvla_policy.processing.chunks import committed_rows, playable_rows
 from chatvla_policy.processing.images import ImagePreparer, PreparedImages
 from chatvla_policy.processing.prompts import question_prompt, robot_prompt
+from chatvla_policy.runtime.inference import StageSeconds
 from chatvla_policy.systems.settings import PolicySettings, Reuse, check_observation
 
 __all__ = ["ChatVLA2Policy"]
@@ -60,6 +61,7 @@ class ChatVLA2Policy:
         self._model = checkpoint.model.eval()
         self._images = ImagePreparer(self._model.config.images)
         self._reasoner = Reasoner(self._model, checkpoint.codec)
+        self.stage_seconds = StageSeconds()
         self.reset(seed)
 
     @classmethod
@@ -90,7 +92,15 @@ class ChatVLA2Policy:
         self._generator = torch.Generator().manual_seed(seed)
         self._ids = random.Random(seed)
         self._last: Reasoning | None = None
+        self.forget_reasoning()
+
+    def forget_reasoning(self) -> None:
+        """Write a new text for the next observation, also where the last would be kept."""
         self._decoded_at_s = -np.inf
+
+    def check_forced(self, text: str) -> None:
+        """Raise PromptError when `text` is too long to be followed as a reasoning."""
+        self._reasoner.check_length(text)
 
     def infer(
         self,
@@ -106,14 +116,20 @@ class ChatVLA2Policy:
         check_observation(observation, self.setup)
         started = time.perf_counter()
         images = self._images([observation.images[view] for view in self.setup.cameras])
+        prepared = time.perf_counter()
         thought, source = self._think(observation, images, forced_reasoning)
-        seconds = time.perf_counter() - started
-        reasoning = self._reasoning(observation, thought.text, source, images, seconds)
+        thought_at = time.perf_counter()
+        reasoning = self._reasoning(observation, thought.text, source, images, thought_at - started)
         committed = self._committed(observation, previous_chunk)
         rows = self._rows(thought, observation.joint_positions, committed=committed)
         chunk = self._chunk(observation, rows, reasoning)
         self._last = reasoning
         stats = router_stats(thought.trace, kind=InputKind.ROBOT, stamp_s=observation.stamp_s)
+        self.stage_seconds = StageSeconds(
+            preprocess=prepared - started,
+            reasoning=thought_at - prepared,
+            denoise=time.perf_counter() - thought_at,
+        )
         return Inference(reasoning=reasoning, chunk=chunk, router=stats)
 
     def ask(self, question: str, images: Mapping[str, NDArray[np.uint8]] | None = None) -> str:

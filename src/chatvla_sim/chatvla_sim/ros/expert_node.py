@@ -2,8 +2,7 @@
 """Serve follow_instruction with the scripted expert of a task: a learned policy's topics and driver, but privileged.
 
 Subscribes joint_states, sim/bench_state (the truth) and /diagnostics; publishes reasoning and action_chunk; serves the
-action
-follow_instruction and the service override_reasoning. One goal at a time: a newer goal takes the place of the older.
+action follow_instruction and the service override_reasoning. One goal at a time: a newer one takes its place.
 """
 
 from __future__ import annotations
@@ -12,17 +11,13 @@ import dataclasses
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import JointState as JointStateMsg
 
@@ -30,6 +25,8 @@ from chatvla_control.contracts import ActionChunk, Inference
 from chatvla_control.robot_spec import robot_names, robot_spec
 from chatvla_control.ros.convert import ConversionError, action_chunk_to_msg, joint_state_from_msg, reasoning_to_msg
 from chatvla_control.ros.convert_scene import scene_truth_from_msg
+from chatvla_control.ros.forced_text import ForcedText
+from chatvla_control.ros.instruction_goals import InstructionGoals, Run
 from chatvla_control.ros.parameters import declare
 from chatvla_control.ros.spin import spin_until, stop_on_signals
 from chatvla_control.scene import SceneTruth
@@ -42,27 +39,12 @@ from chatvla_sim.bench import BenchError
 from chatvla_sim.benches import bench_names
 from chatvla_sim.expert import make_expert
 from chatvla_sim.ros.expert_inputs import ExpertInputs
-from chatvla_sim.ros.forced_text import LONGEST_TEXT, ForcedText
 
 __all__ = ["ExpertNode", "main"]
 
 Result, Feedback = FollowInstruction.Result, FollowInstruction.Feedback
 HOLD_AHEAD_S, HOLD_STEPS = 0.1, 10
 """A goal that ends early leaves the arms where the last chunk has them this much later."""
-
-
-@dataclass(kw_only=True)
-class Run:
-    """One goal on its way."""
-
-    handle: ServerGoalHandle
-    instruction: str
-    timeout_s: float
-    begun_s: float
-    ended: Future
-    chunks: int = 0
-    text: str = ""
-    missing_since_s: float = field(default=math.nan)
 
 
 class ExpertNode(Node):
@@ -74,9 +56,7 @@ class ExpertNode(Node):
         task = declare(self, "task", "math_match", "Name of the bench.", choices=bench_names())
         robot = declare(self, "robot", "arx_r5", "Name of the robot.", choices=robot_names())
         period_s = declare(self, "chunk_period_s", 0.25, "Time between chunks, s.", low=0.05, high=1.0)
-        self._default_s = declare(
-            self, "timeout_s", 60.0, "Time-out of a goal that gives none, s.", low=1.0, high=3600.0
-        )
+        default_s = declare(self, "timeout_s", 60.0, "Time-out of a goal that gives none, s.", low=1.0, high=3600.0)
         max_age_s = declare(self, "max_age_s", 0.5, "Oldest joints and truth to act on, s.", low=0.05, high=5.0)
         self._patience_s = declare(
             self, "patience_s", 5.0, "Fail after inputs stay away this long, s.", low=0.1, high=60.0
@@ -85,8 +65,6 @@ class ExpertNode(Node):
         self._inputs = ExpertInputs(max_age_s=max_age_s)
         self._seen: SceneTruth | None = None
         self._expert = make_expert(task, self._spec, self._truth)
-        self._run: Run | None = None
-        self._accepted: dict[bytes, Run] = {}
         self._chunk: ActionChunk | None = None
         self._forced = ForcedText()
         self._driver_fault = ""
@@ -97,25 +75,13 @@ class ExpertNode(Node):
         self.create_subscription(BenchState, "sim/bench_state", self._on_truth, latched)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.create_service(OverrideReasoning, "override_reasoning", self._forced.on_request)
-        self._server = ActionServer(
-            self,
-            FollowInstruction,
-            "follow_instruction",
-            execute_callback=self._execute,
-            goal_callback=lambda goal: (
-                GoalResponse.ACCEPT
-            ),  # A refused goal could not say why: it is aborted with a code.
-            handle_accepted_callback=self._on_accepted,
-            cancel_callback=lambda handle: CancelResponse.ACCEPT,
-        )
+        self._goals = InstructionGoals(self, default_timeout_s=default_s, on_begin=self._on_begin, on_end=self._on_end)
         self.create_timer(period_s, self._step)
         self.get_logger().info(f"the expert of {task} is ready; it sees the scene's truth")
 
     def close(self) -> None:
         """End the goal on its way and destroy the node."""
-        if self._run is not None:
-            self._end(self._run, Result.NODE_INACTIVE, "the expert is shutting down")
-        self._server.destroy()
+        self._goals.destroy("the expert is shutting down")
         self.destroy_node()
 
     def _truth(self) -> SceneTruth:
@@ -148,57 +114,14 @@ class ExpertNode(Node):
             if status.hardware_id == self._spec.name:
                 self._driver_fault = status.message if status.level >= DiagnosticStatus.ERROR else ""
 
-    def _on_accepted(self, handle: ServerGoalHandle) -> None:
-        if self._run is not None:
-            self._end(self._run, Result.PREEMPTED, "a newer goal took this one's place")
-        goal = handle.request
-        run = Run(
-            handle=handle,
-            instruction=goal.instruction.strip(),
-            timeout_s=goal.timeout_s if goal.timeout_s else self._default_s,
-            begun_s=self._now_s(),
-            ended=Future(),
-        )
-        self._run = self._accepted[bytes(handle.goal_id.uuid)] = run
+    def _on_begin(self, run: Run) -> None:
         self._expert.reset(0)
         self._chunk = None
-        handle.execute()
 
-    async def _execute(self, handle: ServerGoalHandle) -> FollowInstruction.Result:
-        run = self._accepted.pop(bytes(handle.goal_id.uuid))
-        if run.ended.done():  # A newer goal came between acceptance and execution.
-            return run.ended.result()
-        count = len(run.instruction)
-        if not 1 <= count <= LONGEST_TEXT:
-            self._end(
-                run, Result.INVALID_GOAL, f"the instruction has {count} characters, allowed are 1 to {LONGEST_TEXT}"
-            )
-        elif not (math.isfinite(run.timeout_s) and run.timeout_s > 0):
-            self._end(run, Result.INVALID_GOAL, f"timeout_s is {run.timeout_s}, it must be 0 or a positive number")
-        return await run.ended
-
-    def _end(self, run: Run, code: int, message: str) -> None:
-        """End a goal: NONE succeeds, everything else aborts, or cancels when that was asked for."""
-        if run is self._run:
-            self._run = None
-            self._forced.end_instruction()
+    def _on_end(self, run: Run, code: int) -> None:
+        self._forced.end_instruction()
         if code != Result.NONE:
             self._hold()
-        result = Result(
-            error_code=code,
-            error_msg=message,
-            reasoning=run.text,
-            chunks=run.chunks,
-            seconds=self._now_s() - run.begun_s,
-        )
-        if code == Result.NONE:
-            run.handle.succeed()
-        elif run.handle.is_cancel_requested:
-            run.handle.canceled()
-        else:
-            run.handle.abort()
-        if not run.ended.done():
-            run.ended.set_result(result)
 
     def _hold(self) -> None:
         """Publish a chunk that leaves the arms where the last chunk has them in a moment."""
@@ -215,25 +138,21 @@ class ExpertNode(Node):
 
     def _step(self) -> None:
         """Look, think and publish the next chunk of the goal on its way."""
-        run, now = self._run, self._now_s()
-        if run is None or not run.handle.is_active:
+        run, now = self._goals.run, self._now_s()
+        if run is None or not self._goals.watch():
             return
-        if run.handle.is_cancel_requested:
-            return self._end(run, Result.PREEMPTED, "the goal was cancelled")
-        if now - run.begun_s > run.timeout_s:
-            return self._end(run, Result.TIMEOUT, f"not done within {run.timeout_s:g} s")
         if self._driver_fault:
-            return self._end(run, Result.DRIVER_FAULT, f"the driver holds: {self._driver_fault}")
+            return self._goals.end(run, Result.DRIVER_FAULT, f"the driver holds: {self._driver_fault}")
         missing = self._inputs.missing(now)
         seen = None if missing else self._inputs.observe(run.instruction)
         if seen is None:
-            return self._wait(run, missing or "sim/bench_state", now)
+            return self._wait(run, missing or "sim/bench_state")
         run.missing_since_s = math.nan
         observation, self._seen = seen
         try:
             inference = self._expert.infer(observation, forced_reasoning=self._forced.text, previous_chunk=self._chunk)
         except (ValueError, ArithmeticError, LookupError) as error:
-            return self._end(run, Result.POLICY_FAULT, f"the expert failed: {type(error).__name__}: {error}")
+            return self._goals.end(run, Result.POLICY_FAULT, f"the expert failed: {type(error).__name__}: {error}")
         return self._act(run, inference)
 
     def _act(self, run: Run, inference: Inference) -> None:
@@ -241,24 +160,18 @@ class ExpertNode(Node):
         if reasoning.text != run.text:
             run.text = reasoning.text
             self._reasoning.publish(reasoning_to_msg(reasoning))
-            self._feedback(run, Feedback.REASONING)
+            self._goals.feedback(run, Feedback.REASONING)
         self._chunk = inference.chunk
         self._publish(inference.chunk)
         run.chunks += 1
-        self._feedback(run, Feedback.ACTING)
+        self._goals.feedback(run, Feedback.ACTING)
         if inference.done:
-            self._end(run, Result.NONE, "")
+            self._goals.end(run, Result.NONE, "")
 
-    def _wait(self, run: Run, missing: str, now: float) -> None:
-        if math.isnan(run.missing_since_s):
-            run.missing_since_s = now
-        self._feedback(run, Feedback.OBSERVING)
-        if now - run.missing_since_s > self._patience_s:
-            code = Result.JOINT_STATE_FAULT if missing == "joint_states" else Result.CAMERA_FAULT
-            self._end(run, code, f"nothing usable on {missing} for {self._patience_s:g} s; is its sender running?")
-
-    def _feedback(self, run: Run, phase: int) -> None:
-        run.handle.publish_feedback(Feedback(phase=phase, reasoning=run.text, seconds=self._now_s() - run.begun_s))
+    def _wait(self, run: Run, missing: str) -> None:
+        code = Result.JOINT_STATE_FAULT if missing == "joint_states" else Result.CAMERA_FAULT
+        sentence = f"nothing usable on {missing} for {self._patience_s:g} s; is its sender running?"
+        self._goals.wait_for_input(run, patience_s=self._patience_s, code=code, sentence=sentence)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve follow_instruction: one goal at a time, each ended once, with a named code.
+
+What is done meanwhile is the node's. A newer goal takes the place of the older. All methods belong to the executor's thread.
+"""
+
+# Generated messages carry no types that pyright knows:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportAttributeAccessIssue=false
+# pyright: reportMissingTypeArgument=false, reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.task import Future
+
+from chatvla_control.ros.forced_text import LONGEST_TEXT
+from chatvla_msgs.action import FollowInstruction
+
+__all__ = ["InstructionGoals", "Run"]
+
+Result, Feedback = FollowInstruction.Result, FollowInstruction.Feedback
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One goal on its way."""
+
+    handle: ServerGoalHandle
+    instruction: str
+    timeout_s: float
+    begun_s: float
+    ended: Future
+    chunks: int = 0
+    text: str = ""
+    missing_since_s: float = field(default=math.nan)
+
+
+class InstructionGoals:
+    """The action server and the goal on its way, if any."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        default_timeout_s: float,
+        on_begin: Callable[[Run], None],
+        on_end: Callable[[Run, int], None],
+        refusal: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Serve on `node`.
+
+        `on_begin` is called with each new goal, `on_end` with its code before the result is sent. A sentence from
+        `refusal` ends a new goal with NODE_INACTIVE.
+        """
+        self._node = node
+        self._default_s = default_timeout_s
+        self._on_begin, self._on_end, self._refusal = on_begin, on_end, refusal
+        self._accepted: dict[bytes, Run] = {}
+        self.run: Run | None = None
+        """The goal on its way."""
+        self._server = ActionServer(
+            node,
+            FollowInstruction,
+            "follow_instruction",
+            execute_callback=self._execute,
+            # A refused goal could not say why: it is accepted, then aborted with a code.
+            goal_callback=lambda goal: GoalResponse.ACCEPT,
+            handle_accepted_callback=self._on_accepted,
+            cancel_callback=lambda handle: CancelResponse.ACCEPT,
+        )
+
+    def destroy(self, why: str) -> None:
+        """End the goal on its way with NODE_INACTIVE and the sentence `why`; stop serving."""
+        if self.run is not None:
+            self.end(self.run, Result.NODE_INACTIVE, why)
+        self._server.destroy()
+
+    def watch(self) -> bool:
+        """End the goal when it was cancelled or is out of time; return whether one is still on its way."""
+        run = self.run
+        if run is None or not run.handle.is_active:
+            return False
+        if run.handle.is_cancel_requested:
+            self.end(run, Result.PREEMPTED, "the goal was cancelled")
+        elif self.now_s() - run.begun_s > run.timeout_s:
+            self.end(run, Result.TIMEOUT, f"not done within {run.timeout_s:g} s")
+        return self.run is run
+
+    def wait_for_input(self, run: Run, *, patience_s: float, code: int, sentence: str) -> None:
+        """Note that an input is missing now; end the goal with `code` when it stays away for `patience_s`."""
+        now_s = self.now_s()
+        if math.isnan(run.missing_since_s):
+            run.missing_since_s = now_s
+        self.feedback(run, Feedback.OBSERVING)
+        if now_s - run.missing_since_s > patience_s:
+            self.end(run, code, sentence)
+
+    def feedback(self, run: Run, phase: int) -> None:
+        """Tell the goal's sender the phase and the current text."""
+        seconds = self.now_s() - run.begun_s
+        run.handle.publish_feedback(Feedback(phase=phase, reasoning=run.text, seconds=seconds))
+
+    def end(self, run: Run, code: int, message: str) -> None:
+        """End a goal: NONE succeeds, everything else aborts, or cancels when that was asked for."""
+        if run is self.run:
+            self.run = None
+            self._on_end(run, code)
+        result = Result(
+            error_code=code,
+            error_msg=message,
+            reasoning=run.text,
+            chunks=run.chunks,
+            seconds=self.now_s() - run.begun_s,
+        )
+        if code == Result.NONE:
+            run.handle.succeed()
+        elif run.handle.is_cancel_requested:
+            run.handle.canceled()
+        else:
+            run.handle.abort()
+        if not run.ended.done():
+            run.ended.set_result(result)
+
+    def now_s(self) -> float:
+        """Return the node's time [s]."""
+        return self._node.get_clock().now().nanoseconds * 1e-9
+
+    def _on_accepted(self, handle: ServerGoalHandle) -> None:
+        if self.run is not None:
+            self.end(self.run, Result.PREEMPTED, "a newer goal took this one's place")
+        goal = handle.request
+        run = Run(
+            handle=handle,
+            instruction=goal.instruction.strip(),
+            timeout_s=goal.timeout_s if goal.timeout_s else self._default_s,
+            begun_s=self.now_s(),
+            ended=Future(),
+        )
+        self.run = self._accepted[bytes(handle.goal_id.uuid)] = run
+        handle.execute()
+
+    async def _execute(self, handle: ServerGoalHandle) -> FollowInstruction.Result:
+        run = self._accepted.pop(bytes(handle.goal_id.uuid))
+        if run.ended.done():  # A newer goal came between acceptance and execution.
+            return run.ended.result()
+        count, refusal = len(run.instruction), self._refusal()
+        if refusal:
+            self.end(run, Result.NODE_INACTIVE, refusal)
+        elif not 1 <= count <= LONGEST_TEXT:
+            sentence = f"the instruction has {count} characters, allowed are 1 to {LONGEST_TEXT}"
+            self.end(run, Result.INVALID_GOAL, sentence)
+        elif not (math.isfinite(run.timeout_s) and run.timeout_s > 0):
+            self.end(run, Result.INVALID_GOAL, f"timeout_s is {run.timeout_s}, it must be 0 or a positive number")
+        else:
+            self._on_begin(run)
+        return await run.ended

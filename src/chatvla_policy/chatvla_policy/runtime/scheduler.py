@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decide when to infer and what to publish: two clocks, one plan. No ROS, no threads, no clock but `now_s`.
+
+Acting: a chunk every `chunk_period_s`, computed while the one before it plays; the policy keeps what will have been
+played by then (real-time chunking), and the seam is bridged where inference took longer. Reasoning: a text is kept
+and refreshed on each new image until `reason_every_s` have passed, the scene has changed, or the instruction or an
+override has. Units: rad, m, s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from chatvla_control.contracts import ActionChunk, Inference
+from chatvla_control.robot_spec import RobotSpec
+from chatvla_policy.runtime.delay import DelayForecast
+from chatvla_policy.runtime.inference import Job, Outcome
+from chatvla_policy.runtime.observation_sync import InputFault, ObservationSync
+from chatvla_policy.runtime.scene_change import SceneMemory
+from chatvla_policy.runtime.seam import holding_chunk, joined_chunk, plan_at, stitched_plan
+
+__all__ = ["Counts", "Scheduler", "SchedulerSettings"]
+
+_NOT_FOLLOWED_S, _NOT_FOLLOWED_RAD = 0.1, 0.1
+_SCENE_REST_S = 1.0
+"""A scene that keeps changing brings a new text at most this often."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerSettings:
+    """The two clocks and the seam; seconds."""
+
+    chunk_period_s: float = 0.5
+    scene_change: float = 0.25
+    """Share of the image, 0 .. 1, that must differ for a new text before its time; above 1 switches this off."""
+    lead_s: float = 0.01
+    """Time from the end of inference until the driver plays the chunk."""
+    blend_s: float = 0.2
+    """Time over which an offset at a seam fades out."""
+    chunking: bool = True
+    """Let the policy keep the part of the plan that is played during inference."""
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """What happened since the start, counts."""
+
+    chunks: int = 0
+    dropped_late: int = 0
+    """Chunks with no row left to play when they were ready."""
+    dropped_stale: int = 0
+    """Results for an instruction or override that was over."""
+    beyond_commit: int = 0
+    """Chunks that came later than foreseen: their seam was bridged."""
+    failures: int = 0
+
+
+@dataclass(kw_only=True)
+class _Following:
+    instruction: str
+    seed: int
+    fresh: bool = True
+    """No inference was begun yet."""
+
+
+@dataclass(kw_only=True)
+class Scheduler:
+    """One robot's plan. Not thread-safe: the caller takes turns."""
+
+    spec: RobotSpec
+    sync: ObservationSync
+    settings: SchedulerSettings = field(default_factory=SchedulerSettings)
+    tuning: Any = None
+    """Settings of the policy, a dataclass with `commit_s`; None when it has none."""
+    forced: str | None = None
+    counts: Counts = field(default_factory=Counts)
+    playing: ActionChunk | None = None
+    """The plan: the last published chunk with a second of what was played before it."""
+    _following: _Following | None = None
+    _epoch: int = 0
+    _busy: bool = False
+    _due_s: float = -np.inf
+    _last_stamp_s: float = -np.inf
+    _reasoned_s: float = -np.inf
+    _delay: DelayForecast = field(default_factory=DelayForecast)
+    _scene: SceneMemory = field(default_factory=SceneMemory)
+
+    @property
+    def instruction(self) -> str | None:
+        """The instruction that is followed, None when none is."""
+        return self._following.instruction if self._following else None
+
+    @property
+    def commit_s(self) -> float:
+        """Time of the plan that the next chunk keeps, s."""
+        return self._delay.seconds() if self.settings.chunking else 0.0
+
+    def follow(self, instruction: str, *, seed: int = 0) -> None:
+        """Take up an instruction; the plan goes on until its first chunk."""
+        self._following = _Following(instruction=instruction, seed=seed)
+        self._new_epoch()
+
+    def stop(self, now_s: float) -> ActionChunk | None:
+        """Follow nothing; return a chunk that brakes to rest when something is being played."""
+        self._following = None
+        self._new_epoch()
+        playing, self.playing = self.playing, None
+        if playing is None or now_s >= playing.valid_until_s:
+            return None
+        return holding_chunk(playing, now_s=now_s, spec=self.spec)
+
+    def force(self, text: str | None) -> None:
+        """Act on `text` from the next chunk on; None gives the reasoning back to the policy."""
+        if text != self.forced:
+            self.forced = text
+            self._new_epoch()
+
+    def fault(self, now_s: float) -> InputFault | None:
+        """Return what keeps chunks from being made at `now_s`, or None."""
+        return self.sync.fault(now_s)
+
+    def next_job(self, now_s: float) -> Job | None:
+        """Return the inference to begin now, or None. The caller gives its outcome to `finish` or calls `abandon`."""
+        following = self._following
+        if following is None or self._busy or now_s < self._due_s:
+            return None
+        stamp_s = self.sync.newest_stamp_s()
+        if stamp_s is None or stamp_s == self._last_stamp_s:
+            return None
+        observation = self.sync.observe(following.instruction, now_s)
+        if observation is None:
+            return None
+        self._busy, self._last_stamp_s = True, stamp_s
+        self._due_s = max(now_s, self._due_s + self.settings.chunk_period_s)
+        if self._due_s < now_s + 0.5 * self.settings.chunk_period_s:
+            self._due_s = now_s + self.settings.chunk_period_s
+        settings = None if self.tuning is None else replace(self.tuning, commit_s=self.commit_s)
+        seed = following.seed if following.fresh else None
+        following.fresh = False
+        return Job(
+            epoch=self._epoch,
+            observation=observation,
+            forced=self.forced,
+            previous=self._followed_plan(now_s) if self.settings.chunking else None,
+            settings=settings,
+            reason_anew=self._scene_changed(observation.images, stamp_s),
+            reset_seed=seed,
+            begun_s=now_s,
+        )
+
+    def finish(self, outcome: Outcome, now_s: float) -> Inference | None:
+        """Return what to publish at `now_s`: the outcome with its chunk cut and joined; None for nothing."""
+        self._busy = False
+        job, inference = outcome.job, outcome.inference
+        if job.epoch != self._epoch or self._following is None:
+            self.counts.dropped_stale += 1
+            return None
+        if inference is None:
+            self.counts.failures += 1
+            return None
+        delay_s = now_s + self.settings.lead_s - job.observation.stamp_s
+        committed_s = job.settings.commit_s if job.settings is not None else 0.0
+        if job.previous is not None and delay_s > committed_s:
+            self.counts.beyond_commit += 1
+        self._delay.add(delay_s)
+        if inference.reasoning.stamp_s == job.observation.stamp_s and _written(inference):
+            self._reasoned_s = job.observation.stamp_s
+            self._scene.remember(job.observation.images)
+        playing, measured = self._followed_plan(now_s), self.sync.positions()
+        chunk = joined_chunk(
+            inference.chunk,
+            ready_s=now_s + self.settings.lead_s,
+            spec=self.spec,
+            playing=playing,
+            measured=measured,
+            blend_s=self.settings.blend_s,
+        )
+        if chunk is None:
+            self.counts.dropped_late += 1
+            return None
+        self.playing = stitched_plan(chunk, playing=playing, measured=measured)
+        self.counts.chunks += 1
+        return replace(inference, chunk=chunk)
+
+    def abandon(self) -> None:
+        """Forget an inference whose outcome will not come."""
+        self._busy = False
+
+    def _new_epoch(self) -> None:
+        """Make running inferences stale and the next one due at once."""
+        self._epoch += 1
+        self._due_s = -np.inf
+        self._last_stamp_s = -np.inf
+        self._reasoned_s = -np.inf
+        self._scene.forget()
+
+    def _followed_plan(self, now_s: float) -> ActionChunk | None:
+        """Return the chunk being played; None when it is over or the robot is not where it would be by it."""
+        playing, measured = self.playing, self.sync.positions()
+        if playing is None or now_s >= playing.valid_until_s:
+            return None
+        if measured is not None:
+            rotary = np.array([joint.unit == "rad" for joint in self.spec.joints])
+            allowed = _NOT_FOLLOWED_RAD + _NOT_FOLLOWED_S * self.spec.velocity
+            if (rotary & (np.abs(plan_at(playing, now_s) - measured) > allowed)).any():
+                return None
+        return playing
+
+    def _scene_changed(self, images: Any, stamp_s: float) -> bool:
+        if stamp_s - self._reasoned_s < _SCENE_REST_S:
+            return False
+        return self._scene.changed_share(images) > self.settings.scene_change
+
+
+def _written(inference: Inference) -> bool:
+    """Return whether the text is new: neither kept from before nor given by a person."""
+    return inference.reasoning.source.name in ("GENERATED", "SCRIPTED")

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Let a new chunk take over from the one being played without a jump. No ROS, no clock.
+
+A chunk's rows stay on their own time grid: rows whose time has passed are dropped, never shifted. At the first row
+left, the offset to what is being played is kept and fades out, and the motion law of the player bends the rest.
+Real-time chunking (the policy keeps the committed rows) makes this offset zero when inference ends in time; this is
+what holds when it does not. Units: rad, m, s. Shapes: T rows, D joints.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatvla_control.contracts import ActionChunk, ActionMode
+from chatvla_control.feasible import feasible_rows
+from chatvla_control.motion_limits import MotionLimits, stopping_point
+from chatvla_control.robot_spec import RobotSpec
+
+__all__ = ["holding_chunk", "joined_chunk", "plan_at", "stitched_plan"]
+
+Array = NDArray[np.float64]
+HOLD_STEPS = 25
+
+
+def plan_at(chunk: ActionChunk, time_s: float) -> Array:
+    """Return the chunk's target [rad, m], shape (D,), at `time_s`; held at both ends of its grid."""
+    place = min(max((time_s - chunk.start_s) / chunk.step_period_s, 0.0), len(chunk.actions) - 1.0)
+    row = min(int(place), len(chunk.actions) - 1)
+    after = min(row + 1, len(chunk.actions) - 1)
+    return chunk.actions[row] + (place - row) * (chunk.actions[after] - chunk.actions[row])
+
+
+def joined_chunk(
+    chunk: ActionChunk,
+    *,
+    ready_s: float,
+    spec: RobotSpec,
+    playing: ActionChunk | None,
+    measured: Array | None,
+    blend_s: float = 0.2,
+) -> ActionChunk | None:
+    """Return `chunk` from the first row at or after `ready_s` on, led over from `playing`; None when none is left.
+
+    Without a playing chunk it is led over from the `measured` positions [rad, m], shape (D,), at rest; there an offset
+    wider than the driver's limit for jumps is left as it is, and the driver refuses the chunk.
+    """
+    first = max(0, math.ceil((ready_s - chunk.start_s) / chunk.step_period_s - 1e-9))
+    if first >= len(chunk.actions):
+        return None
+    period_s = chunk.step_period_s
+    start_s = chunk.start_s + first * period_s
+    rows = chunk.actions[first:]
+    late = replace(chunk, actions=rows, start_s=start_s)
+    if chunk.mode is not ActionMode.JOINT_POSITION:
+        return late
+    if playing is not None:
+        here, before = plan_at(playing, start_s), plan_at(playing, start_s - period_s)
+        speed = (here - before) / period_s
+    elif measured is not None:
+        here, before, speed = measured, measured, np.zeros(spec.width)
+    else:
+        return late
+    offset = here - rows[0]
+    rotary = np.array([joint.unit == "rad" for joint in spec.joints])
+    if playing is None and (rotary & (np.abs(offset) > _LARGEST_S * spec.velocity)).any():
+        return late
+    # The fade, 1 - smoothstep, is steepest at 1.5 / its length: a wide offset takes longer, at half the speed limit.
+    fade_s = np.maximum(blend_s, 3.0 * np.abs(offset) / spec.velocity)
+    share = np.clip(period_s * np.arange(len(rows))[:, None] / fade_s, 0.0, 1.0)
+    led = rows + (1.0 - share * share * (3.0 - 2.0 * share)) * offset
+    limits = MotionLimits.of(spec)
+    speed = np.clip(speed, -limits.velocity, limits.velocity)
+    return replace(late, actions=feasible_rows(led, spec, start=before, period_s=period_s, start_velocity=speed))
+
+
+def stitched_plan(chunk: ActionChunk, *, playing: ActionChunk | None, measured: Array | None) -> ActionChunk:
+    """Return `chunk` with the last second before it on its own grid: what was played, or the measured pose at rest.
+
+    An observation made before the chunk begins still finds its place in this plan.
+    """
+    count = round(_HISTORY_S / chunk.step_period_s)
+    times = chunk.start_s - chunk.step_period_s * np.arange(count, 0, -1)
+    if playing is not None:
+        before = np.stack([plan_at(playing, time_s) for time_s in times])
+    elif measured is not None and chunk.mode is ActionMode.JOINT_POSITION:
+        before = np.repeat(measured[None], count, axis=0)
+    else:
+        return chunk
+    return replace(chunk, actions=np.concatenate([before, chunk.actions]), start_s=float(times[0]))
+
+
+_HISTORY_S = 1.0
+_LARGEST_S = 0.1
+"""A first chunk may begin as far from the robot as full speed covers in this time: the driver's limit for jumps."""
+
+
+def holding_chunk(playing: ActionChunk, *, now_s: float, spec: RobotSpec) -> ActionChunk:
+    """Return a chunk that brakes from what is being played to rest, within the limits."""
+    period_s = playing.step_period_s
+    start_s = now_s + 2 * period_s
+    if playing.mode is not ActionMode.JOINT_POSITION:
+        actions = np.repeat(plan_at(playing, start_s)[None], HOLD_STEPS, axis=0)
+    else:
+        here, before = plan_at(playing, start_s), plan_at(playing, start_s - period_s)
+        limits = MotionLimits.of(spec)
+        speed = np.clip((here - before) / period_s, -limits.velocity, limits.velocity)
+        rest = np.repeat(stopping_point(here, speed, limits)[None], HOLD_STEPS, axis=0)
+        actions = feasible_rows(rest, spec, start=before, period_s=period_s, start_velocity=speed)
+    return replace(
+        playing,
+        id=f"{playing.id}-hold",
+        actions=actions,
+        stamp_s=now_s,
+        start_s=start_s,
+        valid_until_s=start_s + HOLD_STEPS * period_s,
+    )

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep where the time from image stamp to published chunk went, over the last inferences. Units ms."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from chatvla_policy.runtime.inference import Outcome
+
+__all__ = ["STAGES", "StageTimes"]
+
+STAGES = ("wait", "preprocess", "reasoning", "denoise", "publish", "total")
+
+
+class StageTimes:
+    """The last inferences' stages, by source of the reasoning."""
+
+    def __init__(self, count: int = 200) -> None:
+        self._rows: deque[tuple[str, tuple[float, ...]]] = deque(maxlen=count)
+
+    def add(self, outcome: Outcome, *, source: str, published_s: float) -> tuple[float, ...]:
+        """Take one published inference; return its stages [ms] in the order of STAGES.
+
+        `wait`: from the image's stamp to the start of inference; `publish`: from its end to the published chunk.
+        """
+        job, stages = outcome.job, outcome.stages
+        total_s = published_s - job.observation.stamp_s
+        wait_s = job.begun_s - job.observation.stamp_s
+        publish_s = total_s - wait_s - stages.preprocess - stages.reasoning - stages.denoise
+        row = tuple(
+            1e3 * value for value in (wait_s, stages.preprocess, stages.reasoning, stages.denoise, publish_s, total_s)
+        )
+        self._rows.append((source, row))
+        return row
+
+    def percentiles(self, source: str | None = None) -> dict[str, tuple[float, float]]:
+        """Return (p50, p99) [ms] per stage over the kept inferences of `source`, or of all; empty when none."""
+        rows = np.array([row for name, row in self._rows if source in (None, name)])
+        if not len(rows):
+            return {}
+        low, high = np.percentile(rows, [50, 99], axis=0)
+        return {name: (float(low[k]), float(high[k])) for k, name in enumerate(STAGES)}

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two clocks, overrides, stale results and seams, on a simulated clock with the driver's own check and player."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from .swinging import SPEC, STEP_S, SwingingPolicy, joint_state, picture
+
+from chatvla_control.arm_controller import ArmController
+from chatvla_control.chunk_check import check_chunk
+from chatvla_control.contracts import ActionChunk, ReasoningSource
+from chatvla_policy.runtime.inference import run_job
+from chatvla_policy.runtime.observation_sync import ObservationSync
+from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
+from chatvla_policy.runtime.seam import plan_at
+
+PICTURE = picture()
+LATER = PICTURE ^ 1
+"""The same scene as a real camera sees it the next time: the last bit differs."""
+
+
+class Robot:
+    """A driver, a camera and a scheduler on one simulated clock; inference takes what `delay_s` says."""
+
+    def __init__(self, *, policy: SwingingPolicy | None = None, delay_s=lambda: 0.1, **settings: object) -> None:
+        self.policy = policy or SwingingPolicy()
+        self.sync = ObservationSync(SPEC, ["top"])
+        self.scheduler = Scheduler(
+            spec=SPEC, sync=self.sync, settings=SchedulerSettings(**settings), tuning=self.policy.settings
+        )
+        self.controller = ArmController(SPEC)
+        self.now_s, self.delay_s = 100.0, delay_s
+        self.positions = np.clip(np.array(SPEC.home), SPEC.lower + 0.3, SPEC.upper - 0.3)
+        self.positions[[6, 13]] = 0.04
+        self.velocities = np.zeros(SPEC.width)
+        self.outcome, self.ready_s = None, 0.0
+        self.published: list[tuple[float, ActionChunk | None, ActionChunk]] = []
+        self.inferences, self.commands, self.refused = [], [], []
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds / STEP_S)):
+            self.tick()
+
+    def tick(self) -> None:
+        self.sync.add_joints(joint_state(self.now_s, self.positions, self.velocities))
+        self.sync.add_image("top", (PICTURE, LATER)[len(self.commands) % 2], self.now_s)
+        if self.outcome is not None and self.now_s >= self.ready_s:
+            outcome, self.outcome = self.outcome, None
+            before = self.scheduler.playing
+            inference = self.scheduler.finish(outcome, self.now_s)
+            if inference is not None:
+                self.inferences.append(inference)
+                self.published.append((self.now_s, before, inference.chunk))
+                fault = self.controller.accept(inference.chunk, now_s=self.now_s, measured=self.positions)
+                self.refused += [fault] if fault else []
+        if (job := self.scheduler.next_job(self.now_s)) is not None:
+            self.outcome, self.ready_s = run_job(self.policy, job), self.now_s + self.delay_s()
+        command = self.controller.step(now_s=self.now_s, measured=self.positions)
+        self.positions, self.velocities = command.positions, command.velocities
+        self.commands.append(command.positions)
+        self.now_s += STEP_S
+
+
+def test_chunks_come_at_their_period_while_the_one_before_plays() -> None:
+    robot = Robot(chunk_period_s=0.5)
+    robot.scheduler.follow("swing")
+    robot.run(10.0)
+    assert len(robot.published) == pytest.approx(20, abs=1)
+    gaps = np.diff([time_s for time_s, *_ in robot.published])
+    assert gaps.max() <= 0.5 + 2 * STEP_S
+    assert not robot.refused
+
+
+def test_nothing_is_inferred_without_an_instruction() -> None:
+    robot = Robot()
+    robot.run(1.0)
+    assert not robot.published
+
+
+def test_passed_rows_are_dropped_and_never_shifted() -> None:
+    robot = Robot(delay_s=lambda: 0.3)
+    robot.scheduler.follow("swing")
+    robot.run(4.0)
+    for published_s, _, chunk in robot.published:
+        assert chunk.start_s >= published_s
+        assert (chunk.start_s - chunk.stamp_s) / STEP_S == pytest.approx(
+            round((chunk.start_s - chunk.stamp_s) / STEP_S)
+        )
+        assert chunk.start_s - published_s < 2 * STEP_S
+        assert len(chunk.actions) < 75
+
+
+def test_chunk_that_is_ready_after_its_end_is_dropped() -> None:
+    robot = Robot(policy=SwingingPolicy(steps=10), delay_s=lambda: 0.4)
+    robot.scheduler.follow("swing")
+    robot.run(2.0)
+    assert not robot.published
+    assert robot.scheduler.counts.dropped_late >= 3
+
+
+@pytest.mark.parametrize("delay_ms", [0, 50, 100, 200, 350, 500])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_seams_are_as_smooth_as_the_chunks_themselves(delay_ms: int, seed: int) -> None:
+    robot = Robot(delay_s=lambda: delay_ms / 1e3)
+    robot.scheduler.follow("swing", seed=seed)
+    robot.run(10.0)
+    jumps, steps = jumps_and_steps(robot)
+    assert len(jumps) >= 8
+    assert jumps.max() <= np.percentile(steps, 99)
+    assert not robot.refused
+
+
+@pytest.mark.parametrize("chunking", [True, False])
+def test_seams_stay_smooth_when_the_delay_is_a_surprise(chunking: bool) -> None:
+    rng = np.random.default_rng(3)
+    robot = Robot(delay_s=lambda: rng.uniform(0.0, 0.5), chunking=chunking)
+    robot.scheduler.follow("swing")
+    robot.run(15.0)
+    jumps, steps = jumps_and_steps(robot)
+    assert jumps.max() <= np.percentile(steps, 99)
+    assert not robot.refused
+
+
+def jumps_and_steps(robot: Robot) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest joint jump [rad] per seam and the largest joint steps inside the chunks that were played.
+
+    A jump is how far the new plan begins from where the old one is at that time.
+    """
+    jumps, steps = [], []
+    for number, (_, before, chunk) in enumerate(robot.published):
+        rotary = np.array([joint.unit == "rad" for joint in SPEC.joints])
+        if before is not None and before.valid_until_s > chunk.start_s:
+            jumps.append(np.abs(chunk.actions[0] - plan_at(before, chunk.start_s))[rotary].max())
+        end_s = robot.published[number + 1][2].start_s if number + 1 < len(robot.published) else np.inf
+        rows = chunk.actions[: round(min((end_s - chunk.start_s) / STEP_S, len(chunk.actions))) + 1]
+        steps.extend(np.abs(np.diff(rows, axis=0))[:, rotary].max(axis=1))
+    return np.array(jumps), np.array(steps)
+
+
+def test_commanded_motion_stays_inside_the_limits_whatever_the_delay() -> None:
+    rng = np.random.default_rng(5)
+    robot = Robot(delay_s=lambda: rng.choice([0.0, 0.05, 0.5, 1.2]))
+    robot.scheduler.follow("swing")
+    robot.run(15.0)
+    moves = np.diff(robot.commands, axis=0) / STEP_S
+    assert (np.abs(moves) <= SPEC.velocity * (1 + 1e-6)).all()
+    assert (np.abs(np.diff(moves, axis=0) / STEP_S) <= SPEC.acceleration * (1 + 1e-6)).all()
+
+
+def test_forced_text_marks_the_next_chunk_and_drops_what_was_on_its_way() -> None:
+    robot = Robot(delay_s=lambda: 0.2)
+    robot.scheduler.follow("swing")
+    robot.run(1.06)
+    begun = len(robot.inferences)
+    assert robot.outcome is not None
+    robot.scheduler.force("I should pick the left card.")
+    robot.run(0.6)
+    later = robot.inferences[begun:]
+    assert later
+    assert {inference.reasoning.source for inference in later} == {ReasoningSource.FORCED}
+    assert {inference.chunk.reasoning_source for inference in later} == {ReasoningSource.FORCED}
+    assert robot.scheduler.counts.dropped_stale == 1
+    robot.scheduler.force(None)
+    robot.run(0.6)
+    assert robot.inferences[-1].reasoning.source is ReasoningSource.GENERATED
+
+
+def test_stop_brakes_within_the_limits_and_drops_what_was_on_its_way() -> None:
+    robot = Robot(delay_s=lambda: 0.2)
+    robot.scheduler.follow("swing")
+    robot.run(1.1)
+    count = len(robot.published)
+    hold = robot.scheduler.stop(robot.now_s)
+    assert hold is not None
+    assert check_chunk(hold, SPEC, now_s=robot.now_s, measured=robot.positions) is None
+    assert robot.controller.accept(hold, now_s=robot.now_s, measured=robot.positions) is None
+    robot.run(1.5)
+    assert len(robot.published) == count
+    np.testing.assert_allclose(robot.commands[-1], robot.commands[-10])
+
+
+def test_plan_that_the_robot_does_not_follow_is_not_continued() -> None:
+    robot = Robot()
+    robot.scheduler.follow("swing")
+    robot.run(1.0)
+    robot.sync.add_joints(joint_state(robot.now_s, np.clip(robot.positions + 1.0, SPEC.lower, SPEC.upper)))
+    assert robot.scheduler._followed_plan(robot.now_s) is None
+
+
+def test_camera_fault_stops_new_chunks() -> None:
+    robot = Robot()
+    robot.scheduler.follow("swing")
+    robot.run(1.0)
+    count = len(robot.published)
+    robot.sync.refuse_image("top", "encoding is unknown")
+    for _ in range(50):
+        assert robot.scheduler.next_job(robot.now_s) is None
+    assert len(robot.published) == count
+
+
+def test_changed_scene_brings_a_new_text_before_its_time() -> None:
+    robot = Robot()
+    robot.policy.reuse = True
+    robot.scheduler.follow("swing")
+    robot.run(3.0)
+    assert robot.policy.anew == 0
+    other = np.zeros_like(PICTURE)
+    for _ in range(50):
+        robot.now_s += STEP_S
+        robot.sync.add_joints(joint_state(robot.now_s, robot.positions))
+        robot.sync.add_image("top", other, robot.now_s)
+        if (job := robot.scheduler.next_job(robot.now_s)) is not None:
+            break
+    assert job.reason_anew
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [("error", "no memory left", "RuntimeError: no memory left"), ("bad", True, "not finite")],
+)
+def test_policy_that_fails_gives_a_sentence_and_no_chunk(field: str, value: object, sentence: str) -> None:
+    robot = Robot()
+    robot.scheduler.follow("swing")
+    setattr(robot.policy, field, value)
+    robot.tick()
+    outcome = robot.outcome
+    assert outcome.inference is None
+    assert sentence in outcome.error
+    robot.run(0.5)
+    assert robot.scheduler.counts.failures >= 1
+    assert not robot.published
+
+
+def test_same_inputs_and_delays_give_the_same_chunks() -> None:
+    runs = []
+    for _ in range(2):
+        robot = Robot()
+        robot.scheduler.follow("swing", seed=4)
+        robot.run(3.0)
+        runs.append(b"".join(chunk.actions.tobytes() for _, _, chunk in robot.published))
+    assert runs[0] == runs[1]
