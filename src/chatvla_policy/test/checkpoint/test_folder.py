@@ -207,8 +207,14 @@ def test_pickle_is_never_opened(saved: Path) -> None:
     [
         (lambda w: w.pop("queries_QV"), "lacks weight queries_QV"),
         (lambda w: w.update(extra=torch.zeros(2)), "has weight extra, which this model does not"),
-        (lambda w: w.update(queries_QV=torch.zeros(3, 3)), r"queries_QV has shape \(3, 3\), config.json needs \(4, 64\)"),
-        (lambda w: w.update(queries_QV=torch.zeros(4, 64, dtype=torch.int64)), "queries_QV has type int64; known: float32"),
+        (
+            lambda w: w.update(queries_QV=torch.zeros(3, 3)),
+            r"queries_QV has shape \(3, 3\), config.json needs \(4, 64\)",
+        ),
+        (
+            lambda w: w.update(queries_QV=torch.zeros(4, 64, dtype=torch.int64)),
+            "queries_QV has type int64; known: float32",
+        ),
         (lambda w: w["queries_QV"].fill_(float("inf")), "queries_QV holds NaN or infinity"),
     ],
 )
@@ -229,7 +235,11 @@ def test_weight_that_does_not_fit_is_named(saved: Path, change: Callable, messag
         ("config.json", lambda d: d["backbone"]["text"].update(depth=10**9), "beyond any that is supported"),
         ("config.json", lambda d: d["action"].update(queries=5), "has shape"),
         ("config.json", lambda d: d["backbone"].update(image_token=1), "the model's image token 1"),
-        ("statistics.json", lambda d: d.update(spot=d.pop("arx_r5")), r"names \['arx_r5'\], statistics.json \['spot'\]"),
+        (
+            "statistics.json",
+            lambda d: d.update(spot=d.pop("arx_r5")),
+            r"names \['arx_r5'\], statistics.json \['spot'\]",
+        ),
         ("statistics.json", lambda d: d["arx_r5"]["state"]["mean"].pop(), "mean has 13 values for 14 names"),
         ("statistics.json", lambda d: d["arx_r5"]["action"]["names"].reverse(), "action statistics name right_gripper"),
         ("robot_spec.json", lambda d: d["arx_r5"]["spec"].pop("home"), "robot spec does not fit"),

@@ -133,7 +133,8 @@ def test_gradient_reaches_what_the_stage_trains_and_nothing_else(small_model, wo
     model.train()
     batch = world.batcher(model.config)([*world.samples, *world.questions])
     reached = {
-        name for name, gradient in gradients(model, model(batch, generator=generator()).total()).items()
+        name
+        for name, gradient in gradients(model, model(batch, generator=generator()).total()).items()
         if gradient.any()
     }
     assert reached <= names

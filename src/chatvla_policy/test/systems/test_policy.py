@@ -75,9 +75,7 @@ def test_inference_reads_the_same_states_as_training(make_policy, world) -> None
     prompt = robot_prompt(policy.checkpoint.codec, sample.instruction, image_tokens=images.tokens)
     thought = policy._reasoner.think(prompt, images, text=sample.reasoning)
     torch.testing.assert_close(thought.action_tokens_1QV[0], trained.tokens_BQV[0], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(
-        thought.reasoning.pooled_BV[0], trained.reasoning.pooled_BV[0], rtol=1e-3, atol=1e-4
-    )
+    torch.testing.assert_close(thought.reasoning.pooled_BV[0], trained.reasoning.pooled_BV[0], rtol=1e-3, atol=1e-4)
 
 
 def test_chunk_follows_the_forced_text(make_policy, world) -> None:

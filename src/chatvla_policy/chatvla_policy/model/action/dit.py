@@ -38,6 +38,14 @@ def _linear(layer: nn.Linear, x_BSX: Tensor) -> Tensor:
     return layer(x_BSX.flatten(0, 1)).unflatten(0, x_BSX.shape[:2])
 
 
+def _attention(query_BHSd: Tensor, key_BHLd: Tensor, value_BHLd: Tensor, mask: Tensor | None) -> Tensor:
+    """Return softmax(Q K' / sqrt(d)) V; written out at inference on a CPU, as it is faster there."""
+    if mask is not None or query_BHSd.device.type != "cpu" or torch.is_grad_enabled():
+        return functional.scaled_dot_product_attention(query_BHSd, key_BHLd, value_BHLd, attn_mask=mask)
+    scores_BHSL = torch.matmul(query_BHSd * query_BHSd.shape[-1] ** -0.5, key_BHLd.transpose(-1, -2))
+    return torch.matmul(scores_BHSL.softmax(-1), value_BHLd)
+
+
 class Attention(nn.Module):
     """Multi-head attention of the chunk's tokens to themselves, or to a memory of which keys are made once."""
 
@@ -52,7 +60,8 @@ class Attention(nn.Module):
         """Return `parts` tensors of shape (B, heads, S, head width)."""
         batch, length, width = x_BSX.shape
         split = x_BSX.view(batch, length, parts, self.heads, width // parts // self.heads)
-        return tuple(split.permute(2, 0, 3, 1, 4))
+        # One copy of all parts costs less than a copy of each inside the products.
+        return tuple(split.permute(2, 0, 3, 1, 4).contiguous())
 
     def _merge(self, mixed_BHSd: Tensor) -> Tensor:
         """Return the heads side by side, projected."""
@@ -61,7 +70,7 @@ class Attention(nn.Module):
     def forward(self, x_BSD: Tensor, mask_B11S: Tensor | None) -> Tensor:
         """Return self-attention over S tokens; `mask` is False at keys to leave out."""
         query, key, value = self._split(_linear(self.qkv, x_BSD), 3)
-        return self._merge(functional.scaled_dot_product_attention(query, key, value, attn_mask=mask_B11S))
+        return self._merge(_attention(query, key, value, mask_B11S))
 
     def memory(self, memory_BLD: Tensor) -> tuple[Tensor, ...]:
         """Return keys and values of a memory, made once per sampling run."""
@@ -72,7 +81,7 @@ class Attention(nn.Module):
         """Return attention of S tokens to the memory."""
         width = x_BSD.shape[-1]
         (query,) = self._split(functional.linear(x_BSD, self.qkv.weight[:width], self.qkv.bias[:width]), 1)
-        return self._merge(functional.scaled_dot_product_attention(query, *memory, attn_mask=mask_B11L))
+        return self._merge(_attention(query, *memory, mask_B11L))
 
 
 class DiTBlock(nn.Module):
