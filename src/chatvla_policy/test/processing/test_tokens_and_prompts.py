@@ -34,8 +34,8 @@ def test_dialogue_equals_qwen2vl_chat_and_marks_answers(codec: TextCodec, refere
     )
     chat = (
         "<|im_start|>system\nAnswer based on question<|im_end|>\n<|im_start|>user\n"
-        "<|vision_start|><|image_pad|><|vision_end|>How many?<|im_end|>\n<|im_start|>assistant\nThree cards.<|im_end|>\n"
-        "<|im_start|>user\nWhich one?<|im_end|>\n<|im_start|>assistant\n"
+        "<|vision_start|><|image_pad|><|vision_end|>How many?<|im_end|>\n<|im_start|>assistant\n"
+        "Three cards.<|im_end|>\n<|im_start|>user\nWhich one?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert list(prompt.ids) == reference(chat)["input_ids"]
     ((start, stop),) = prompt.answers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole chain learns: eight samples by heart through both stages, then read back by the policy from camera images."""
+"""The whole chain learns eight samples by heart through both stages; the policy reads them back from camera images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chatvla_policy.model.action.conditioning import ReasoningTokens
 from chatvla_policy.model.chatvla2 import ActionInputs, ChatVLA2, Stage
 from chatvla_policy.systems.chatvla2 import ChatVLA2Policy
 
-DRAWS = 4
+DRAWS = 8
 
 
 def _stage1(model: ChatVLA2, batch, steps: int) -> float:
