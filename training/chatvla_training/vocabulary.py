@@ -8,18 +8,15 @@ from collections.abc import Iterator
 
 from tokenizers import Tokenizer
 
-from chatvla_training.text.math_phrases import Card, MathFacts, instruction, reasoning, solve
+from chatvla_sim.math_match.equations import apply_operator
+from chatvla_sim.math_match.geometry import PLACE_WORDS
+from chatvla_training.text.math_phrases import Card, MathFacts, instruction, reasoning
 from chatvla_training.tokenizer import train_tokenizer
 
 __all__ = ["tiny_tokenizer"]
 
 SIZE = 512
 TEXTS = 3000
-PLACES = {
-    3: ("left", "middle", "right"),
-    4: ("far left", "left", "right", "far right"),
-    5: ("far left", "left", "middle", "right", "far right"),
-}
 PROMPTS = (
     "system user assistant",
     "Answer based on question",
@@ -39,8 +36,8 @@ def _texts() -> Iterator[str]:
     for _ in range(TEXTS):
         left, right = rng.randint(0, 20), rng.randint(0, 20)
         operator = rng.choice("+-x")
-        places = PLACES[rng.randint(3, 5)]
-        values = [solve(left, operator, right), *rng.sample(range(500, 600), len(places) - 1)]
+        places = PLACE_WORDS[rng.randint(3, 5)]
+        values = [apply_operator(left, operator, right), *rng.sample(range(500, 600), len(places) - 1)]
         rng.shuffle(values)
         cards = tuple(Card(value=value, place=place) for value, place in zip(values, places, strict=True))
         yield reasoning(MathFacts(left=left, operator=operator, right=right, cards=cards), rng)

@@ -39,14 +39,14 @@ def test_every_font_of_a_part_writes_every_sign(part: str) -> None:
     for font in (*font_files(part), None):
         style = Style(font=font, part=part, slant=0.1, thickness_px=2, jitter=0.5, spacing=0.15)
         for text in ("0123456789", "+", "-", "x"):
-            ink = write(text, style, np.random.default_rng(0))
+            ink = write(text, style, np.random.default_rng(0)).ink
             assert ink.max() == 255, f"{font} leaves {text!r} blank"
             assert min(ink.shape) >= 4
 
 
 def test_same_generator_writes_the_same_ink() -> None:
     style = draw_style(np.random.default_rng(3), "robot")
-    first, second = (write("12+7", style, np.random.default_rng(9)) for _ in range(2))
+    first, second = (write("12+7", style, np.random.default_rng(9)).ink for _ in range(2))
     assert (first == second).all()
 
 
@@ -70,3 +70,18 @@ def test_file_that_is_no_font_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a font")
     with pytest.raises(MissingHandwritingError, match=r"broken\.ttf"):
         write("1", draw_style(np.random.default_rng(0), "robot", [path]), np.random.default_rng(0))
+
+
+def test_says_where_each_character_is() -> None:
+    """The ink around a glyph's middle is the character's: the middles lie inside, in reading order, over ink."""
+    style = draw_style(np.random.default_rng(3), "robot")
+    writing = write("12+7", style, np.random.default_rng(9))
+    assert "".join(glyph.character for glyph in writing.glyphs) == "12+7"
+    columns = [glyph.x for glyph in writing.glyphs]
+    assert columns == sorted(columns)
+    height, width = writing.ink.shape
+    for glyph in writing.glyphs:
+        assert 0 < glyph.x < width
+        assert 0 < glyph.y < height
+        around = writing.ink[:, max(0, int(glyph.x) - 20) : int(glyph.x) + 20]
+        assert around.max() > 200

@@ -22,7 +22,7 @@ from chatvla_sim.math_match.fonts import load_digits
 from chatvla_sim.math_match.geometry import MAX_CARDS, TOP_CAMERA, flat_card_pose
 from chatvla_sim.math_match.judge import CardState, scene_truth
 from chatvla_sim.math_match.scene import TIME_STEP_S, build_model, spare_position
-from chatvla_sim.math_match.textures import board_image, card_image
+from chatvla_sim.math_match.textures import board_picture, card_picture
 from chatvla_sim.math_match.trial import TRIAL_SPLITS, Trial, draw_trial
 from chatvla_sim.mujoco_robot import MujocoRobot
 from chatvla_sim.rendering import SceneRenderer, open_viewer, set_texture
@@ -92,8 +92,8 @@ class MathMatchBench(Bench):
             trial = draw_trial(split=split, seed=seed, swap=swap, fonts=fonts)
         except ValueError as error:
             raise BenchError(str(error)) from error
-        pictures = {"board": board_image(trial)}
-        pictures |= {f"card_{index}": card_image(trial, index) for index in range(len(trial.cards))}
+        pictures = {"board": board_picture(trial).image}
+        pictures |= {f"card_{index}": card_picture(trial, index).image for index in range(len(trial.cards))}
         self._trial = trial
         self._count += 1
         # The renderer's thread takes them to the graphics memory before its next picture.

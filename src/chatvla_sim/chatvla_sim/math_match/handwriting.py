@@ -8,7 +8,7 @@ Each glyph is placed alone, with its own small turn, size and shift, as a hand d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from chatvla_sim.math_match.fonts import MissingHandwritingError, check_part, digit_images, font_files
 
-__all__ = ["Style", "draw_style", "write"]
+__all__ = ["Glyph", "Style", "Writing", "draw_style", "write"]
 
 Mask = NDArray[np.uint8]
 CELL = 96
@@ -28,6 +28,23 @@ DIGITS_SHARE = 0.3
 """Share of scenes written with real handwritten digits instead of a font."""
 OPERATOR_GLYPHS = {"+": "+", "-": "-−–", "x": "x×X"}
 MISSING_GLYPH = "￿"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glyph:
+    """One character of a picture and its middle, px from the left and from the top."""
+
+    character: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """A text as ink, and where its characters are in it."""
+
+    ink: Mask
+    glyphs: tuple[Glyph, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +136,14 @@ def pen_operator(operator: str, rng: np.random.Generator) -> Mask:
     return crop(np.asarray(image))
 
 
-def crop(ink: Mask) -> Mask:
+def inked(ink: Mask) -> tuple[slice, slice]:
+    """Rows and columns that hold ink."""
     rows, columns = np.flatnonzero(ink.max(axis=1) > 40), np.flatnonzero(ink.max(axis=0) > 40)
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def crop(ink: Mask) -> Mask:
+    return ink[inked(ink)]
 
 
 def resize(ink: Mask, height: float, least_width: int = 2) -> Mask:
@@ -185,21 +207,25 @@ def warp(ink: Mask, style: Style, rng: np.random.Generator) -> Mask:
     )
 
 
-def write(text: str, style: Style, rng: np.random.Generator) -> Mask:
-    """Return the ink of `text` (digits, + - x), tightly cropped, digits about CELL px high.
+def write(text: str, style: Style, rng: np.random.Generator) -> Writing:
+    """Return `text` (digits, + - x) as ink, tightly cropped, digits about CELL px high.
 
     Raises MissingHandwritingError when the style's font lacks a digit.
     """
     canvas = np.zeros((CELL * 3, CELL * (len(text) + 2) * 2), np.uint8)
     cursor, baseline = float(CELL), 2.0 * CELL
+    glyphs: list[Glyph] = []
     for character in text:
         ink, below = glyph(style, character, rng)
-        width = ink.shape[1]
+        height, width = ink.shape
         drawn = warp(thicken(ink, style.thickness_px), style, rng)
         gap = style.spacing * CELL * (1.5 if character in OPERATOR_GLYPHS else 1.0) * rng.uniform(0.8, 1.2)
         bottom = baseline + below + rng.normal(0, 0.03) * CELL * style.jitter
-        top, left = round(bottom - ink.shape[0]) - MARGIN, round(cursor + gap / 2) - MARGIN
+        top, left = round(bottom - height) - MARGIN, round(cursor + gap / 2) - MARGIN
         region = canvas[top : top + drawn.shape[0], left : left + drawn.shape[1]]
         np.maximum(region, drawn[: region.shape[0], : region.shape[1]], out=region)
+        glyphs.append(Glyph(character=character, x=left + MARGIN + width / 2, y=top + MARGIN + height / 2))
         cursor += width + gap
-    return crop(canvas)
+    rows, columns = inked(canvas)
+    shifted = tuple(replace(glyph, x=glyph.x - columns.start, y=glyph.y - rows.start) for glyph in glyphs)
+    return Writing(ink=canvas[rows, columns], glyphs=shifted)
