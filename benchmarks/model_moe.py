@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def _write_random(folder: Path) -> None:
             name=hub_name(name),
             dtype=torch.bfloat16,
             shape=tuple(tensor.shape),
-            chunks=lambda size=2 * tensor.numel(): chunks(size),
+            chunks=partial(chunks, 2 * tensor.numel()),
         )
         for name, tensor in meta_backbone(config, dense).state_dict().items()
         if name != "lm_head.weight"

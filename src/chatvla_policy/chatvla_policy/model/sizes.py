@@ -72,8 +72,8 @@ def qwen2vl_config(
 ) -> Qwen2VLConfig:
     """Return the Qwen2-VL config of a named size.
 
-    `layers` cuts both the language and the vision model down to so many. `vocabulary` and special token ids (`image_token_id` and its siblings) come
-    from the tokenizer for the tiny sizes; the published sizes bring their own.
+    `layers` cuts both the language and the vision model down to so many. `vocabulary` and special token ids
+    (`image_token_id` and its siblings) come from the tokenizer for the tiny sizes; the published sizes bring their own.
     Raises KeyError naming the known sizes.
     """
     if size not in SIZES:
