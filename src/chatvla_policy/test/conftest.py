@@ -88,7 +88,6 @@ def world(codec: TextCodec) -> SimpleNamespace:
         state=Statistics.from_samples(spec.joint_names, states, "min_max"),
         action=Statistics.from_samples(spec.joint_names, chunks.reshape(-1, 14), "min_max"),
     )
-    pairs = rng.integers(0, 9, (2, 8)).T
     texts = [
         f"On the whiteboard is {a}+{b}. {a}+{b}={a + b}. I should pick left card."
         for a, b in rng.integers(0, 9, (2, 8)).T
