@@ -20,5 +20,5 @@ setup(
     maintainer_email="maintainers@chatvla.example.org",
     description="The ChatVLA-2 model: Qwen2-VL with a mixture of experts, action expert and reasoning-following.",
     license="Apache-2.0",
-    entry_points={"console_scripts": []},
+    entry_points={"console_scripts": ["policy_node = chatvla_policy.ros.policy_node:main"]},
 )

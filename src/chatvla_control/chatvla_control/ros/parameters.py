@@ -28,13 +28,14 @@ def declare(
     low: float | None = None,
     high: float | None = None,
     choices: Sequence[str] = (),
+    read_only: bool = True,
 ) -> Value:
-    """Declare a read-only parameter and return its value.
+    """Declare a parameter, which may not change later unless `read_only` is False, and return its value.
 
     `low` and `high` bound numbers and go together; `choices` lists the allowed texts. Raises ParameterError for a value
     of the wrong type, out of range or not among `choices`.
     """
-    descriptor = ParameterDescriptor(description=description, read_only=True)
+    descriptor = ParameterDescriptor(description=description, read_only=read_only)
     if choices:
         descriptor.additional_constraints = "one of: " + ", ".join(choices)
     if low is not None and high is not None:

@@ -155,7 +155,7 @@ class Scheduler:
         """Return what to publish at `now_s`: the outcome with its chunk cut and joined; None for nothing."""
         self._busy = False
         job, inference = outcome.job, outcome.inference
-        if job.epoch != self._epoch or self._following is None:
+        if self.is_stale(job):
             self.counts.dropped_stale += 1
             return None
         if inference is None:
@@ -184,6 +184,10 @@ class Scheduler:
         self.playing = stitched_plan(chunk, playing=playing, measured=measured)
         self.counts.chunks += 1
         return replace(inference, chunk=chunk)
+
+    def is_stale(self, job: Job) -> bool:
+        """Return whether `job` is for an instruction or override that is over."""
+        return job.epoch != self._epoch or self._following is None
 
     def abandon(self) -> None:
         """Forget an inference whose outcome will not come."""

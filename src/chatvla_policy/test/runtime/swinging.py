@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A policy without a network: it swings smoothly about the observed pose, keeps what is committed, may be told to fail."""
+"""A policy without a network: it swings smoothly about the observed pose and keeps what is committed."""
 
 from __future__ import annotations
 

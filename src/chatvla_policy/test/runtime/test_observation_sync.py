@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from .swinging import SPEC, joint_state, picture
 
 from chatvla_policy.runtime.observation_sync import InputKind, ObservationSync, SyncSettings
+
+from .swinging import SPEC, joint_state, picture
 
 
 def ready(now_s: float = 10.0, **settings: float) -> ObservationSync:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from .swinging import SPEC, STEP_S, SwingingPolicy, joint_state, picture
 
 from chatvla_control.arm_controller import ArmController
 from chatvla_control.chunk_check import check_chunk
@@ -14,6 +13,8 @@ from chatvla_policy.runtime.inference import run_job
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
 from chatvla_policy.runtime.seam import plan_at
+
+from .swinging import SPEC, STEP_S, SwingingPolicy, joint_state, picture
 
 PICTURE = picture()
 LATER = PICTURE ^ 1

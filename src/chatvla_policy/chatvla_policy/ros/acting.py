@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Join a scheduler, an inference thread and publishers: images come in, chunks go out, callbacks never wait for torch.
+
+Methods may be called from any thread; one lock orders them. Inference itself holds no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+
+from chatvla_control.contracts import ActionChunk, Inference, Policy, Reasoning
+from chatvla_control.ros.convert import action_chunk_to_msg, reasoning_to_msg, router_stats_to_msg
+from chatvla_policy.runtime.inference import Job, Outcome, run_job
+from chatvla_policy.runtime.scheduler import Scheduler
+from chatvla_policy.runtime.timing import StageTimes
+from chatvla_policy.runtime.worker import Worker
+
+__all__ = ["Acting", "Event", "Publishers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publishers:
+    """Lifecycle publishers: silent while the node is inactive."""
+
+    reasoning: Any
+    chunk: Any
+    router: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What an inference came to, for the executor's thread."""
+
+    inference: Inference | None
+    error: str
+
+
+class Acting:
+    """One policy at work."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        policy: Policy,
+        scheduler: Scheduler,
+        publishers: Publishers,
+        *,
+        threads: int,
+        on_stages: Callable[[str, tuple[float, ...]], None] = lambda source, row: None,
+    ) -> None:
+        self._node, self._policy, self._publishers = node, policy, publishers
+        self._on_stages = on_stages
+        self.scheduler = scheduler
+        self.lock = threading.RLock()
+        self.times = StageTimes()
+        self.events: deque[Event] = deque(maxlen=100)
+        self.reasoning: Reasoning | None = None
+        self.error = ""
+        """Sentence of the last inference when it failed."""
+        self._active = False
+        self._worker = Worker("inference", torch_threads=threads)
+
+    def now_s(self) -> float:
+        """Return the node's time [s]."""
+        return self._node.get_clock().now().nanoseconds * 1e-9
+
+    def begin(self) -> None:
+        """Let inferences begin."""
+        with self.lock:
+            self._active = True
+
+    def stop(self) -> None:
+        """Brake to rest, begin no inference, publish nothing more."""
+        self.follow(None)
+        with self.lock:
+            self._active = False
+
+    def close(self) -> None:
+        """Wait for the inference on its way and end the thread."""
+        self.stop()
+        self._worker.close()
+
+    def run_once(self, task: Callable[[], Any]) -> Any:
+        """Run `task` in the inference thread and return what it returns; what it raises is raised here."""
+        done, kept = threading.Event(), {}
+
+        def work() -> None:
+            try:
+                kept["value"] = task()
+            except BaseException as error:
+                kept["error"] = error
+            done.set()
+
+        self._worker.submit(work)
+        done.wait()
+        if "error" in kept:
+            raise kept["error"]
+        return kept["value"]
+
+    def follow(self, instruction: str | None, *, seed: int = 0) -> None:
+        """Take up an instruction; None brakes to rest."""
+        with self.lock:
+            self.events.clear()
+            self.error = ""
+            if instruction is not None:
+                self.scheduler.follow(instruction, seed=seed)
+            elif (hold := self.scheduler.stop(self.now_s())) is not None:
+                self._publish_chunk(hold)
+        self.pump()
+
+    def force(self, text: str | None) -> None:
+        """Act on `text`; None gives the reasoning back."""
+        with self.lock:
+            self.scheduler.force(text)
+        self.pump()
+
+    def pump(self) -> None:
+        """Begin an inference when one is due and everything is there for it."""
+        with self.lock:
+            if not self._active:
+                return
+            job = self.scheduler.next_job(self.now_s())
+            if job is not None and not self._worker.submit(lambda: self._infer(job)):
+                self.scheduler.abandon()
+
+    def _infer(self, job: Job) -> None:
+        """Run in the inference thread: infer, publish at once, go on."""
+        outcome = run_job(self._policy, replace(job, begun_s=self.now_s()))
+        with self.lock:
+            inference = self.scheduler.finish(outcome, self.now_s())
+            if inference is not None and self._active:
+                self._publish(outcome, inference)
+            if outcome.error and self._active and not self.scheduler.is_stale(job):
+                self.error = outcome.error
+                self.events.append(Event(inference=None, error=outcome.error))
+        self.pump()
+
+    def _publish(self, outcome: Outcome, inference: Inference) -> None:
+        self.error = ""
+        self.reasoning = inference.reasoning
+        self._publishers.reasoning.publish(reasoning_to_msg(inference.reasoning))
+        self._publish_chunk(inference.chunk)
+        source = inference.reasoning.source.name.lower()
+        row = self.times.add(outcome, source=source, published_s=self.now_s())
+        if inference.router is not None:
+            self._publishers.router.publish(router_stats_to_msg(inference.router))
+        self.events.append(Event(inference=inference, error=""))
+        self._on_stages(source, row)
+
+    def _publish_chunk(self, chunk: ActionChunk) -> None:
+        self._publishers.chunk.publish(action_chunk_to_msg(chunk, frame_id=self.scheduler.spec.base_frame))

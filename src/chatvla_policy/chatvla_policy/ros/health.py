@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say on /diagnostics what the policy node does: state, inputs, last failure, stage times, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from chatvla_policy.ros.acting import Acting
+
+__all__ = ["health_report"]
+
+
+def health_report(
+    node: Node, *, state: str, checkpoint: str, acting: Acting | None, refusal: str = ""
+) -> DiagnosticArray:
+    """Return the report. `refusal` is why configuring was refused, "" otherwise."""
+    values: dict[str, str] = {"state": state, "checkpoint": checkpoint}
+    level, message = DiagnosticStatus.OK, state
+    if refusal:
+        level, message = DiagnosticStatus.ERROR, refusal
+    if acting is not None:
+        with acting.lock:
+            fault = acting.scheduler.fault(acting.now_s())
+            values |= _values(acting)
+        values["input_fault"] = fault.message if fault else ""
+        if acting.error:
+            level, message = DiagnosticStatus.ERROR, acting.error
+        elif fault is not None and state == "active":
+            level, message = DiagnosticStatus.WARN, fault.message
+    report = DiagnosticStatus(
+        name=f"{node.get_fully_qualified_name()}: policy",
+        hardware_id=checkpoint,
+        level=level,
+        message=message,
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )
+    array = DiagnosticArray(status=[report])
+    array.header.stamp = node.get_clock().now().to_msg()
+    return array
+
+
+def _values(acting: Acting) -> Mapping[str, str]:
+    scheduler = acting.scheduler
+    values = {
+        "instruction": scheduler.instruction or "",
+        "forced": scheduler.forced or "",
+        "reasoning_source": acting.reasoning.source.name if acting.reasoning else "",
+        "commit_s": f"{scheduler.commit_s:.3f}",
+        "last_failure": acting.error,
+    }
+    values |= {name: str(count) for name, count in asdict(scheduler.counts).items()}
+    for stage, (middle, high) in acting.times.percentiles().items():
+        values |= {f"{stage}_p50_ms": f"{middle:.1f}", f"{stage}_p99_ms": f"{high:.1f}"}
+    return values

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve a checkpoint on a robot's topics: camera images and joint states in, reasoning and action chunks out.
+
+A lifecycle node: configure loads the checkpoint and compares it with the live graph, activate warms up and runs the
+golden input. See docs/policy_node.md for topics, services, parameters and error codes. The scene's truth is never
+subscribed to.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
+from sensor_msgs.msg import Image
+from sensor_msgs.msg import JointState as JointStateMsg
+from std_msgs.msg import String
+
+from chatvla_control.contracts import Policy
+from chatvla_control.ros.convert import ConversionError, joint_state_from_msg
+from chatvla_control.ros.forced_text import LONGEST_TEXT, ForcedText
+from chatvla_control.ros.images import image_from_msg
+from chatvla_control.ros.spin import spin_until, stop_on_signals
+from chatvla_control.ros.stamps import time_from_msg
+from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
+from chatvla_msgs.msg import Reasoning as ReasoningMsg
+from chatvla_msgs.msg import RouterStats as RouterStatsMsg
+from chatvla_msgs.srv import Ask, OverrideReasoning
+from chatvla_policy.ros.acting import Acting, Publishers
+from chatvla_policy.ros.driver_watch import DriverWatch
+from chatvla_policy.ros.following import Following
+from chatvla_policy.ros.health import health_report
+from chatvla_policy.ros.live_graph import InputsMissingError, camera_topic, check_live_graph, check_spec
+from chatvla_policy.ros.loading import check_statistics, load, model_size, release_memory
+from chatvla_policy.ros.overlay_topic import OverlayTopic
+from chatvla_policy.ros.parameters import PolicyParameters
+from chatvla_policy.ros.questions import Questions
+from chatvla_policy.runtime.observation_sync import ObservationSync
+from chatvla_policy.runtime.scheduler import Scheduler
+
+__all__ = ["PolicyNode", "main"]
+
+_TICK_S, _REPORT_S, _RETRY_S = 0.02, 1.0, 1.0
+OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PolicyNode(LifecycleNode):
+    """The policy on ROS. `loader` gets the parameters and returns the policy: a checkpoint's, by default."""
+
+    def __init__(
+        self, *, node_name: str = "policy_node", loader: Callable[[PolicyParameters], Policy] = load, **options: Any
+    ) -> None:
+        """Raises ParameterError with one sentence when a parameter does not fit."""
+        super().__init__(node_name, **options)
+        self.parameters = PolicyParameters(self)
+        self._loader = loader
+        self._acting: Acting | None = None
+        self._following: Following | None = None
+        self._refusal = ""
+        self._stale_settings = False
+        self._state = "unconfigured"
+        self._parts: list[Callable[[], Any]] = []
+        self._failed_for_good = False
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(_REPORT_S, self._report)
+        if self.parameters.autostart:
+            self._starting = self.create_timer(0.05, self._autostart)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the checkpoint and compare it with the graph; refuse with one sentence."""
+        try:
+            policy = self._loader(self.parameters)
+            setup = policy.setup  # type: ignore[attr-defined]
+            check_spec(setup.spec)
+            check_statistics(setup, self.parameters.value("statistics_hash"))
+            sizes = check_live_graph(
+                self,
+                setup.spec,
+                setup.cameras,
+                wait_s=self.parameters.graph_wait_s,
+                model_size=model_size(policy),
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            self._refuse(f"{error}", waiting=isinstance(error, InputsMissingError))
+            return FAILED
+        self._refusal, self._state = "", "inactive"
+        self._build(policy, setup, sizes)
+        self.get_logger().info(f"{policy.name} is configured for {setup.spec.name} with {', '.join(setup.cameras)}")
+        return OK
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run the golden input, which warms the model up; then act."""
+        acting, policy = self._acting, self._policy
+        assert acting is not None
+        try:
+            worst = acting.run_once(getattr(policy, "check_golden", lambda: None))
+        except (ValueError, RuntimeError) as error:
+            self._refuse(f"{error}", waiting=False)
+            return FAILED
+        if worst is not None:
+            self.get_logger().info(f"the golden input differs by {worst:.2g} from what was stored")
+        self._state = "active"
+        acting.begin()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End the goal, brake to rest, publish nothing more."""
+        self._end("the node was deactivated")
+        self._state = "inactive"
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the checkpoint's memory and leave the graph."""
+        self._free("the node was cleaned up")
+        self._state = "unconfigured"
+        return OK
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything."""
+        self._free("the node is shutting down")
+        self._state = "finalized"
+        return OK
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything after an unforeseen failure in a transition; the node may be configured again."""
+        self._free("a transition failed")
+        self._state = "unconfigured"
+        return OK
+
+    def gave_up(self) -> bool:
+        """Return whether autostart met what waiting does not mend."""
+        return self.parameters.autostart and self._failed_for_good
+
+    def close(self) -> None:
+        """End what runs and destroy the node."""
+        self._free("the node is shutting down")
+        self.destroy_node()
+
+    def _build(self, policy: Policy, setup: Any, sizes: dict[str, tuple[int, int]]) -> None:
+        """Make what exists from configure to cleanup."""
+        self._policy, self._spec = policy, setup.spec
+        self._tuning = getattr(policy, "settings", None)
+        self._sync = ObservationSync(setup.spec, setup.cameras, settings=self.parameters.sync, sizes=sizes)
+        scheduler = Scheduler(
+            spec=setup.spec,
+            sync=self._sync,
+            settings=self.parameters.scheduler(),
+            tuning=self.parameters.tuned(self._tuning),
+        )
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        publishers = Publishers(
+            reasoning=self._lifecycle_publisher(ReasoningMsg, "reasoning", latched),
+            chunk=self._lifecycle_publisher(ActionChunkMsg, "action_chunk", QoSProfile(depth=1)),
+            router=self._lifecycle_publisher(RouterStatsMsg, "router", QoSProfile(depth=1)),
+        )
+        acting = self._acting = Acting(self, policy, scheduler, publishers, threads=self.parameters.threads)
+        overlay = OverlayTopic(self._lifecycle_publisher(Image, "overlay", QoSProfile(depth=1)), acting)
+        self._overlay_timer = self.create_timer(0.05, lambda: overlay.draw(self.parameters.value("overlay_rate_hz")))
+        self._parts.append(lambda: self.destroy_timer(self._overlay_timer))
+        self._driver = DriverWatch(setup.spec.name)
+        self._forced = ForcedText(getattr(policy, "check_forced", lambda text: None))
+        self._following = Following(self, acting, policy, self._driver, self._forced, self.parameters, self._inactive)
+        questions = Questions(policy, acting, threads=self.parameters.threads, refusal=self._inactive)
+        self._parts.append(questions.close)
+        for view in setup.cameras:
+            self._subscribe(Image, camera_topic(view), lambda msg, v=view: self._on_image(v, msg))
+        self._subscribe(JointStateMsg, "joint_states", self._on_joints)
+        self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=20))
+        self._subscribe(String, "instruction", self._on_instruction, QoSProfile(depth=1))
+        self._serve(OverrideReasoning, "override_reasoning", self._on_override)
+        self._serve(Ask, "ask", questions.on_ask)
+        tick = self.create_timer(_TICK_S, self._tick)
+        self._parts.append(lambda: self.destroy_timer(tick))
+
+    def _lifecycle_publisher(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
+        publisher = self.create_lifecycle_publisher(kind, topic, qos)
+        self._parts.append(lambda: self.destroy_lifecycle_publisher(publisher))
+        return publisher
+
+    def _subscribe(
+        self, kind: Any, topic: str, callback: Callable[..., None], qos: QoSProfile = qos_profile_sensor_data
+    ) -> None:
+        subscription = self.create_subscription(kind, topic, callback, qos)
+        self._parts.append(lambda: self.destroy_subscription(subscription))
+
+    def _serve(self, kind: Any, name: str, callback: Callable[..., Any]) -> None:
+        service = self.create_service(kind, name, callback)
+        self._parts.append(lambda: self.destroy_service(service))
+
+    def _on_image(self, view: str, msg: Image) -> None:
+        acting = self._acting
+        if acting is None:
+            return
+        try:
+            image, stamp_s = image_from_msg(msg), time_from_msg(msg.header.stamp)
+        except ConversionError as error:
+            with acting.lock:
+                self._sync.refuse_image(view, str(error))
+            return
+        with acting.lock:
+            self._sync.add_image(view, image, stamp_s)
+        acting.pump()
+
+    def _on_joints(self, msg: JointStateMsg) -> None:
+        acting = self._acting
+        if acting is None:
+            return
+        with acting.lock:
+            try:
+                self._sync.add_joints(joint_state_from_msg(msg, self._spec.joint_names))
+            except ConversionError as error:
+                self._sync.refuse_joints(str(error))
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        self._driver.on_diagnostics(msg, self.get_clock().now().nanoseconds * 1e-9)
+
+    def _on_instruction(self, msg: String) -> None:
+        text = msg.data.strip()
+        if len(text) > LONGEST_TEXT:
+            self.get_logger().warning(f"instruction of {len(text)} characters ignored, allowed are {LONGEST_TEXT}")
+        elif refusal := self._inactive():
+            self.get_logger().warning(f"instruction ignored: {refusal}")
+        elif self._following is not None:
+            self._following.follow_topic(text)
+
+    def _on_override(
+        self, request: OverrideReasoning.Request, response: OverrideReasoning.Response
+    ) -> OverrideReasoning.Response:
+        self._forced.on_request(request, response)
+        if response.success and self._acting is not None:
+            self._acting.force(self._forced.text)
+        return response
+
+    def _on_parameters(self, parameters: list[Parameter]) -> Any:
+        result = self.parameters.refusal(parameters, unconfigured=self._acting is None)
+        if result.successful and self._acting is not None:
+            self._stale_settings = True
+        return result
+
+    def _tick(self) -> None:
+        """Bring changed parameters into force, watch the goal, begin what is due."""
+        acting = self._acting
+        if acting is None or self._following is None:
+            return
+        if self._stale_settings:
+            self._stale_settings = False
+            with acting.lock:
+                acting.scheduler.settings = self.parameters.scheduler()
+                acting.scheduler.tuning = self.parameters.tuned(self._tuning)
+        if self._state == "active":
+            self._following.watch()
+            acting.pump()
+
+    def _inactive(self) -> str:
+        """Return why nothing is done now, or ""."""
+        return "" if self._state == "active" else f"the policy node is {self._state}; activate it first"
+
+    def _autostart(self) -> None:
+        """Configure and activate; wait for missing inputs, give up on what waiting does not mend."""
+        self.destroy_timer(self._starting)
+        if self._acting is None and self.trigger_configure() is not OK:
+            if not self._failed_for_good:
+                self._starting = self.create_timer(_RETRY_S, self._autostart)
+            return
+        if self.trigger_activate() is not OK:
+            self._failed_for_good = True
+
+    def _refuse(self, sentence: str, *, waiting: bool) -> None:
+        self._refusal = sentence
+        self._failed_for_good = not waiting
+        (self.get_logger().warning if waiting else self.get_logger().error)(sentence)
+        self._report()
+
+    def _end(self, why: str) -> None:
+        if self._following is not None:
+            self._following.end(why)
+        if self._acting is not None:
+            self._acting.stop()
+
+    def _free(self, why: str) -> None:
+        self._end(why)
+        if self._following is not None:
+            self._following.destroy(why)
+        if self._acting is not None:
+            self._acting.close()
+        for destroy in self._parts:
+            destroy()
+        self._parts.clear()
+        self._acting = self._following = None
+        self._policy = self._sync = self._tuning = self._forced = None  # type: ignore[assignment]
+        release_memory()
+
+    def _report(self) -> None:
+        name = str(self.parameters.value("checkpoint"))
+        self._diagnostics.publish(
+            health_report(self, state=self._state, checkpoint=name, acting=self._acting, refusal=self._refusal)
+        )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; return the exit code, 1 when autostart failed for good."""
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    stop = stop_on_signals()
+    # The inference thread shares the interpreter with the callbacks: it yields after 0.5 ms instead of 5.
+    sys.setswitchinterval(0.0005)
+    node: PolicyNode | None = None
+    try:
+        node = PolicyNode()
+        node.create_timer(0.1, lambda: stop.set() if node is not None and node.gave_up() else None)
+        spin_until(node, stop)
+        return 1 if node.gave_up() else 0
+    except (ValueError, RuntimeError) as error:
+        print(f"policy_node: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if node is not None:
+            node.close()
+        try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
