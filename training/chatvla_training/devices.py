@@ -74,7 +74,8 @@ def spread(module: nn.Module, accelerator: Accelerator, *, shard: bool) -> nn.Mo
         # A DiT block's modulation is called ahead of the block, for all denoising levels at once.
         if type(part).__name__ in SHARDED_LAYERS or name.endswith(".modulation"):
             fully_shard(part, mesh=mesh)
-    return fully_shard(module, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    return module
 
 
 def micro_batches(recipe: Recipe, world: int) -> int:

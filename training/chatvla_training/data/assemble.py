@@ -155,9 +155,9 @@ class _Writer:
         self._parquet = pq.ParquetWriter(
             path,
             self._schema,
-            use_dictionary=[*pictures, layout.REASONING],
+            use_dictionary=[*pictures, layout.REASONING],  # pyright: ignore[reportArgumentType]
             dictionary_pagesize_limit=1 << 30,
-            compression={
+            compression={  # pyright: ignore[reportArgumentType]
                 name: "NONE" if name in pictures else "SNAPPY" for name in [*pictures, *_leaves(self._schema)]
             },
         )

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_training.data.errors import CorruptSampleError, SourceError
-from chatvla_training.data.samples import Sample, SampleSource
+from chatvla_training.data.samples import SampleSource
 
 __all__ = ["Group", "Mixture", "Pick"]
 
@@ -75,7 +76,7 @@ class Mixture:
         draw = int(np.random.default_rng([self.seed, 3, place]).integers(2**31))
         return Pick(group=group, index=index, draw=draw)
 
-    def sample(self, place: int) -> tuple[Sample, list[tuple[str, str]]]:
+    def sample(self, place: int) -> tuple[Any, list[tuple[str, str]]]:
         """Return the sample at `place`, and (id, reason) of corrupt ones that it stands in for.
 
         A corrupt sample's place is taken by the next readable one of its group. Raises SourceError when TRIES in a row

@@ -107,7 +107,7 @@ def save_record(record: EpisodeRecord, path: Path) -> None:
         blobs[f"bytes_{number}"] = np.frombuffer(b"".join(images), np.uint8)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with aside.open("wb") as stream:
-        np.savez(stream, **blobs)
+        np.savez(stream, **blobs)  # pyright: ignore[reportArgumentType]
         stream.flush()
         os.fsync(stream.fileno())
     aside.replace(path)

@@ -67,8 +67,8 @@ class SampleSource(Protocol):
         """Return how many numbers there are."""
         ...
 
-    def sample(self, index: int, draw: int) -> Sample:
-        """Return sample `index`; `draw` seeds what is random about it, such as wording.
+    def sample(self, index: int, draw: int) -> Any:
+        """Return sample `index`, a Sample or what the objective takes; `draw` seeds what is random, such as wording.
 
         Raises CorruptSampleError when it can't be read.
         """

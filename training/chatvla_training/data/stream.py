@@ -15,7 +15,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from chatvla_training.data.mixture import Mixture
-from chatvla_training.data.samples import Sample
 
 __all__ = ["BatchStream", "LoadedBatch"]
 
@@ -39,7 +38,7 @@ class BatchStream(Dataset[LoadedBatch[Any]]):
     def __init__(
         self,
         mixture: Mixture,
-        collate: Callable[[Sequence[Sample]], Any],
+        collate: Callable[[Sequence[Any]], Any],
         *,
         batch: int,
         rank: int = 0,
@@ -51,7 +50,7 @@ class BatchStream(Dataset[LoadedBatch[Any]]):
     def __getitem__(self, number: int) -> LoadedBatch[Any]:
         """Return batch `number` of this device."""
         first = (number * self._world + self._rank) * self._batch
-        samples: list[Sample] = []
+        samples: list[Any] = []
         skipped: list[tuple[str, str]] = []
         for place in range(first, first + self._batch):
             sample, missed = self._mixture.sample(place)

@@ -132,7 +132,7 @@ def _record(
     first = max(
         (next((time for time in times[view] if time >= start_s - 1e-3), stop_s) for view in views), default=stop_s
     )
-    grid = np.arange(first, stop_s, 1.0 / spec.rate_hz)
+    grid = np.arange(first, stop_s, 1.0 / spec.rate_hz, dtype=np.float64)
     if len(grid) < SHORTEST_S * spec.rate_hz:
         report.left_out.append(f"{start_s:.2f} to {stop_s:.2f} s: no image in time")
         return None

@@ -32,7 +32,7 @@ def make_logger(name: str, run: Path, config: Mapping[str, Any]) -> Logger:
                     writer.add_scalar(key, value, step)
 
             return to_tensorboard
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise LoggerMissingError(f"--log {name} needs the package {name}: .venv/bin/pip install {name}") from error
     wandb.init(project="chatvla", name=run.name, dir=str(run), config=dict(config), resume="allow")

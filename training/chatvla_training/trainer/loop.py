@@ -238,7 +238,8 @@ class Trainer:
         if self._world == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self._accelerator.device)
-        return self._accelerator.reduce(tensor, "sum").tolist()
+        summed = self._accelerator.reduce(tensor, "sum")
+        return summed.tolist()  # pyright: ignore[reportAttributeAccessIssue]
 
     def _validate(self, step: int) -> None:
         assert self._validation is not None
