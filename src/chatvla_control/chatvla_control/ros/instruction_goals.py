@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve follow_instruction: one goal at a time, each ended once, with a named code.
 
-What is done meanwhile is the node's. A newer goal takes the place of the older. All methods belong to the executor's thread.
+What is done meanwhile is the node's. A newer goal takes the place of the older. All methods belong to the executor's
+thread.
 """
 
 # Generated messages carry no types that pyright knows:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A robot with a camera for the policy node: joint states and images out, chunks through the driver's own controller."""
+"""A robot with a camera for the policy node: its chunks go through the driver's own controller."""
 
 from __future__ import annotations
 
