@@ -44,9 +44,9 @@ from chatvla_training.trainer.task import FeatureTask, TrainingTask, VlaTask
 __all__ = ["measure"]
 
 BATCH = 16
-STAGE2_BATCH = 32
+STAGE2_BATCH = 64
 PAIRS = 14
-STEPS = 5
+STEPS = 4
 """Steps timed in a run of stage 2; two more come before them."""
 SCENES = 6
 ROWS = 60

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
         "seed": recipe.seed,
         "commit": commit(),
         "data": mixture.sha256(),
+        "left_out": mixture.left_out(),
         "machine": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -88,6 +90,10 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
         },
     }
     run.claim(config)
+    for name, reasons in mixture.left_out().items() if run.writes else ():
+        print(
+            f"{name}: left out {', '.join(f'{count} ({reason})' for reason, count in reasons.items())}", file=sys.stderr
+        )
     policy = run.path / "policy"
     if (policy / "manifest.json").is_file():
         return policy

@@ -82,6 +82,8 @@ def test_bad_entries_are_counted_by_name(tmp_path: Path):
     read = source(tmp_path, entries)
     assert len(read) == 1
     assert read.left_out == {"not an object": 1, "no question with an answer": 1, "image is no path": 1}
+    mixture = Mixture([Group(name="image_text", share=1, sources=(read,))], seed=0)
+    assert mixture.left_out() == {"qa:data": dict(read.left_out)}
 
 
 def test_unknown_kind_lists_the_known(tmp_path: Path):

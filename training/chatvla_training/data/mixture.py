@@ -97,6 +97,13 @@ class Mixture:
                 skipped.append((error.sample, error.reason))
         raise SourceError(f"{len(skipped)} samples in a row can't be read; the first: {skipped[0][0]}: {skipped[0][1]}")
 
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """Return, by source, how many of its samples were not taken for which reason."""
+        counted = {
+            source.name: dict(getattr(source, "left_out", {})) for group in self.groups for source in group.sources
+        }
+        return {name: reasons for name, reasons in counted.items() if reasons}
+
     def sha256(self) -> dict[str, str]:
         """Return the fingerprint of every source by name."""
         return {source.name: source.sha256() for group in self.groups for source in group.sources}
