@@ -49,7 +49,13 @@ def check_spec(spec: RobotSpec) -> None:
 
 
 def check_live_graph(
-    node: Node, spec: RobotSpec, cameras: tuple[str, ...], *, wait_s: float, model_size: tuple[int, int] | None
+    node: Node,
+    spec: RobotSpec,
+    cameras: tuple[str, ...],
+    *,
+    wait_s: float,
+    model_size: tuple[int, int] | None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, tuple[int, int]]:
     """Return the (height, width) [pixels] of each view, seen on the live topics within `wait_s`.
 
@@ -78,7 +84,7 @@ def check_live_graph(
             probe.create_subscription(Image, topic, keep(view), qos_profile_sensor_data)
         probe.create_subscription(JointState, joints, keep("joint_states"), qos_profile_sensor_data)
         end = time.monotonic() + wait_s
-        while len(seen) <= len(cameras) and time.monotonic() < end and node.context.ok():
+        while len(seen) <= len(cameras) and time.monotonic() < end and node.context.ok() and not stopped():
             executor.spin_once(timeout_sec=0.05)
     finally:
         executor.shutdown(timeout_sec=1.0)

@@ -8,12 +8,15 @@ subscribed to.
 
 from __future__ import annotations
 
+import gc
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
@@ -55,12 +58,20 @@ class PolicyNode(LifecycleNode):
     """The policy on ROS. `loader` gets the parameters and returns the policy: a checkpoint's, by default."""
 
     def __init__(
-        self, *, node_name: str = "policy_node", loader: Callable[[PolicyParameters], Policy] = load, **options: Any
+        self,
+        *,
+        node_name: str = "policy_node",
+        loader: Callable[[PolicyParameters], Policy] = load,
+        stop: threading.Event | None = None,
+        **options: Any,
     ) -> None:
-        """Raises ParameterError with one sentence when a parameter does not fit."""
+        """`stop` ends the wait for inputs.
+
+        Raises ParameterError with one sentence when a parameter does not fit.
+        """
         super().__init__(node_name, **options)
         self.parameters = PolicyParameters(self)
-        self._loader = loader
+        self._loader, self._stop = loader, stop or threading.Event()
         self._acting: Acting | None = None
         self._following: Following | None = None
         self._refusal = ""
@@ -86,6 +97,7 @@ class PolicyNode(LifecycleNode):
                 setup.spec,
                 setup.cameras,
                 wait_s=self.parameters.graph_wait_s,
+                stopped=self._stop.is_set,
                 model_size=model_size(policy),
             )
         except (ValueError, RuntimeError, OSError) as error:
@@ -141,7 +153,7 @@ class PolicyNode(LifecycleNode):
 
     def close(self) -> None:
         """End what runs and destroy the node."""
-        self._free("the node is shutting down")
+        self._free("the node is shutting down", collect=False)
         self.destroy_node()
 
     def _build(self, policy: Policy, setup: Any, sizes: dict[str, tuple[int, int]]) -> None:
@@ -192,7 +204,8 @@ class PolicyNode(LifecycleNode):
         self._parts.append(lambda: self.destroy_subscription(subscription))
 
     def _serve(self, kind: Any, name: str, callback: Callable[..., Any]) -> None:
-        service = self.create_service(kind, name, callback)
+        # A call that waits for its answer must not keep the node's other callbacks waiting.
+        service = self.create_service(kind, name, callback, callback_group=ReentrantCallbackGroup())
         self._parts.append(lambda: self.destroy_service(service))
 
     def _on_image(self, view: str, msg: Image) -> None:
@@ -285,7 +298,8 @@ class PolicyNode(LifecycleNode):
         if self._acting is not None:
             self._acting.stop()
 
-    def _free(self, why: str) -> None:
+    def _free(self, why: str, *, collect: bool = True) -> None:
+        """End what runs and let go of the checkpoint; `collect` gives its memory back at once."""
         self._end(why)
         if self._following is not None:
             self._following.destroy(why)
@@ -296,7 +310,8 @@ class PolicyNode(LifecycleNode):
         self._parts.clear()
         self._acting = self._following = None
         self._policy = self._sync = self._tuning = self._forced = None  # type: ignore[assignment]
-        release_memory()
+        if collect:
+            release_memory()
 
     def _report(self) -> None:
         name = str(self.parameters.value("checkpoint"))
@@ -313,7 +328,7 @@ def main(args: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(0.0005)
     node: PolicyNode | None = None
     try:
-        node = PolicyNode()
+        node = PolicyNode(stop=stop)
         node.create_timer(0.1, lambda: stop.set() if node is not None and node.gave_up() else None)
         spin_until(node, stop)
         return 1 if node.gave_up() else 0
@@ -324,6 +339,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if node is not None:
             node.close()
         try_shutdown()
+        # The interpreter would look through all of torch once more before it ends.
+        gc.freeze()
 
 
 if __name__ == "__main__":

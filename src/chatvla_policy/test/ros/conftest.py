@@ -54,15 +54,15 @@ class TalkingPolicy(SwingingPolicy):
 class Served:
     """A policy node in a thread, with a client of its action."""
 
-    def __init__(self, robot: RobotPeer, policy: Any, **parameters: Any) -> None:
-        self.robot, self.policy = robot, policy
+    def __init__(self, peer: RobotPeer, served_policy: Any, /, **parameters: Any) -> None:
+        self.robot, self.policy = peer, served_policy
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        options = {"loader": lambda given: policy} if policy is not None else {}
+        options = {"loader": lambda given: served_policy} if served_policy is not None else {}
         self.node = PolicyNode(parameter_overrides=overrides, **options)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=spin_until, args=(self.node, self._stop), daemon=True)
         self._thread.start()
-        self.action = ActionClient(robot.node, FollowInstruction, "follow_instruction")
+        self.action = ActionClient(peer.node, FollowInstruction, "follow_instruction")
 
     def send(self, **goal: Any) -> Any:
         assert self.robot.until(self.action.server_is_ready), self.robot.health()
