@@ -2,7 +2,7 @@
 """Remove the shared-memory files that killed nodes leave in /dev/shm, and never those that a live process uses.
 
 Fast DDS deletes its files on a clean exit only. Which files are ours is read from the memory maps of our own processes
-while they live; before a file is deleted, the maps of all processes are read again.
+while they live; before a file is deleted, the maps and open files of all processes are read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["SHM", "SharedMemoryFiles", "mapped_files"]
+__all__ = ["SHM", "SharedMemoryFiles", "companions", "mapped_files", "open_files"]
 
 SHM = Path("/dev/shm")
 PREFIXES = ("fastrtps_", "sem.fastrtps_", "fast_datasharing_")
@@ -28,6 +28,23 @@ def mapped_files(pid: int | str) -> set[str]:
     return {name for name in names if name.startswith(PREFIXES)}
 
 
+def open_files(pid: int | str) -> set[str]:
+    """Return the names of Fast DDS's files that process `pid` holds open: locks are not mapped."""
+    names: set[str] = set()
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                path = entry.readlink()
+                if path.parent == SHM and path.name.startswith(PREFIXES):
+                    names.add(path.name)
+    return names
+
+
+def companions(name: str) -> set[str]:
+    """Return the names of a segment's own lock and mutex."""
+    return {f"{name}_el", f"sem.{name}_mutex"}
+
+
 class SharedMemoryFiles:
     """The files that a group of processes has used."""
 
@@ -37,16 +54,17 @@ class SharedMemoryFiles:
     def observe(self, pids: Iterable[int]) -> None:
         """Take note of what the live processes `pids` map now."""
         for pid in pids:
-            self._seen |= mapped_files(pid)
+            mapped = mapped_files(pid)
+            self._seen |= mapped.union(*map(companions, mapped))
 
     def remove_leftovers(self) -> list[str]:
-        """Delete what was seen and no live process maps any more; return the names deleted."""
+        """Delete what was seen and no live process uses any more; return the names deleted."""
         left = {name for name in self._seen if (SHM / name).exists()}
         if not left:
             return []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                left -= mapped_files(entry.name)
+                left -= mapped_files(entry.name) | open_files(entry.name)
         for name in left:
             with contextlib.suppress(OSError):
                 (SHM / name).unlink()

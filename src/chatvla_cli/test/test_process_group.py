@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from chatvla_cli.process_group import Child, ProcessGroup, describe_exit
-from chatvla_cli.shared_memory import SHM, SharedMemoryFiles, mapped_files
+from chatvla_cli.shared_memory import SHM, SharedMemoryFiles, companions, mapped_files
 
 NODE = """
 import rclpy
@@ -144,15 +144,16 @@ def eventually(condition, timeout_s: float) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stop_leaves_no_process_and_no_shared_memory(launcher, number: signal.Signals) -> None:
     process, pid = launcher
-    used = mapped_files(pid)
-    assert used
+    mapped = mapped_files(pid)
+    assert mapped
     started_s = time.monotonic()
     process.send_signal(number)
     assert process.wait(timeout=5) == 130
     assert time.monotonic() - started_s < 3.0
     assert not is_alive(pid)
     # Nodes of other tests in this process may still use some of the files: those must stay.
-    assert not [name for name in used - mapped_files("self") if (SHM / name).exists()]
+    own = mapped - mapped_files("self")
+    assert not [name for name in own.union(*map(companions, own)) if (SHM / name).exists()]
 
 
 @pytest.mark.parametrize("launcher", [NODE], ids=["node"], indirect=True)
@@ -185,3 +186,4 @@ def test_shared_memory_of_a_live_process_is_kept(tmp_path: Path) -> None:
         holder.kill()
         holder.wait()
     assert files.remove_leftovers() == [path.name]
+    assert not path.exists()
