@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Play a bag back: `chatvla replay BAG`. Takes any rosbag2 folder, mcap or sqlite3."""
+"""Play a bag back: `chatvla replay BAG`; or through a policy, off line: `chatvla replay BAG --policy CHECKPOINT`.
+
+Takes any rosbag2 folder, mcap or sqlite3.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,10 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Play the bag once; return 0, 1 when it cannot be read, 130 on Ctrl-C."""
     arguments = _parse(sys.argv[1:] if argv is None else argv)
+    if arguments.policy:
+        from chatvla_eval.ros.policy_replay import run
+
+        return run(arguments)
     import rclpy
     from rclpy.signals import SignalHandlerOptions
     from rclpy.utilities import try_shutdown
@@ -72,6 +79,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--namespace", default="chatvla", help="namespace of relative topics")
     parser.add_argument("--delay", type=positive, default=1.0, help="seconds before the first message, for subscribers")
+    off_line = parser.add_argument_group("through a policy, without ROS or wall clock")
+    off_line.add_argument("--policy", default="", help="checkpoint folder or name: replay through it, publish nothing")
+    off_line.add_argument("--out", type=Path, default=Path("runs/replay"), help="folder for replay.json and chunks")
+    off_line.add_argument("--seed", type=int, default=0, help="seed of the policy's noise")
+    off_line.add_argument("--instruction", default="", help="follow this from the start (default: what the bag says)")
+    off_line.add_argument("--inference", type=positive, default=0.1, help="seconds that one inference counts for")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_strictly(argv)
 

@@ -112,6 +112,20 @@ def test_forced_text_is_followed_and_an_interrupt_keeps_the_results(bench, tmp_p
     assert (trial["text"], trial["picked"], results["forced_reasoning"]) == (force, right, force)
 
 
+def test_a_second_bench_among_the_same_topics_is_refused(bench, tmp_path):
+    second = node("-m", "chatvla_sim.ros.sim_node")
+    try:
+        assert second.stdout is not None
+        next(line for line in second.stdout if "math_match runs" in line)
+        running = rollout(trials=1, out=tmp_path, wait=60.0)
+        output, _ = running.communicate(timeout=90)
+    finally:
+        stop(second)
+    assert running.returncode == 1
+    assert f"2 simulators publish /{NAMESPACE}/sim/bench_state, only one may" in output
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_missing_nodes_are_named(ros_domain, tmp_path):
     environment = os.environ | {"ROS_DOMAIN_ID": str(1 + int(os.environ["ROS_DOMAIN_ID"]) % 100)}
     command = [

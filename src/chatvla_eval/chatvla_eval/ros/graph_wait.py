@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["GraphIncompleteError", "Part", "wait_for_parts"]
+__all__ = ["GraphCrowdedError", "GraphIncompleteError", "Part", "wait_for_parts"]
 
 _POLL_S = 0.1
 _REPORT_EVERY_S = 2.0
@@ -15,6 +15,10 @@ _REPORT_EVERY_S = 2.0
 
 class GraphIncompleteError(RuntimeError):
     """Some part of the graph did not come up; the message names each and what usually provides it."""
+
+
+class GraphCrowdedError(RuntimeError):
+    """Something that must be alone is there twice; the message names it and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from chatvla_control.ros.spin import stop_on_signals
 from chatvla_eval.film import TrialFilm
 from chatvla_eval.policies import EXPERT
 from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
-from chatvla_eval.ros.graph_wait import GraphIncompleteError, wait_for_parts
+from chatvla_eval.ros.graph_wait import GraphCrowdedError, GraphIncompleteError, wait_for_parts
 from chatvla_eval.ros.ros_session import RosSession, RosSessionError, StoppedError
 from chatvla_eval.summary_table import summary_table, trial_line
 from chatvla_eval.tasks import TASKS, Task, task_by_name
@@ -94,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _evaluate(session, settings, stopped)
     except StoppedError:
         return STOPPED
-    except (GraphIncompleteError, RosSessionError, ParameterException, ValueError, OSError) as error:
+    except (GraphCrowdedError, GraphIncompleteError, RosSessionError, ParameterException, ValueError, OSError) as error:
         print(f"rollout: {error}", file=sys.stderr, flush=True)
         return 1
     finally:
@@ -119,6 +119,7 @@ def _spin(executor: SingleThreadedExecutor, stopped: threading.Event) -> None:
 def _evaluate(session: RosSession, settings: RolloutSettings, stopped: threading.Event) -> int:
     if not wait_for_parts(session.parts(), timeout_s=settings.wait_s, report=_say, stopped=stopped.is_set):
         return STOPPED
+    session.check_alone()
     task = task_by_name(settings.task)
     info = _info(session, settings)
     results: list[TrialResult] = []

@@ -23,7 +23,7 @@ from chatvla_control.ros.convert import action_chunk_to_msg
 from chatvla_control.scene import SceneTruth
 from chatvla_eval.policies import EXPERT
 from chatvla_eval.ros.go_home import home_chunk, is_home
-from chatvla_eval.ros.graph_wait import Part
+from chatvla_eval.ros.graph_wait import GraphCrowdedError, Part
 from chatvla_eval.ros.trial_topics import TrialTopics
 from chatvla_eval.trial import TrialSetup, Watch
 from chatvla_msgs.action import FollowInstruction
@@ -104,6 +104,16 @@ class RosSession:
             ),
             Part(what="policy (action follow_instruction)", ready=self._follow.server_is_ready),
         ]
+
+    def check_alone(self) -> None:
+        """Raise GraphCrowdedError when another bench runs among the same topics: both would move the same arms."""
+        for what, topic in (("simulators", "sim/bench_state"), ("drivers", "joint_states")):
+            count = self._node.count_publishers(topic)
+            if count > 1:
+                raise GraphCrowdedError(
+                    f"{count} {what} publish {self._node.resolve_topic_name(topic)}, only one may; "
+                    "end the other launch, or start this one with another namespace or ROS_DOMAIN_ID"
+                )
 
     def reset(self, setup: TrialSetup) -> SceneTruth:
         """Drive the arms home where they are not, build the scene and return its truth. Raises RosSessionError."""

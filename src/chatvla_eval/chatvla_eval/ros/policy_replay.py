@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replay a bag through a checkpoint: `chatvla replay BAG --policy CHECKPOINT`. No graph, no wall clock.
+
+The recorded camera images, joint states and instructions go through the policy node's own logic; written are
+reasoning.jsonl, chunks.npy and replay.json with scores and open-loop errors. Same bag, checkpoint and seed: same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.typesys import Stores, get_typestore
+
+from chatvla_control.robot_spec import RobotSpec
+from chatvla_control.ros.convert import ConversionError, joint_state_from_msg
+from chatvla_control.ros.convert_scene import scene_truth_from_msg
+from chatvla_control.ros.images import image_from_msg
+from chatvla_control.ros.stamps import time_from_msg
+from chatvla_control.scene import SceneTruth
+from chatvla_eval.tasks import TASKS, task_by_name
+from chatvla_policy.runtime.observation_sync import ObservationSync
+from chatvla_policy.runtime.replay import Input, OpenLoopError, Replayed, replayed
+from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
+from chatvla_policy.systems import load_policy
+
+__all__ = ["BagInputs", "ReplayError", "replay_policy", "run"]
+
+
+class ReplayError(ValueError):
+    """The bag does not hold what the policy needs; one sentence says what."""
+
+
+@dataclass
+class BagInputs:
+    """Turns a bag's messages into inputs, and keeps what scores need. The truth never reaches the policy."""
+
+    folder: Path
+    spec: RobotSpec
+    cameras: tuple[str, ...]
+    prefix: str
+    instruction: str = ""
+    """An instruction for the whole bag; "" takes those of the bag."""
+    truths: list[tuple[float, SceneTruth]] = field(default_factory=list)
+    """First truth of each trial with the time it was received."""
+    joints: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    commands: list[tuple[float, np.ndarray]] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Input]:
+        """Yield the inputs in the order in which they were received. Raises ReplayError."""
+        try:
+            with AnyReader([self.folder], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+                topics = {connection.topic for connection in reader.connections}
+                self._check(topics)
+                said = f"{self.prefix}instruction" in topics and not self.instruction
+                if self.instruction:
+                    yield Input(received_s=reader.start_time * 1e-9, instruction=self.instruction)
+                for connection, received_ns, raw in reader.messages():
+                    if connection.topic.startswith(self.prefix):
+                        name = connection.topic.removeprefix(self.prefix)
+                        wanted = self._input(
+                            name, lambda c=connection, r=raw: reader.deserialize(r, c.msgtype), received_ns * 1e-9, said
+                        )
+                        if wanted is not None:
+                            yield wanted
+        except (AnyReaderError, OSError) as error:
+            raise ReplayError(f"{self.folder} cannot be read as a bag: {error}") from error
+
+    def _check(self, topics: set[str]) -> None:
+        needed = [f"camera/{view}/image_raw" for view in self.cameras] + ["joint_states"]
+        for name in needed:
+            if self.prefix + name not in topics:
+                raise ReplayError(
+                    f"{self.folder} has no topic {self.prefix}{name}; it holds: {', '.join(sorted(topics))}. "
+                    "Another prefix is given by --namespace"
+                )
+
+    def _input(self, name: str, message: Any, received_s: float, said: bool) -> Input | None:
+        view = name.removeprefix("camera/").removesuffix("/image_raw")
+        if name == f"camera/{view}/image_raw" and view in self.cameras:
+            msg = message()
+            try:
+                return Input(received_s=received_s, image=(view, time_from_msg(msg.header.stamp), image_from_msg(msg)))
+            except ConversionError as error:
+                return Input(received_s=received_s, refusal=(view, str(error)))
+        if name in ("joint_states", "joint_command"):
+            try:
+                state = joint_state_from_msg(message(), self.spec.joint_names)
+            except ConversionError as error:
+                return Input(received_s=received_s, refusal=("", str(error))) if name == "joint_states" else None
+            kept = self.joints if name == "joint_states" else self.commands
+            kept.append((state.stamp_s, state.positions))
+            return Input(received_s=received_s, joints=state) if name == "joint_states" else None
+        if name == "instruction" and said:
+            return Input(received_s=received_s, instruction=str(message().data).strip())
+        if name == "sim/bench_state":
+            return self._trial(scene_truth_from_msg(message()), received_s, said)
+        return None
+
+    def _trial(self, truth: SceneTruth, received_s: float, said: bool) -> Input | None:
+        """Return the instruction of a trial that begins: the one part of the scene that a policy is told."""
+        if not truth.ready or (self.truths and self.truths[-1][1].trial == truth.trial):
+            return None
+        self.truths.append((received_s, truth))
+        own = said or self.instruction
+        return None if own else Input(received_s=received_s, instruction=truth.instruction)
+
+
+def replay_policy(
+    bag: Path,
+    policy_name: str,
+    out: Path,
+    *,
+    namespace: str = "chatvla",
+    seed: int = 0,
+    instruction: str = "",
+    delay_s: float = 0.1,
+    period_s: float = 0.5,
+) -> dict[str, Any]:
+    """Write the replay's files into `out` and return the summary. Raises ReplayError and CheckpointError."""
+    torch.set_num_threads(1)
+    policy = load_policy(policy_name, seed=seed)
+    setup = policy.setup  # type: ignore[attr-defined]
+    prefix = "/" + namespace.strip("/") + "/" if namespace.strip("/") else "/"
+    inputs = BagInputs(bag, setup.spec, setup.cameras, prefix, instruction)
+    scheduler = Scheduler(
+        spec=setup.spec,
+        sync=ObservationSync(setup.spec, setup.cameras),
+        # The recorded robot does not follow the plan: each chunk is planned anew from what was seen.
+        settings=SchedulerSettings(chunk_period_s=period_s, chunking=False),
+        tuning=policy.settings,  # type: ignore[attr-defined]
+    )
+    failures: list[str] = []
+    results = list(replayed(inputs, policy, scheduler, delay_s=delay_s, seed=seed, on_failure=failures.append))
+    if not results:
+        why = failures[-1] if failures else "no instruction was given; use --instruction"
+        raise ReplayError(f"{bag} led to no chunk: {why}")
+    summary = {
+        "policy": policy.name,
+        "checkpoint_hash": policy.checkpoint.sha256,  # type: ignore[attr-defined]
+        "seed": seed,
+        "delay_s": delay_s,
+        "chunk_period_s": period_s,
+        "counts": asdict(scheduler.counts),
+        "failures": sorted(set(failures)),
+        "trials": _scores(inputs, results),
+        "open_loop_error": _open_loop(inputs, results, setup.spec),
+    }
+    _write(out, results, summary)
+    return summary
+
+
+def _scores(inputs: BagInputs, results: list[Replayed]) -> list[dict[str, Any]]:
+    """Return the points of each trial's last text, where the bag holds the scene's truth."""
+    scores = []
+    for number, (begin_s, truth) in enumerate(inputs.truths):
+        end_s = inputs.truths[number + 1][0] if number + 1 < len(inputs.truths) else np.inf
+        texts = [item.inference.reasoning.text for item in results if begin_s <= item.published_s < end_s]
+        if not texts or truth.task not in TASKS:
+            continue
+        task = task_by_name(truth.task)
+        scored = task.score(texts[-1], truth)
+        scores.append(
+            {"seed": truth.seed, **task.describe(truth), "text": texts[-1], **scored.measures, "parts": scored.parts}
+        )
+    return scores
+
+
+def _open_loop(inputs: BagInputs, results: list[Replayed], spec: RobotSpec) -> dict[str, Any]:
+    """Return the error against the commands of the bag, or against its joints where it has none."""
+    kept = inputs.commands or inputs.joints
+    order = np.argsort([time for time, _ in kept], kind="stable")
+    times, rows = np.array([kept[k][0] for k in order]), np.stack([kept[k][1] for k in order])
+    error = OpenLoopError(times, rows, spec.joint_names)
+    for item in results:
+        error.add(item.planned)
+    return {"against": "joint_command" if inputs.commands else "joint_states", "horizons_s": error.to_dict()}
+
+
+def _write(out: Path, results: list[Replayed], summary: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    lines = []
+    digest = hashlib.sha256()
+    for item in results:
+        thought, chunk = asdict(item.inference.reasoning), item.inference.chunk
+        thought |= {"source": item.inference.reasoning.source.name, "published_s": item.published_s}
+        thought |= {"chunk_id": chunk.id, "chunk_start_s": chunk.start_s, "chunk_steps": len(chunk.actions)}
+        lines.append(json.dumps(thought, sort_keys=True))
+        digest.update(np.ascontiguousarray(chunk.actions).tobytes())
+    (out / "reasoning.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    longest = max(len(item.inference.chunk.actions) for item in results)
+    rows = np.full((len(results), longest, results[0].inference.chunk.actions.shape[1]), np.nan)
+    for place, item in zip(rows, results, strict=True):
+        place[: len(item.inference.chunk.actions)] = item.inference.chunk.actions
+    np.save(out / "chunks.npy", rows)
+    summary["chunks_sha256"] = digest.hexdigest()
+    (out / "replay.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def run(arguments: Any) -> int:
+    """Replay as the command line asks; return the exit code."""
+    try:
+        summary = replay_policy(
+            arguments.bag,
+            arguments.policy,
+            arguments.out,
+            namespace=arguments.namespace,
+            seed=arguments.seed,
+            instruction=arguments.instruction,
+            delay_s=arguments.inference,
+        )
+    except (OSError, ValueError) as error:
+        print(f"chatvla replay: {error}", file=sys.stderr)
+        return 1
+    print(f"{summary['counts']['chunks']} chunks by {summary['policy']}, written to {arguments.out}")
+    for horizon, errors in summary["open_loop_error"]["horizons_s"].items():
+        worst = max((name for name in errors if name != "n"), key=lambda name: errors[name])
+        print(f"  {horizon:>4} s ahead: worst joint {worst}, mean error {errors[worst]:.4f} over {errors['n']} chunks")
+    for trial in summary["trials"]:
+        print(f"  seed {trial['seed']}: {trial['equation']} | ocr {trial['ocr']}/4 math {trial['math']}/2")
+    return 0
