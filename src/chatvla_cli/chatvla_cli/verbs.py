@@ -73,11 +73,13 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         name="replay",
-        summary="play a recorded bag back in its own time",
+        summary="play a recorded bag back in its own time, or through a policy off line",
         usage="BAG [options]",
-        details="Example: ./chatvla replay runs/bag",
+        details="Examples: ./chatvla replay runs/bag\n"
+        "          ./chatvla replay runs/bag --policy CHECKPOINT --out runs/replay",
         target="chatvla_eval.replay_cli:main",
         source="src/chatvla_eval/chatvla_eval/replay_cli.py",
+        model_words=r"--policy\b",
     ),
     Verb(
         name="demos",
