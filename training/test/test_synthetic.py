@@ -2,11 +2,15 @@
 """Image-text scenes show only what they may, and say truly where things are."""
 
 import numpy as np
+import pytest
 
 from chatvla_control.contracts import BoundingBox
-from chatvla_sim.math_match.equations import all_equations, equation_split
+from chatvla_eval.reasoning_text import parse_reasoning
+from chatvla_sim.math_match.equations import all_equations, equation_split, parse_equation
 from chatvla_sim.math_match.fonts import font_files
+from chatvla_sim.math_match.trial import INSTRUCTIONS
 from chatvla_training.synthetic.compose import compose
+from chatvla_training.synthetic.sources import SOURCES, open_source
 from chatvla_training.synthetic.trials import image_text_equations, image_text_trial
 
 
@@ -58,3 +62,50 @@ def test_card_boxes_hold_their_numbers() -> None:
         sum(box.x_min < glyph.x < box.x_max and box.y_min < glyph.y < box.y_max for glyph in digits) for box in boxes
     ]
     assert inside == [len(box.label) for box in boxes]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sample_is_a_function_of_seed_index_and_draw(name: str) -> None:
+    source = open_source(name, 3)
+    first, again, other = source.sample(17, 2), open_source(name, 3).sample(17, 2), source.sample(18, 2)
+    assert first.turns == again.turns
+    assert all(np.array_equal(a, b) for a, b in zip(first.images, again.images, strict=True))
+    assert (first.id, first.turns) != (other.id, other.turns)
+    assert 1 <= len(first.turns) <= 5
+
+
+def test_unknown_source_lists_those_that_exist() -> None:
+    with pytest.raises(ValueError, match=r"no synthetic data 'scene'; there are: scenes, cards, boards, sums, all"):
+        open_source("scene", 0)
+
+
+def test_composed_answers_claim_just_what_is_true() -> None:
+    """The parser that scores policies reads equation, answer, cards and choice out of every composed answer."""
+    composed = 0
+    for index in range(150):
+        trial = image_text_trial(index)
+        answers = [turn.answer for turn in open_source("scenes", 0).sample(index, 0).turns]
+        for answer in (text for text in answers if trial.equation.text in text and "card" in text and len(text) > 60):
+            claimed = parse_reasoning(answer)
+            composed += 1
+            assert claimed.operands == (trial.equation.left, trial.equation.right), answer
+            assert claimed.operator == trial.equation.operator
+            assert claimed.answer == trial.equation.result
+            assert dict(claimed.cards) == {card.place: card.value for card in trial.cards}
+            right = next(card.place for card in trial.cards if card.value == trial.equation.result)
+            assert claimed.choice is not None
+            assert claimed.choice.place == right
+    assert composed > 15
+
+
+def test_sums_come_out_right() -> None:
+    for index in range(200):
+        for turn in open_source("sums", 0).sample(index, 0).turns:
+            equation = parse_equation(turn.question.removeprefix("What is ").removeprefix("Compute ").rstrip("?=."))
+            assert str(equation.result) == turn.answer.rstrip(".").rpartition("=")[2]
+            assert equation_split(equation) != "held_out"
+
+
+def test_robot_instructions_are_no_questions() -> None:
+    asked = {turn.question for index in range(200) for turn in open_source("all", 1).sample(index, 0).turns}
+    assert not asked & set(INSTRUCTIONS)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from chatvla_sim.math_match.equations import apply_operator
 from chatvla_sim.math_match.trial import INSTRUCTIONS
 
-__all__ = ["Card", "MathFacts", "answer_of", "instruction", "reasoning"]
+__all__ = ["Card", "MathFacts", "answer_of", "instruction", "listing", "reasoning"]
 
 _READ = (
     "On the whiteboard is {eq}.",
@@ -92,6 +92,12 @@ def _joined(parts: Sequence[str], rng: random.Random | None) -> str:
     return ", ".join(parts[:-1]) + last + parts[-1]
 
 
+def listing(facts: MathFacts, rng: random.Random | None = None) -> str:
+    """Return the sentence that lists the cards from left to right; the paper's own wording without `rng`."""
+    head, each, tail = _LIST[0] if rng is None else rng.choice(_LIST)
+    return head + _joined([each.format(v=card.value, p=card.place) for card in facts.cards], rng) + tail
+
+
 def reasoning(facts: MathFacts, rng: random.Random | None = None) -> str:
     """Return the reasoning that leads to the right card; the paper's own wording without `rng`.
 
@@ -104,13 +110,11 @@ def reasoning(facts: MathFacts, rng: random.Random | None = None) -> str:
     def draw(options: Sequence[str]) -> str:
         return options[0] if rng is None else rng.choice(options)
 
-    head, each, tail = _LIST[0] if rng is None else rng.choice(_LIST)
-    listed = head + _joined([each.format(v=c.value, p=c.place) for c in facts.cards], rng) + tail
     return " ".join(
         (
             draw(_READ).format(eq=facts.equation),
             draw(_SOLVE).format(eq=facts.equation, c=facts.result),
-            listed,
+            listing(facts, rng),
             draw(_CHOOSE).format(p=card.place),
         )
     )
