@@ -53,6 +53,8 @@ def _values(acting: Acting) -> Mapping[str, str]:
         "last_failure": acting.error,
     }
     values |= {name: str(count) for name, count in asdict(scheduler.counts).items()}
-    for stage, (middle, high) in acting.times.percentiles().items():
-        values |= {f"{stage}_p50_ms": f"{middle:.1f}", f"{stage}_p99_ms": f"{high:.1f}"}
+    for source in ("", *acting.times.sources()):
+        prefix = f"{source}_" if source else ""
+        for stage, (middle, high) in acting.times.percentiles(source or None).items():
+            values |= {f"{prefix}{stage}_p50_ms": f"{middle:.2f}", f"{prefix}{stage}_p99_ms": f"{high:.2f}"}
     return values

@@ -11,7 +11,7 @@ from chatvla_policy.runtime.inference import Outcome
 
 __all__ = ["STAGES", "StageTimes"]
 
-STAGES = ("wait", "preprocess", "reasoning", "denoise", "publish", "total")
+STAGES = ("wait", "preprocess", "reasoning", "denoise", "publish", "total", "overhead")
 
 
 class StageTimes:
@@ -23,17 +23,21 @@ class StageTimes:
     def add(self, outcome: Outcome, *, source: str, published_s: float) -> tuple[float, ...]:
         """Take one published inference; return its stages [ms] in the order of STAGES.
 
-        `wait`: from the image's stamp to the start of inference; `publish`: from its end to the published chunk.
+        `wait`: from the image's stamp to the start of inference; `publish`: from its end to the published chunk;
+        `overhead`: both, all that is not the policy's own time.
         """
         job, stages = outcome.job, outcome.stages
         total_s = published_s - job.observation.stamp_s
         wait_s = job.begun_s - job.observation.stamp_s
-        publish_s = total_s - wait_s - stages.preprocess - stages.reasoning - stages.denoise
-        row = tuple(
-            1e3 * value for value in (wait_s, stages.preprocess, stages.reasoning, stages.denoise, publish_s, total_s)
-        )
+        publish_s = total_s - wait_s - outcome.seconds
+        parts = (wait_s, stages.preprocess, stages.reasoning, stages.denoise, publish_s, total_s, wait_s + publish_s)
+        row = tuple(1e3 * value for value in parts)
         self._rows.append((source, row))
         return row
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the sources of reasoning among the kept inferences, sorted."""
+        return tuple(sorted({source for source, _ in self._rows}))
 
     def percentiles(self, source: str | None = None) -> dict[str, tuple[float, float]]:
         """Return (p50, p99) [ms] per stage over the kept inferences of `source`, or of all; empty when none."""

@@ -17,10 +17,10 @@ from chatvla_control.contracts import (
     ReasoningSource,
 )
 from chatvla_control.robot_spec import robot_spec
-from chatvla_policy.processing.chunks import committed_rows, playable_rows
+from chatvla_policy.processing.chunks import committed_rows
+from chatvla_policy.runtime.seam_trial import STEP_S, swing_rows
 
 SPEC = robot_spec("arx_r5")
-STEP_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,7 @@ class SwingingPolicy:
         if self.error:
             raise RuntimeError(self.error)
         self._count += 1
-        times = STEP_S * np.arange(self.steps)[:, None]
-        width, speed = self._rng.uniform(0.1, 0.3, SPEC.width), self._rng.uniform(2.0, 5.0, SPEC.width)
-        width = width * self._rng.choice([-1, 1], SPEC.width)
-        rows = observation.joint_positions + width * (1.0 - np.cos(speed * times))
+        kept = None
         if previous_chunk is not None and self.settings.commit_s > 0:
             kept = committed_rows(
                 previous_chunk,
@@ -65,13 +62,7 @@ class SwingingPolicy:
                 until_s=observation.stamp_s + self.settings.commit_s,
                 horizon=self.steps,
             )
-            if kept is not None and len(kept) > 1:
-                # As a denoiser does: the committed part is kept, the rest continues from it.
-                last, pace = kept[-1], (kept[-1] - kept[-2]) / STEP_S
-                rest = STEP_S * np.arange(1, self.steps - len(kept) + 1)[:, None]
-                fade = 0.2 * (1.0 - np.exp(-rest / 0.2))
-                rows = np.concatenate([kept, last + pace * fade + width * (1.0 - np.cos(speed * rest))])
-        rows = playable_rows(rows, SPEC, step_period_s=STEP_S)
+        rows = swing_rows(SPEC, observation.joint_positions, self._rng, kept=kept, steps=self.steps)
         if self.bad:
             rows[3, 2] = np.nan
         source = ReasoningSource.REUSED if self.reuse and self._count > 1 else ReasoningSource.GENERATED

@@ -13,6 +13,7 @@ from chatvla_policy.runtime.inference import run_job
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
 from chatvla_policy.runtime.seam import plan_at
+from chatvla_policy.runtime.seam_trial import seam_ratio
 
 from .swinging import SPEC, STEP_S, SwingingPolicy, joint_state, picture
 
@@ -241,3 +242,8 @@ def test_same_inputs_and_delays_give_the_same_chunks() -> None:
         robot.run(3.0)
         runs.append(b"".join(chunk.actions.tobytes() for _, _, chunk in robot.published))
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("delay_ms", [0, 150, 500])
+def test_seams_of_the_benchmark_reach_their_bar(delay_ms: int) -> None:
+    assert seam_ratio(delay_s=delay_ms / 1e3, seconds=20.0) <= 1.0
