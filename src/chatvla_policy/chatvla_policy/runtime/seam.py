@@ -69,12 +69,27 @@ def joined_chunk(
     if playing is None and (rotary & (np.abs(offset) > _LARGEST_S * spec.velocity)).any():
         return late
     # The fade, 1 - smoothstep, is steepest at 1.5 / its length: a wide offset takes longer, at half the speed limit.
-    fade_s = np.maximum(blend_s, 3.0 * np.abs(offset) / spec.velocity)
+    fade_s = np.where(np.abs(offset) < _MET, period_s, np.maximum(blend_s, 3.0 * np.abs(offset) / spec.velocity))
     share = np.clip(period_s * np.arange(len(rows))[:, None] / fade_s, 0.0, 1.0)
     led = rows + (1.0 - share * share * (3.0 - 2.0 * share)) * offset
+    faded = math.ceil(float(fade_s.max()) / period_s)
+    actions = _bent(led, spec, before=before, speed=speed, period_s=period_s, faded=faded)
+    return replace(late, actions=actions)
+
+
+def _bent(led: Array, spec: RobotSpec, *, before: Array, speed: Array, period_s: float, faded: int) -> Array:
+    """Return rows, shape (T, D), that follow `led` within the limits, from `before` one period earlier at `speed`.
+
+    Behind row `faded` the rows are the policy's own, playable by themselves: once the bent rows have met them, they
+    are taken as they are.
+    """
     limits = MotionLimits.of(spec)
-    speed = np.clip(speed, -limits.velocity, limits.velocity)
-    return replace(late, actions=feasible_rows(led, spec, start=before, period_s=period_s, start_velocity=speed))
+    start = np.clip(speed, -limits.velocity, limits.velocity)
+    count = min(faded + _MEETING_ROWS, len(led))
+    head = feasible_rows(led[:count], spec, start=before, period_s=period_s, start_velocity=start)
+    if count == len(led) or np.abs(head[-2:] - led[count - 2 : count]).max() < _MET:
+        return np.concatenate([head, led[count:]])
+    return feasible_rows(led, spec, start=before, period_s=period_s, start_velocity=start)
 
 
 def stitched_plan(chunk: ActionChunk, *, playing: ActionChunk | None, measured: Array | None) -> ActionChunk:
@@ -94,6 +109,7 @@ def stitched_plan(chunk: ActionChunk, *, playing: ActionChunk | None, measured: 
 
 
 _HISTORY_S = 1.0
+_MEETING_ROWS, _MET = 4, 1e-9
 _LARGEST_S = 0.1
 """A first chunk may begin as far from the robot as full speed covers in this time: the driver's limit for jumps."""
 
