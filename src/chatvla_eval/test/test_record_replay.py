@@ -15,10 +15,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from chatvla_eval import record_cli, replay_cli
+from chatvla_eval.bags.message_types import UnknownTypeError
 from chatvla_eval.ros.player import BagUnreadableError, play_bag
 from chatvla_eval.ros.recorder import Recorder
 from chatvla_msgs.msg import BenchState
@@ -223,3 +226,26 @@ def test_replay_without_a_fitting_topic_lists_the_bag(spinning, tmp_path):
     recorder.close()
     with pytest.raises(BagUnreadableError, match="holds: none"):
         play_bag(node, tmp_path / "bag", patterns=["/x"], stopped=threading.Event())
+
+
+def test_topic_of_a_type_that_is_not_installed_is_left_out_and_the_rest_plays(context, spinning, tmp_path, capfd):
+    """Bags of `ros2 bag record -a` hold such topics on machines without rosbag2."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    store.register(get_types_from_msg("string text", "absent_msgs/msg/Absent"))
+    with Writer(tmp_path / "bag", version=9) as writer:
+        for topic, name in (("/record_test/known", "std_msgs/msg/String"), ("/odd", "absent_msgs/msg/Absent")):
+            connection = writer.add_connection(topic, name, typestore=store)
+            kind = store.types[name]
+            writer.write(connection, 1, store.serialize_cdr(kind("hello"), name))
+    heard = []
+    spinning("listener").create_subscription(String, "known", lambda message: heard.append(message.data), 10)
+    node = Node("player", context=context)
+    play_bag(node, tmp_path / "bag", patterns=["/*"], delay_s=1.0, stopped=threading.Event())
+    deadline = time.monotonic() + 5.0
+    while not heard and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert heard == ["hello"]
+    assert "/odd is not played: message type absent_msgs/msg/Absent" in capfd.readouterr().err
+    with pytest.raises(UnknownTypeError, match="absent_msgs/msg/Absent"):
+        play_bag(node, tmp_path / "bag", patterns=["/odd"], delay_s=0.0, stopped=threading.Event())
+    node.destroy_node()

@@ -16,7 +16,7 @@ from rclpy.publisher import Publisher
 from rosbags.interfaces import ConnectionExtRosbag2
 from rosbags.rosbag2 import Reader, ReaderError
 
-from chatvla_eval.bags.message_types import message_class
+from chatvla_eval.bags.message_types import UnknownTypeError, message_class
 from chatvla_eval.bags.topics import is_selected
 from chatvla_eval.ros.qos import publisher_qos
 
@@ -55,7 +55,8 @@ def play_bag(
 
     Waits `delay_s` after the publishers are made, so that subscribers find them. `on_progress` gets seconds of the bag,
     done and in all.
-    Raises BagUnreadableError and UnknownTypeError.
+    A topic whose message type is not installed is left out with a warning, as `ros2 bag play` does.
+    Raises BagUnreadableError, and UnknownTypeError when no topic is left.
     """
     try:
         with Reader(folder) as reader:
@@ -77,7 +78,17 @@ def _play(
     if not chosen:
         names = ", ".join(sorted({connection.topic for connection in reader.connections})) or "none"
         raise BagUnreadableError(f"no topic of {reader.path} fits {', '.join(patterns)}; the bag holds: {names}")
-    publishers = {connection.id: _publisher(node, connection) for connection in chosen}
+    publishers: dict[int, Publisher] = {}
+    unknown: UnknownTypeError | None = None
+    for connection in chosen:
+        try:
+            publishers[connection.id] = _publisher(node, connection)
+        except UnknownTypeError as error:
+            node.get_logger().warning(f"{connection.topic} is not played: {error}")
+            unknown = error
+    chosen = [connection for connection in chosen if connection.id in publishers]
+    if unknown is not None and not chosen:
+        raise unknown
     stopped.wait(delay_s)
     begin_ns, total_s = reader.start_time, reader.duration * 1e-9
     started_s = time.monotonic()
