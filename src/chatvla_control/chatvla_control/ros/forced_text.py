@@ -15,7 +15,7 @@ __all__ = ["LONGEST_TEXT", "ForcedText"]
 
 LONGEST_TEXT = 2000
 """Characters of an instruction or a forced text."""
-Request, Response = OverrideReasoning.Request, OverrideReasoning.Response
+Request = OverrideReasoning.Request
 
 
 def _takes_all(text: str) -> None:
@@ -36,7 +36,9 @@ class ForcedText:
         if self._once:
             self.text, self._once = None, False
 
-    def on_request(self, request: Request, response: Response) -> Response:
+    def on_request(
+        self, request: OverrideReasoning.Request, response: OverrideReasoning.Response
+    ) -> OverrideReasoning.Response:
         """Serve override_reasoning."""
         text = request.text.strip()
         if request.scope == Request.RELEASE:

@@ -16,8 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -150,7 +149,7 @@ class InstructionGoals:
     async def _execute(self, handle: ServerGoalHandle) -> FollowInstruction.Result:
         run = self._accepted.pop(bytes(handle.goal_id.uuid))
         if run.ended.done():  # A newer goal came between acceptance and execution.
-            return run.ended.result()
+            return _result_of(run)
         count, refusal = len(run.instruction), self._refusal()
         if refusal:
             self.end(run, Result.NODE_INACTIVE, refusal)
@@ -161,4 +160,13 @@ class InstructionGoals:
             self.end(run, Result.INVALID_GOAL, f"timeout_s is {run.timeout_s}, it must be 0 or a positive number")
         else:
             self._on_begin(run)
-        return await run.ended
+        await run.ended
+        return _result_of(run)
+
+
+def _result_of(run: Run) -> FollowInstruction.Result:
+    """Return the result that `end` gave the run."""
+    result: FollowInstruction.Result | None = run.ended.result()
+    if result is None:
+        raise RuntimeError("a goal ended without a result")
+    return result

@@ -154,9 +154,14 @@ class RosSession:
         handle.get_result_async().add_done_callback(self._on_result)
 
     def watch(self) -> Watch:
-        """Wait a tenth of a second and return what is known. Raises StoppedError and RosSessionError."""
+        """Wait a tenth of a second and return what is known.
+
+        Raises StoppedError, RosSessionError and GraphCrowdedError.
+        """
         if self._stopped.wait(SLICE_S):
             raise StoppedError("stopped during a trial")
+        # At every look: a second bench may come later, or be discovered late.
+        self.check_alone()
         truth, age_s = self._topics.truth()
         if truth is None or age_s > _TRUTH_AGE_S:
             raise RosSessionError(f"sim/bench_state is silent for {age_s:.0f} s: the simulator stopped")

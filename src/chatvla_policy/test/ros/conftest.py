@@ -23,7 +23,7 @@ from ..runtime.swinging import SPEC, SwingingPolicy  # noqa: E402
 from .robot_peer import RobotPeer  # noqa: E402
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ros(ros_domain: int) -> Iterator[None]:
     rclpy.init()
     yield
