@@ -24,8 +24,11 @@ __all__ = ["Child", "ProcessGroup", "describe_exit"]
 
 TERMINATE_AFTER_S = 1.5
 KILL_AFTER_S = 2.3
-QUICK_DEATH_S = 5.0
+QUICK_DEATH_S = 10.0
+"""torch alone takes seconds to import: what ends before this has hardly begun."""
 QUICK_DEATHS_ALLOWED = 3
+REFUSED = 2
+"""Exit code of a node that refuses its settings: starting it again changes nothing."""
 OBSERVE_PERIOD_S = 0.25
 KEPT_LINES = 12
 PR_SET_PDEATHSIG = 1
@@ -153,12 +156,12 @@ class ProcessGroup:
             return 0
         child.quick_deaths = child.quick_deaths + 1 if now_s - child.started_s < QUICK_DEATH_S else 0
         exhausted = 0 <= child.respawn_max_retries <= child.restarts or child.quick_deaths > QUICK_DEATHS_ALLOWED
-        if child.respawn and not exhausted:
+        if child.respawn and not exhausted and code != REFUSED:
             child.restarts += 1
             child.restart_at_s = now_s + child.respawn_delay_s
             self._show("", f"{child.name} died ({describe_exit(code)}): restarting it ({child.restarts})")
             return None
-        again = " again and again" if child.respawn else ""
+        again = " again and again" if child.respawn and code != REFUSED else ""
         self._show("", f"{child.name} died{again} ({describe_exit(code)}): stopping everything. Its last lines:")
         for line in child.last_lines:
             self._show("", f"    {line}")

@@ -86,6 +86,13 @@ def test_a_node_that_dies_again_and_again_is_given_up() -> None:
     assert any("again and again" in line for _, line in lines)
 
 
+def test_a_node_that_refuses_its_settings_is_not_restarted() -> None:
+    code, lines = run(child("policy", "print('no such checkpoint'); raise SystemExit(2)", respawn=True))
+    assert code == 2
+    assert not any("restarting" in line for _, line in lines)
+    assert ("", "    no such checkpoint") in lines
+
+
 def test_what_ignores_signals_is_killed_within_three_seconds() -> None:
     stubborn = child("stubborn", STUBBORN)
     started_s = time.monotonic()

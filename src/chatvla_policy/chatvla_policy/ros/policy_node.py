@@ -321,7 +321,7 @@ class PolicyNode(LifecycleNode):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; return the exit code, 1 when autostart failed for good."""
+    """Run the node until SIGINT or SIGTERM; return the exit code, 2 when autostart failed for good."""
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     stop = stop_on_signals()
     # The inference thread shares the interpreter with the callbacks: it yields after 0.5 ms instead of 5.
@@ -331,7 +331,7 @@ def main(args: Sequence[str] | None = None) -> int:
         node = PolicyNode(stop=stop)
         node.create_timer(0.1, lambda: stop.set() if node is not None and node.gave_up() else None)
         spin_until(node, stop)
-        return 1 if node.gave_up() else 0
+        return 2 if node.gave_up() else 0
     except (ValueError, RuntimeError) as error:
         print(f"policy_node: {error}", file=sys.stderr)
         return 1
