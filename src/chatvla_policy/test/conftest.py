@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small whole models, their processing and their samples, for the tests of the policy package."""
+"""Small whole models, their processing and their samples, for the tests of the policy package.
+
+CHATVLA_MODEL_SIZE and CHATVLA_MODEL_LAYERS choose the language model, as in model/conftest.py; the action expert stays
+small.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,6 +30,8 @@ from chatvla_policy.processing.samples import Batcher, ImageTextSample, RobotSam
 from chatvla_policy.processing.statistics import RobotStatistics, Statistics
 from chatvla_policy.processing.tokens import TextCodec
 
+SIZE = os.environ.get("CHATVLA_MODEL_SIZE", "micro")
+LAYERS = int(os.environ["CHATVLA_MODEL_LAYERS"]) if "CHATVLA_MODEL_LAYERS" in os.environ else None
 HORIZON = 8
 ROBOT = "arx_r5"
 
@@ -41,8 +48,9 @@ def small_config(codec: TextCodec) -> Callable[..., ChatVLA2Config]:
     def make(*, moe: MoeConfig | None = None, **action: object) -> ChatVLA2Config:
         embodiment = Embodiment(name=ROBOT, state_width=14, action_width=14, horizon=HORIZON)
         fields = {"depth": 4, "width": 64, "heads": 4, "queries": 4, **action}
+        moe = moe or MoeConfig(experts=4, top_k=2)
         config = chatvla2_config(
-            "micro", embodiments=(embodiment,), codec=codec, moe=moe or MoeConfig(experts=4, top_k=2), **fields
+            SIZE, embodiments=(embodiment,), codec=codec, moe=moe, action="tiny", layers=LAYERS, **fields
         )
         return replace(config, images=ImageConfig(width=112, height=84), max_reasoning_tokens=64)
 
