@@ -125,8 +125,8 @@ VERBS: tuple[Verb, ...] = (
         summary="run every test, or those that the pytest arguments name",
         usage="[pytest arguments]",
         details="Example: ./chatvla test -k chunk_player\nThe last line is pytest's own summary.",
-        target="chatvla_cli.test_verb:main",
-        source="src/chatvla_cli/chatvla_cli/test_verb.py",
+        target="chatvla_cli.run_tests:main",
+        source="src/chatvla_cli/chatvla_cli/run_tests.py",
         layers=("core", "model", "dev"),
     ),
     Verb(
