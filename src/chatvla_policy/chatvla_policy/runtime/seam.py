@@ -26,12 +26,16 @@ Array = NDArray[np.float64]
 HOLD_STEPS = 25
 
 
-def plan_at(chunk: ActionChunk, time_s: float) -> Array:
-    """Return the chunk's target [rad, m], shape (D,), at `time_s`; held at both ends of its grid."""
-    place = min(max((time_s - chunk.start_s) / chunk.step_period_s, 0.0), len(chunk.actions) - 1.0)
-    row = min(int(place), len(chunk.actions) - 1)
-    after = min(row + 1, len(chunk.actions) - 1)
-    return chunk.actions[row] + (place - row) * (chunk.actions[after] - chunk.actions[row])
+def plan_at(chunk: ActionChunk, time_s: float | Array) -> Array:
+    """Return the chunk's target [rad, m] at `time_s`, held at both ends of its grid.
+
+    Shape (D,) for one time, (N, D) for times of shape (N,).
+    """
+    last = len(chunk.actions) - 1
+    place = np.clip((np.asarray(time_s) - chunk.start_s) / chunk.step_period_s, 0.0, last)
+    row = place.astype(int)
+    before, after = chunk.actions[row], chunk.actions[np.minimum(row + 1, last)]
+    return before + (place - row)[..., None] * (after - before)
 
 
 def joined_chunk(
@@ -72,24 +76,8 @@ def joined_chunk(
     fade_s = np.where(np.abs(offset) < _MET, period_s, np.maximum(blend_s, 3.0 * np.abs(offset) / spec.velocity))
     share = np.clip(period_s * np.arange(len(rows))[:, None] / fade_s, 0.0, 1.0)
     led = rows + (1.0 - share * share * (3.0 - 2.0 * share)) * offset
-    faded = math.ceil(float(fade_s.max()) / period_s)
-    actions = _bent(led, spec, before=before, speed=speed, period_s=period_s, faded=faded)
-    return replace(late, actions=actions)
-
-
-def _bent(led: Array, spec: RobotSpec, *, before: Array, speed: Array, period_s: float, faded: int) -> Array:
-    """Return rows, shape (T, D), that follow `led` within the limits, from `before` one period earlier at `speed`.
-
-    Behind row `faded` the rows are the policy's own, playable by themselves: once the bent rows have met them, they
-    are taken as they are.
-    """
-    limits = MotionLimits.of(spec)
-    start = np.clip(speed, -limits.velocity, limits.velocity)
-    count = min(faded + _MEETING_ROWS, len(led))
-    head = feasible_rows(led[:count], spec, start=before, period_s=period_s, start_velocity=start)
-    if count == len(led) or np.abs(head[-2:] - led[count - 2 : count]).max() < _MET:
-        return np.concatenate([head, led[count:]])
-    return feasible_rows(led, spec, start=before, period_s=period_s, start_velocity=start)
+    speed = np.clip(speed, -spec.velocity, spec.velocity)
+    return replace(late, actions=feasible_rows(led, spec, start=before, period_s=period_s, start_velocity=speed))
 
 
 def stitched_plan(chunk: ActionChunk, *, playing: ActionChunk | None, measured: Array | None) -> ActionChunk:
@@ -100,7 +88,7 @@ def stitched_plan(chunk: ActionChunk, *, playing: ActionChunk | None, measured: 
     count = round(_HISTORY_S / chunk.step_period_s)
     times = chunk.start_s - chunk.step_period_s * np.arange(count, 0, -1)
     if playing is not None:
-        before = np.stack([plan_at(playing, time_s) for time_s in times])
+        before = plan_at(playing, times)
     elif measured is not None and chunk.mode is ActionMode.JOINT_POSITION:
         before = np.repeat(measured[None], count, axis=0)
     else:
@@ -109,7 +97,7 @@ def stitched_plan(chunk: ActionChunk, *, playing: ActionChunk | None, measured: 
 
 
 _HISTORY_S = 1.0
-_MEETING_ROWS, _MET = 4, 1e-9
+_MET = 1e-9
 _LARGEST_S = 0.1
 """A first chunk may begin as far from the robot as full speed covers in this time: the driver's limit for jumps."""
 
