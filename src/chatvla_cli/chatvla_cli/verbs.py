@@ -121,6 +121,16 @@ VERBS: tuple[Verb, ...] = (
         model_words=r"^(?!frame\b)[a-z]",
     ),
     Verb(
+        name="torture",
+        summary="try to break what docs/safety.md promises: faults of every kind, counted, with a seed",
+        usage="[minutes] [--seed K] [--only PART ...] [--case N] [--json FILE]",
+        details="Example: ./chatvla torture 20\n"
+        "One line per promise. Exit code 1 at the first broken one, with the command that repeats it.",
+        target="chatvla_torture.cli:main",
+        source="src/chatvla_torture/chatvla_torture/cli.py",
+        layers=("core", "model"),
+    ),
+    Verb(
         name="test",
         summary="run every test, or those that the pytest arguments name",
         usage="[pytest arguments]",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from chatvla_control.chunk_check import check_chunk
 from chatvla_control.chunk_player import ChunkPlayer, Command
 from chatvla_control.contracts import ActionChunk, ActionMode
+from chatvla_control.motion_limits import MotionLimits
 from chatvla_control.robot_spec import RobotSpec
 
 __all__ = ["BrokenPromiseError", "CampaignReport", "run_campaign"]
@@ -44,6 +45,7 @@ def run_campaign(spec: RobotSpec, *, chunks: int, seed: int) -> CampaignReport:
     """Try `chunks` random chunks on `spec`. Raises BrokenPromiseError at the first promise that does not hold."""
     random = np.random.default_rng(seed)
     player = ChunkPlayer(spec)
+    limits = MotionLimits.of(spec)
     now_s = 1.7e9
     previous = _reset(player, spec, random, now_s)
     ticks = accepted = loaded = 0
@@ -64,7 +66,7 @@ def run_campaign(spec: RobotSpec, *, chunks: int, seed: int) -> CampaignReport:
             command = player.step(now_s, elapsed_s)
             if not np.isfinite(now_s):
                 now_s = 1.7e9
-            fault = broken_promise(spec, previous, command)
+            fault = broken_promise(limits, previous, command)
             if fault:
                 raise BrokenPromiseError(f"seed {seed}, chunk {number} of {spec.name}: {fault}")
             previous = command
@@ -72,22 +74,30 @@ def run_campaign(spec: RobotSpec, *, chunks: int, seed: int) -> CampaignReport:
     return CampaignReport(chunks=chunks, ticks=ticks, accepted=accepted, loaded=loaded)
 
 
-def broken_promise(spec: RobotSpec, previous: Command, command: Command) -> str:
+def broken_promise(spec: RobotSpec | MotionLimits, previous: Command, command: Command) -> str:
     """Return which promise `command` breaks when it follows `previous`; empty when none."""
     positions, velocities, tick_s = command.positions, command.velocities, command.tick_s
+    change = np.abs(velocities - previous.velocities)
+    slip = np.abs(positions - previous.positions - velocities * tick_s)
+    # All at once first, for speed: what is not finite fits no comparison.
+    held = (
+        (positions >= spec.lower)
+        & (positions <= spec.upper)
+        & (np.abs(velocities) <= spec.velocity * (1.0 + _ROUNDING))
+        & (change <= spec.acceleration * tick_s + _ROUNDING)
+        & ((slip <= _ROUNDING * (1.0 + np.abs(velocities * tick_s))) | (tick_s < 1e-6))
+    )
+    if held.all():
+        return ""
     if not (np.isfinite(positions).all() and np.isfinite(velocities).all()):
         return f"not finite: {positions}, {velocities}"
     if (positions < spec.lower).any() or (positions > spec.upper).any():
         return f"position outside the limits: {positions}"
     if (np.abs(velocities) > spec.velocity * (1.0 + _ROUNDING)).any():
         return f"speed beyond the limits: {velocities}"
-    change = np.abs(velocities - previous.velocities)
     if (change > spec.acceleration * tick_s + _ROUNDING).any():
         return f"speed changed by {change} in {tick_s} s"
-    slip = np.abs(positions - previous.positions - velocities * tick_s)
-    if tick_s >= 1e-6 and (slip > _ROUNDING * (1.0 + np.abs(velocities * tick_s))).any():
-        return f"moved by {positions - previous.positions}, speed {velocities} for {tick_s} s"
-    return ""
+    return f"moved by {positions - previous.positions}, speed {velocities} for {tick_s} s"
 
 
 def _reset(player: ChunkPlayer, spec: RobotSpec, random: np.random.Generator, now_s: float) -> Command:

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run parts one after the other, stop at the first broken promise, and say what was tried. No ROS.
+
+`minutes` scale how many cases a part tries: at 20 the counts are those that docs/safety.md names. A part that takes
+three times its share of the minutes stops early, and its lines then say "N of M planned".
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chatvla_torture.parts import Part
+from chatvla_torture.promise import BrokenPromiseError, Case, Promise
+
+__all__ = ["FULL_MINUTES", "Campaign", "Outcome", "PartRun"]
+
+FULL_MINUTES = 20.0
+_PATIENCE = 3.0
+_LEAST_S = 120.0
+_SAY_EVERY_S = 5.0
+
+
+@dataclass(kw_only=True)
+class PartRun:
+    """What one part needs to run: its seed, its scratch folder, its share of the time."""
+
+    part: Part
+    seed: int
+    minutes: float
+    """Minutes of the whole campaign."""
+    scratch: Path
+    """An empty folder that is deleted afterwards."""
+    jobs: int = 1
+    """Processes that a part may use at once."""
+    only_case: int | None = None
+    promises: list[Promise] = field(default_factory=list)
+    started_s: float = field(default_factory=time.monotonic)
+    _said_s: float = 0.0
+
+    def promise(self, name: str, sentence: str, *, planned: int, unit: str = "cases") -> Promise:
+        """Add a promise to the report and return it."""
+        self.promises.append(Promise(part=self.part.name, name=name, sentence=sentence, unit=unit, planned=planned))
+        return self.promises[-1]
+
+    def scaled(self, at_full: int, *, least: int = 1) -> int:
+        """Return how many of `at_full` tries (those of a campaign of 20 minutes) this campaign makes."""
+        return max(least, math.ceil(at_full * self.minutes / FULL_MINUTES))
+
+    @property
+    def seconds(self) -> float:
+        """This part's share of the time, s."""
+        return self.part.share * self.minutes * 60.0
+
+    def in_time(self) -> bool:
+        """Return whether the part may go on."""
+        return time.monotonic() - self.started_s < max(_LEAST_S, _PATIENCE * self.seconds)
+
+    def case(self, number: int) -> Case:
+        """Return case `number`."""
+        return Case(part=self.part.name, number=number, campaign_seed=self.seed)
+
+    def cases(self, count: int) -> Iterator[Case]:
+        """Yield the cases to try, until the time is over; the one case alone where one is asked for."""
+        if self.only_case is not None:
+            yield self.case(self.only_case)
+            return
+        for number in range(count):
+            if not self.in_time():
+                return
+            self.say(f"case {number + 1} of {count}")
+            yield self.case(number)
+
+    def say(self, text: str) -> None:
+        """Show progress on stderr: in place on a terminal, now and then elsewhere."""
+        now_s, live = time.monotonic(), sys.stderr.isatty()
+        if now_s - self._said_s < (0.2 if live else _SAY_EVERY_S):
+            return
+        self._said_s = now_s
+        seconds = now_s - self.started_s
+        print(
+            f"\r\033[K{self.part.name}: {text} ({seconds:.0f} s)"
+            if live
+            else f"{self.part.name}: {text} ({seconds:.0f} s)",
+            end="" if live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a campaign came to."""
+
+    seed: int
+    minutes: float
+    promises: Sequence[Promise]
+    broken: BrokenPromiseError | None
+    seconds: dict[str, float]
+    """Wall-clock time of each part."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome as --json writes it."""
+        broken = self.broken
+        return {
+            "seed": self.seed,
+            "minutes": self.minutes,
+            "held": broken is None,
+            "broken": None
+            if broken is None
+            else {
+                "promise": f"{broken.promise.part}.{broken.promise.name}",
+                "why": broken.why,
+                "repeat": None if broken.case is None else broken.case.repeat(),
+            },
+            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+            "promises": [
+                {
+                    "part": item.part,
+                    "name": item.name,
+                    "sentence": item.sentence,
+                    "unit": item.unit,
+                    "planned": item.planned,
+                    "held": item.held,
+                    "notes": item.notes,
+                }
+                for item in self.promises
+            ],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """Which parts are run, and how."""
+
+    parts: Sequence[Part]
+    seed: int
+    minutes: float
+    jobs: int = 1
+    only_case: int | None = None
+
+    def run(self) -> Outcome:
+        """Run the parts; print one line per promise as each part ends. Stops at the first broken promise."""
+        promises: list[Promise] = []
+        seconds: dict[str, float] = {}
+        broken: BrokenPromiseError | None = None
+        for part in self.parts:
+            with tempfile.TemporaryDirectory(
+                prefix=f"chatvla_torture_{part.name}_", ignore_cleanup_errors=True
+            ) as name:
+                run = PartRun(
+                    part=part,
+                    seed=self.seed,
+                    minutes=self.minutes,
+                    scratch=Path(name),
+                    jobs=self.jobs,
+                    only_case=self.only_case,
+                )
+                try:
+                    module, _, function = part.target.partition(":")
+                    getattr(importlib.import_module(module), function)(run)
+                except BrokenPromiseError as error:
+                    broken = error
+                seconds[part.name] = time.monotonic() - run.started_s
+            promises += run.promises
+            if sys.stderr.isatty():
+                print("\r\033[K", end="", file=sys.stderr, flush=True)
+            for promise in run.promises:
+                print(promise.line(broken=broken is not None and promise is broken.promise), flush=True)
+            if broken is not None:
+                break
+        return Outcome(seed=self.seed, minutes=self.minutes, promises=promises, broken=broken, seconds=seconds)
