@@ -128,13 +128,22 @@ def _setup(recipe: Recipe, spec: RobotSpec, robot: RobotData) -> RobotSetup:
     actions = np.concatenate([data.actions_ND for data in sets])
     return RobotSetup(
         spec=spec,
-        cameras=sets[0].views,
+        cameras=_cameras(recipe, sets[0]),
         statistics=RobotStatistics(
             state=Statistics.from_samples(spec.joint_names, states, recipe.normalisation),
             action=Statistics.from_samples(spec.joint_names, actions, recipe.normalisation),
         ),
         step_period_s=sets[0].step_period_s,
     )
+
+
+def _cameras(recipe: Recipe, data: EpisodeDataset) -> tuple[str, ...]:
+    """Return the views that the policy shall see. Raises RecipeError for one that the data lacks."""
+    wanted = tuple(part.strip() for part in recipe.cameras.split(",") if part.strip())
+    for view in wanted:
+        if view not in data.views:
+            raise RecipeError(f"cameras: {data.folder} has no view {view!r}; it has: {', '.join(data.views)}")
+    return wanted or data.views
 
 
 def half_widths(setups: Sequence[RobotSetup]) -> dict[str, Tensor]:

@@ -49,7 +49,10 @@ def start_model(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
         start = _from_checkpoint(recipe, specs)
     else:
         start = _from_qwen(recipe, specs)
-    start.model.set_stage(Stage(recipe.stage))
+    try:
+        start.model.set_stage(Stage(recipe.stage))
+    except ValueError as error:
+        raise RecipeError(f"recipe {recipe.name}: {error}; give --moe static") from error
     _freeze(start.model, recipe.freeze)
     if recipe.checkpointing:
         start.model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
@@ -99,7 +102,7 @@ def _config(recipe: Recipe, specs: Sequence[RobotSpec], codec: TextCodec | None)
         action=recipe.action_size or None,
         conditioning=recipe.conditioning,
     )
-    return replace(config, action_loss_weight=recipe.action_loss_weight)
+    return replace(config, action_loss_weight=recipe.action_loss_weight, system=recipe.system)
 
 
 @torch.no_grad()
@@ -127,7 +130,7 @@ def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
         size = recipe.action_size
         action = action_size(size, queries=action.queries) if size else action
         action = replace(action, embodiments=wanted, conditioning=recipe.conditioning)
-    config = replace(config, moe=moe, action=action, action_loss_weight=recipe.action_loss_weight)
+    config = replace(config, moe=moe, action=action, action_loss_weight=recipe.action_loss_weight, system=recipe.system)
     model = _rebuilt(model, config, recipe)
     origin = {"init": recipe.init, "init_sha256": checkpoint.sha256}
     return StartModel(model=model, codec=checkpoint.codec, robots=checkpoint.robots, origin=origin)

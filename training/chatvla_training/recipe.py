@@ -10,7 +10,7 @@ from chatvla_training.trainer.schedule import Schedule
 
 __all__ = ["Precision", "Recipe", "RecipeError", "StageName", "changed"]
 
-StageName = Literal["language", "stage1", "stage2"]
+StageName = Literal["language", "stage1", "stage2", "control"]
 Precision = Literal["fp32", "bf16"]
 MoeName = Literal["keep", "dense", "dynamic", "static", "static+dynamic", "shared+dynamic"]
 LoggerName = Literal["none", "tensorboard", "wandb"]
@@ -29,7 +29,10 @@ class Recipe:
     name: str
     summary: str
     stage: StageName
-    """language: the language model and vision tower; stage1: everything; stage2: the action expert alone."""
+    """language: the language model and vision tower; stage1: everything; stage2: the action expert alone;
+    control: the static mixture's control path and the action expert."""
+    system: str = "chatvla2"
+    """System of the checkpoint: a key of chatvla_policy.systems.SYSTEMS."""
 
     # What is trained.
     init: str = ""
@@ -45,6 +48,8 @@ class Recipe:
     balance_weight: float = 0.0
     z_weight: float = 0.0
     conditioning: str = "latter_half"
+    cameras: str = ""
+    """Views that the policy sees, with commas, in this order; empty takes all of the data."""
     robot: str = "arx_r5"
     """Robot of a run without robot data; with data, theirs."""
     horizon: int = 50

@@ -13,6 +13,8 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from chatvla_training.recipe import Recipe, RecipeError
+from chatvla_training.recipes_baselines import BASELINE_PLANS, BASELINE_RECIPES
+from chatvla_training.recipes_chatvla1 import CHATVLA1_PLANS, CHATVLA1_RECIPES
 from chatvla_training.tiny_recipes import TINY_PLANS, TINY_RECIPES
 
 __all__ = ["PLANS", "RECIPES", "find_recipe"]
@@ -62,9 +64,11 @@ RECIPES: dict[str, Recipe] = {
         replace(STAGE1, name="stage1_15k", summary="stage 1 with the supplement's 15k steps", steps=15_000),
         STAGE2,
         *TINY_RECIPES,
+        *CHATVLA1_RECIPES,
+        *BASELINE_RECIPES,
     )
 }
-PLANS: dict[str, tuple[str, ...]] = dict(TINY_PLANS)
+PLANS: dict[str, tuple[str, ...]] = {**TINY_PLANS, **CHATVLA1_PLANS, **BASELINE_PLANS}
 """Recipes that run one after the other, each starting from the checkpoint of the one before."""
 
 

@@ -37,6 +37,7 @@ from chatvla_training.lora import add_lora, fold_lora
 from chatvla_training.objectives import Built, make_objective
 from chatvla_training.provenance import commit
 from chatvla_training.recipe import Recipe, RecipeError
+from chatvla_training.system_runs import SYSTEM_RUNS, train_system
 from chatvla_training.trainer.loggers import LoggerMissingError, make_logger
 from chatvla_training.trainer.loop import LoopSettings, NotFiniteError, Trainer
 from chatvla_training.trainer.run_folder import RunFolder, RunFolderError
@@ -44,7 +45,7 @@ from chatvla_training.trainer.state import StateError
 from chatvla_training.trainer.task import FeatureTask, TrainingTask
 from chatvla_training.trainer.tensors import full
 
-__all__ = ["RUN_ERRORS", "train_recipe"]
+__all__ = ["RUN_ERRORS", "claim", "loop_settings", "train_recipe"]
 
 RUN_ERRORS = (
     BackboneError,
@@ -67,8 +68,9 @@ def train_recipe(recipe: Recipe, folder: Path) -> Path:
     """
     accelerator = make_accelerator(recipe)
     run = RunFolder(folder, writes=accelerator.is_main_process)
+    other = SYSTEM_RUNS.get(recipe.system)
     try:
-        return _train(recipe, run, accelerator)
+        return _train(recipe, run, accelerator) if other is None else train_system(other, recipe, run, accelerator)
     finally:
         run.close()
 
@@ -76,6 +78,38 @@ def train_recipe(recipe: Recipe, folder: Path) -> Path:
 def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
     robot = robot_data(recipe)
     mixture = make_mixture(recipe, robot)
+    config = claim(recipe, run, accelerator, mixture)
+    policy = run.path / "policy"
+    if (policy / "manifest.json").is_file():
+        return policy
+    started = time.monotonic()
+    start = start_model(recipe, robot.specs(recipe.robot))
+    setups = robot_setups(recipe, robot, start.robots)
+    if recipe.lora_rank:
+        add_lora(
+            start.model,
+            rank=recipe.lora_rank,
+            alpha=recipe.lora_alpha,
+            targets=recipe.lora_targets,
+            seed=recipe.seed,
+        )
+    task, stream, held = _task(recipe, run, accelerator, robot, mixture, start, setups)
+    trainer = Trainer(
+        loop_settings(recipe, accelerator.num_processes),
+        task,
+        stream,
+        run=run,
+        accelerator=accelerator,
+        validation=held,
+        log=make_logger(recipe.log if run.writes else "none", run.path, config),
+    )
+    trainer.train()
+    _export(recipe, run, accelerator, trainer, start, setups, config, seconds=time.monotonic() - started)
+    return policy
+
+
+def claim(recipe: Recipe, run: RunFolder, accelerator: Accelerator, mixture: Mixture) -> dict[str, Any]:
+    """Take the run folder for this recipe and data, say what was left out, and return the run's description."""
     config = {
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
@@ -94,33 +128,7 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
         print(
             f"{name}: left out {', '.join(f'{count} ({reason})' for reason, count in reasons.items())}", file=sys.stderr
         )
-    policy = run.path / "policy"
-    if (policy / "manifest.json").is_file():
-        return policy
-    started = time.monotonic()
-    start = start_model(recipe, robot.specs(recipe.robot))
-    setups = robot_setups(recipe, robot, start.robots)
-    if recipe.lora_rank:
-        add_lora(
-            start.model,
-            rank=recipe.lora_rank,
-            alpha=recipe.lora_alpha,
-            targets=recipe.lora_targets,
-            seed=recipe.seed,
-        )
-    task, stream, held = _task(recipe, run, accelerator, robot, mixture, start, setups)
-    trainer = Trainer(
-        _settings(recipe, accelerator.num_processes),
-        task,
-        stream,
-        run=run,
-        accelerator=accelerator,
-        validation=held,
-        log=make_logger(recipe.log if run.writes else "none", run.path, config),
-    )
-    trainer.train()
-    _export(recipe, run, accelerator, trainer, start, setups, config, seconds=time.monotonic() - started)
-    return policy
+    return config
 
 
 def _task(
@@ -172,7 +180,8 @@ def _task(
     return task, stream, BatchStream(held, function, batch=recipe.micro_batch)
 
 
-def _settings(recipe: Recipe, world: int) -> LoopSettings:
+def loop_settings(recipe: Recipe, world: int) -> LoopSettings:
+    """Return the recipe's part that the training loop reads."""
     return LoopSettings(
         steps=recipe.steps,
         lr=recipe.lr,

@@ -26,7 +26,7 @@ from chatvla_policy.model.backbone import Backbone, build_backbone
 from chatvla_policy.model.batch import RobotRows, VlaBatch
 from chatvla_policy.model.config import ChatVLA2Config
 from chatvla_policy.model.loss import LossTerms, action_terms, language_terms
-from chatvla_policy.model.moe import Routing, RoutingTrace, routing
+from chatvla_policy.model.moe import Path, Routing, RoutingTrace, routing
 
 __all__ = ["ActionInputs", "ChatVLA2", "Stage"]
 
@@ -49,6 +49,9 @@ class Stage(StrEnum):
     """All of the model, on image-text and robot data."""
     STAGE2 = "stage2"
     """The action expert alone; the language model and the queries are frozen, so its states need no gradient."""
+    CONTROL = "control"
+    """The control path's MLPs, the queries and the action expert (ChatVLA-1, stage 1): what understanding runs through
+    stays as it is, bit for bit."""
 
 
 class ChatVLA2(nn.Module):
@@ -65,15 +68,22 @@ class ChatVLA2(nn.Module):
         self.stage = Stage.STAGE1
 
     def set_stage(self, stage: Stage) -> tuple[str, ...]:
-        """Freeze what `stage` does not train; return the names of the parameters that it trains."""
+        """Freeze what `stage` does not train; return the names of the parameters that it trains.
+
+        Raises ValueError for the control stage of a model without a control path.
+        """
+        if stage == Stage.CONTROL and not self.config.moe.static:
+            raise ValueError(f"stage {stage} trains a static mixture's control path; this is {self.config.moe.kind}")
         self.stage = Stage(stage)
         for name, parameter in self.named_parameters():
             in_expert = name.startswith("expert.")
             in_backbone = name.startswith("backbone.")
+            on_control_path = not in_backbone or f".static_experts.{int(Path.CONTROL)}." in name
             parameter.requires_grad_(
                 self.stage is Stage.STAGE1
                 or (self.stage is Stage.STAGE2 and in_expert)
                 or (self.stage is Stage.LANGUAGE and in_backbone)
+                or (self.stage is Stage.CONTROL and on_control_path)
             )
         self.train(self.training)
         return tuple(name for name, parameter in self.named_parameters() if parameter.requires_grad)

@@ -12,10 +12,12 @@ from chatvla_control.contracts import Policy
 from chatvla_policy.checkpoint.errors import CheckpointError
 from chatvla_policy.checkpoint.folder import read_config
 
-__all__ = ["SHIPPED", "SYSTEMS", "checkpoint_folder", "load_policy", "shipped_names"]
+__all__ = ["SHIPPED", "SYSTEMS", "checkpoint_folder", "load_policy", "shipped_names", "system_of"]
 
 SYSTEMS: Mapping[str, str] = {
     "chatvla2": "chatvla_policy.systems.chatvla2:ChatVLA2Policy",
+    "chatvla1": "chatvla_policy.systems.chatvla1:ChatVLA1Policy",
+    "dense_film": "chatvla_policy.systems.dense_film:DenseFilmPolicy",
 }
 """Policy classes by the name that a checkpoint's config.json gives; imported when needed."""
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
@@ -43,6 +45,18 @@ def checkpoint_folder(folder_or_name: str | Path) -> Path:
     )
 
 
+def system_of(folder_or_name: str | Path) -> str:
+    """Return the system of a checkpoint without loading it, a key of SYSTEMS.
+
+    Raises CheckpointError as `load_policy` does.
+    """
+    folder = checkpoint_folder(folder_or_name)
+    system = read_config(folder)["system"]
+    if system not in SYSTEMS:
+        raise CheckpointError(f"{folder} is of system {system!r}; this version knows: {', '.join(SYSTEMS)}")
+    return system
+
+
 def load_policy(
     folder_or_name: str | Path, *, device: str = "cpu", seed: int = 0, robot: str | None = None, **options: Any
 ) -> Policy:
@@ -51,10 +65,7 @@ def load_policy(
     `robot` chooses among the robots of the checkpoint; `options` go to the system's own `load`.
     Raises CheckpointError naming the first mismatch, or listing what exists.
     """
-    folder = checkpoint_folder(folder_or_name)
-    system = read_config(folder)["system"]
-    if system not in SYSTEMS:
-        raise CheckpointError(f"{folder} is of system {system!r}; this version knows: {', '.join(SYSTEMS)}")
-    module, _, name = SYSTEMS[system].partition(":")
+    module, _, name = SYSTEMS[system_of(folder_or_name)].partition(":")
     policy_class = getattr(import_module(module), name)
+    folder = checkpoint_folder(folder_or_name)
     return policy_class.load(folder, device=device, seed=seed, robot=robot, **options)

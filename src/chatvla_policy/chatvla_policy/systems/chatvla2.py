@@ -64,6 +64,11 @@ class ChatVLA2Policy:
         self.stage_seconds = StageSeconds()
         self.reset(seed)
 
+    @property
+    def system(self) -> str:
+        """Name of the system, as the checkpoint's config.json says it."""
+        return self.checkpoint.model.config.system
+
     @classmethod
     def load(
         cls,
