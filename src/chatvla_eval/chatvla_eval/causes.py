@@ -6,13 +6,19 @@ refused or error (the run itself broke), then, when the text does not choose the
 read wrong), arithmetic (all read right, answer wrong), choice (answer right, object wrong); when the text chooses the
 right object: following (another object was taken), execution (the right one was taken and not placed), timeout (nothing
 was taken before the time ran out).
+
+Every failure is one broken link of the chain perception, arithmetic, choice, following, execution; "run" stands for a
+trial that broke before the policy could fail. The links of a run add up to its failures.
 """
 
 from __future__ import annotations
 
 from chatvla_eval.tasks.base import ScoredReasoning
 
-__all__ = ["failure_cause"]
+__all__ = ["LINKS", "broken_link", "failure_cause"]
+
+LINKS = ("perception", "arithmetic", "choice", "following", "execution", "run")
+"""Links of the chain in its order."""
 
 
 def failure_cause(
@@ -42,3 +48,17 @@ def failure_cause(
     if not picked and timed_out:
         return "timeout"
     return "execution"
+
+
+def broken_link(cause: str, scored: ScoredReasoning, *, approached: str, target: str) -> str:
+    """Return which of LINKS broke, from the cause of failure; "" for a success.
+
+    A refused chunk or a time-out says how a trial ended, not what was at fault: with a wrong text the text was, with a
+    right one it was following when a gripper went for another object (`approached`), else execution.
+    """
+    word = cause.partition(":")[0]
+    if word not in ("refused", "timeout"):
+        return "run" if word == "error" else word
+    if not scored.chosen:
+        return "perception" if not scored.perceived else "arithmetic" if not scored.computed else "choice"
+    return "following" if approached and approached != target else "execution"

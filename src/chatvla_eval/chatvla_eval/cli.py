@@ -1,33 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluate a policy in this process, faster than real time: `chatvla eval TASK --policy expert ...`."""
+"""Evaluate a policy in this process, faster than real time: `chatvla eval TASK --policy expert ...`.
+
+`chatvla eval counterfactual|understanding|router ...` and `chatvla eval --bag BAG ...` are commands of their own.
+"""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from chatvla_eval.arguments import ArgumentParser, count, one_of, positive, unknown_name
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.parallel import TrialJob, default_jobs, run_jobs
 from chatvla_eval.policies import EXPERT, PolicyUnavailableError
-from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
+from chatvla_eval.report import write_report
+from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_commit, write_results
+from chatvla_eval.session import TrialSettings, TrialSetup
 from chatvla_eval.summary_table import summary_table
 from chatvla_eval.tasks import TASKS
-from chatvla_eval.trial import TrialResult, TrialSettings, TrialSetup, trial_seed
+from chatvla_eval.trial import trial_seed
+from chatvla_eval.trial_result import TrialResult
 
 __all__ = ["main"]
 
+COMMANDS = {
+    "--bag": "chatvla_eval.bag_cli",
+    "counterfactual": "chatvla_eval.counterfactual.command",
+    "router": "chatvla_eval.router.command",
+    "understanding": "chatvla_eval.understanding.command",
+}
+"""Evaluations other than trials of a task, each a module with `main(arguments)`."""
 MOST_SEED = 2**63 // 100_000 - 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the evaluation that `argv` describes; return 0 when every trial ran, 1 on an error, 130 on Ctrl-C."""
-    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    other = "--bag" if any(word.partition("=")[0] == "--bag" for word in words) else words[0] if words else ""
+    if other in COMMANDS:
+        return import_module(COMMANDS[other]).main(words if other == "--bag" else words[1:])
+    arguments = _parse(words)
     choose_opengl()
     results: list[TrialResult] = []
     try:
@@ -42,11 +60,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, results: list[TrialResult]) -> None:
-    """Run all trials, appending to `results` and writing results.json after each."""
-    from tqdm import tqdm
-
+    """Run all trials, appending to `results` and writing results.json after each; then what was asked for beyond."""
     jobs = _jobs(arguments)
     info = _info(arguments)
+    forced: list[TrialResult] = []
+    _run_jobs(arguments, jobs, results, lambda: write_results(arguments.out, info, results))
+    if arguments.attribute:
+        again = [
+            replace(job, setup=replace(job.setup, force_correct=True), film_folder="", trace_folder="") for job in jobs
+        ]
+        _run_jobs(arguments, again, forced, lambda: write_results(arguments.out, info, results, forced))
+    print(summary_table(results_dict(info, results, forced)))
+    print(f"  results   {arguments.out / RESULTS_NAME}")
+    if arguments.report:
+        print(f"  report    {write_report(arguments.out)}")
+
+
+def _run_jobs(
+    arguments: argparse.Namespace, jobs: list[TrialJob], results: list[TrialResult], write: Callable[[], object]
+) -> None:
+    """Run `jobs`, appending to `results` and calling `write` after each."""
+    from tqdm import tqdm
+
     refresh_s = 0.1 if sys.stderr.isatty() else 10.0
     with (
         closing(run_jobs(jobs, workers=arguments.jobs)) as done,
@@ -54,10 +89,8 @@ def _run(arguments: argparse.Namespace, results: list[TrialResult]) -> None:
     ):
         for result in progress:
             results.append(result)
-            write_results(arguments.out, info, results)
+            write()
             progress.set_postfix_str(f"{sum(trial.success for trial in results)} succeeded", refresh=False)
-    print(summary_table(results_dict(info, results)))
-    print(f"  results   {arguments.out / 'results.json'}")
 
 
 def _jobs(arguments: argparse.Namespace) -> list[TrialJob]:
@@ -73,9 +106,14 @@ def _jobs(arguments: argparse.Namespace) -> list[TrialJob]:
         replace(
             job,
             setup=replace(
-                job.setup, index=index, seed=trial_seed(arguments.seed, index), forced_reasoning=arguments.force
+                job.setup,
+                index=index,
+                seed=trial_seed(arguments.seed, index),
+                forced_reasoning=arguments.force,
+                force_correct=arguments.force_correct,
             ),
             film_folder=str(arguments.out) if index == 0 and not arguments.no_film else "",
+            trace_folder=str(arguments.out) if arguments.report else "",
         )
         for index in range(arguments.trials)
     ]
@@ -92,6 +130,7 @@ def _info(arguments: argparse.Namespace) -> RunInfo:
         simulation=True,
         swap=arguments.swap,
         forced_reasoning=arguments.force,
+        force_correct=arguments.force_correct,
         fonts=tuple(str(font) for font in arguments.font),
         commit=source_commit(),
     )
@@ -112,6 +151,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--font", type=_font, nargs="+", default=[], help="font files to write equation and cards with")
     parser.add_argument("--swap", action="store_true", help="permute the cards against the same seeds")
     parser.add_argument("--force", default="", metavar="TEXT", help="reasoning to act on instead of the policy's own")
+    parser.add_argument(
+        "--force-correct", action="store_true", help="force the right reasoning, from the scene's truth"
+    )
+    parser.add_argument("--attribute", action="store_true", help="run all trials again with the right reasoning forced")
+    parser.add_argument("--report", action="store_true", help="write report.html, one file that opens offline")
     parser.add_argument("--jobs", type=count, default=default_jobs(), help="trials side by side (default: the cores)")
     parser.add_argument(
         "--timeout", type=positive, default=TrialSettings().timeout_s, help="simulated seconds per trial"
@@ -122,6 +166,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-film", action="store_true", help="make no film of the first trial")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_strictly(argv)
+    if arguments.force and (arguments.force_correct or arguments.attribute):
+        parser.error("--force gives one text to every trial; it goes with neither --force-correct nor --attribute")
     try:
         arguments.split = one_of("split", TASKS[arguments.task].splits)(arguments.split)
     except argparse.ArgumentTypeError as error:

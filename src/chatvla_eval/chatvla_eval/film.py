@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_eval.trial import TrialResult
+from chatvla_eval.trial_result import TrialResult
 
 if TYPE_CHECKING:
     from PIL import Image

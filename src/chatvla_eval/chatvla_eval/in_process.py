@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from chatvla_control.contracts import ActionChunk, Policy
 from chatvla_control.scene import SceneTruth
 from chatvla_eval.policies import make_policy
-from chatvla_eval.trial import TrialSetup, Watch
+from chatvla_eval.session import TrialSetup, Watch
 from chatvla_sim.bench import Bench
 from chatvla_sim.benches import make_bench
 from chatvla_sim.closed_loop import ClosedLoop
@@ -75,6 +75,9 @@ class InProcessSession:
             finished=self._finished,
             error=self._error,
             refused=self._refused,
+            clock_s=self._bench.time_s,
+            joints=self._bench.joint_state().positions.copy(),
+            chunks=tuple(self._chunks),
         )
 
     def frame(self) -> NDArray[np.uint8] | None:
@@ -98,6 +101,7 @@ class InProcessSession:
         self._instruction = ""
         self._forced: str | None = None
         self._texts: list[str] = []
+        self._chunks: list[ActionChunk] = []
         self._previous: ActionChunk | None = None
         self._finished = False
         self._error = ""
@@ -118,6 +122,7 @@ class InProcessSession:
         text = inference.reasoning.text
         if text and (not self._texts or text != self._texts[-1]):
             self._texts.append(text)
+        self._chunks.append(inference.chunk)
         fault = self._loop.accept(inference.chunk)
         self._refused = fault.code.value if fault else ""
         self._previous = self._previous if fault else inference.chunk

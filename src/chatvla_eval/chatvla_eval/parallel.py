@@ -13,8 +13,11 @@ from pathlib import Path
 
 from chatvla_eval.film import TrialFilm
 from chatvla_eval.in_process import InProcessSession
+from chatvla_eval.session import TrialSettings, TrialSetup
 from chatvla_eval.tasks import task_by_name
-from chatvla_eval.trial import TrialResult, TrialSettings, TrialSetup, run_trial
+from chatvla_eval.trace import TrialTrace
+from chatvla_eval.trial import run_trial
+from chatvla_eval.trial_result import TrialResult
 
 __all__ = ["TrialJob", "default_jobs", "run_jobs"]
 
@@ -33,6 +36,8 @@ class TrialJob:
     replan_s: float = 0.5
     film_folder: str = ""
     """Where to put a film of the trial; empty for none."""
+    trace_folder: str = ""
+    """Results folder to put the trial's trace into, for a report; empty for none."""
 
 
 def default_jobs() -> int:
@@ -70,9 +75,17 @@ def run_job(job: TrialJob) -> TrialResult:
     """Return the result of one trial; the session of this process is kept for the next."""
     session = _session_of(job)
     film = TrialFilm() if job.film_folder else None
+    trace = TrialTrace() if job.trace_folder else None
     result = run_trial(
-        session, task_by_name(job.task), job.setup, settings=job.settings, on_frame=film.add if film else None
+        session,
+        task_by_name(job.task),
+        job.setup,
+        settings=job.settings,
+        on_frame=film.add if film else None,
+        trace=trace,
     )
+    if trace is not None:
+        trace.write(Path(job.trace_folder), job.setup.index)
     if film is not None:
         film.write(Path(job.film_folder), f"trial_{job.setup.index:03d}", result, session.policy_name)
     return result

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from chatvla_eval.attribution import agreement, forced_correct, links
 from chatvla_eval.statistics import mean_interval, proportion
 from chatvla_eval.tasks import task_by_name
-from chatvla_eval.trial import TrialResult
+from chatvla_eval.trial_result import TrialResult
 
 __all__ = ["RESULTS_NAME", "RunInfo", "results_dict", "source_commit", "summary", "write_results"]
 
@@ -39,6 +40,7 @@ class RunInfo:
     simulation: bool
     swap: bool = False
     forced_reasoning: str = ""
+    force_correct: bool = False
     fonts: tuple[str, ...] = ()
     transport: str = "in_process"
     """"in_process" (simulated clock) or "ros" (real time)."""
@@ -54,10 +56,10 @@ def source_commit() -> str:
         return "unknown"
 
 
-def results_dict(info: RunInfo, trials: Sequence[TrialResult]) -> dict[str, Any]:
-    """Return the content of results.json for the trials done so far."""
+def results_dict(info: RunInfo, trials: Sequence[TrialResult], forced: Sequence[TrialResult] = ()) -> dict[str, Any]:
+    """Return the content of results.json for the trials done so far; `forced` ran again with the right reasoning."""
     ordered = sorted(trials, key=lambda trial: trial.index)
-    return {
+    found = {
         "task": info.task,
         "split": info.split,
         "policy": info.policy,
@@ -68,12 +70,14 @@ def results_dict(info: RunInfo, trials: Sequence[TrialResult]) -> dict[str, Any]
         "transport": info.transport,
         "swap": info.swap,
         "forced_reasoning": info.forced_reasoning,
+        "force_correct": info.force_correct,
         "fonts": list(info.fonts),
         "trials_asked": info.trials,
         "complete": len(ordered) == info.trials,
         "trials": [trial.to_dict() for trial in ordered],
         "summary": summary(info.task, ordered),
     }
+    return found | ({"forced_correct": forced_correct(ordered, forced)} if forced else {})
 
 
 def summary(task: str, trials: Sequence[TrialResult]) -> dict[str, Any]:
@@ -81,6 +85,8 @@ def summary(task: str, trials: Sequence[TrialResult]) -> dict[str, Any]:
     subsets = sorted({mark for trial in trials for mark in trial.subsets})
     whole = _rates(task, trials)
     whole["causes"] = dict(sorted(Counter(trial.cause.partition(":")[0] for trial in trials if trial.cause).items()))
+    whole["links"] = links(trials)
+    whole["agreement"] = agreement(trials)
     return whole | {mark: _rates(task, [trial for trial in trials if mark in trial.subsets]) for mark in subsets}
 
 
@@ -104,13 +110,15 @@ def _finite(value: float) -> float | None:
     return None if value != value else round(value, _DIGITS)
 
 
-def write_results(folder: Path, info: RunInfo, trials: Sequence[TrialResult]) -> Path:
+def write_results(
+    folder: Path, info: RunInfo, trials: Sequence[TrialResult], forced: Sequence[TrialResult] = ()
+) -> Path:
     """Write results.json into `folder` (made when missing) and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULTS_NAME
     aside = folder / f".{RESULTS_NAME}.{os.getpid()}"
     with aside.open("w", encoding="utf-8") as file:
-        json.dump(results_dict(info, trials), file, indent=1, ensure_ascii=False, allow_nan=False)
+        json.dump(results_dict(info, trials, forced), file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

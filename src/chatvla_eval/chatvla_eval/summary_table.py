@@ -20,18 +20,36 @@ def summary_table(results: Mapping[str, Any]) -> str:
     lines = [f"{results['task']} · {results['split']} · {policy_label(results)} · {where} · seed {results['seed']}"]
     if results["swap"]:
         lines.append("cards swapped against the same seeds")
+    if results["force_correct"]:
+        lines.append("the right reasoning is forced")
     if results["forced_reasoning"]:
         lines.append(f"forced reasoning: {results['forced_reasoning']}")
     summary = results["summary"]
     lines += _rates(summary, indent="  ")
     for mark, rates in summary.items():
-        if isinstance(rates, dict) and "success" in rates:
+        if isinstance(rates, dict) and isinstance(rates.get("success"), dict):
             lines += [f"  {mark}", *_rates(rates, indent="    ")]
     if summary["causes"]:
         lines.append("  failures  " + ", ".join(f"{cause} {count}" for cause, count in summary["causes"].items()))
+        lines.append("  broken at " + ", ".join(f"{link} {count}" for link, count in summary["links"].items()))
+    if summary["agreement"]["n"]:
+        lines.append(f"  took what the text chose: {summary['agreement']['k']}/{summary['agreement']['n']}")
+    if "forced_correct" in results:
+        lines += _forced(results["forced_correct"])
     if not results["complete"]:
         lines.append(f"  INCOMPLETE: {len(results['trials'])} of {results['trials_asked']} trials")
     return "\n".join(lines)
+
+
+def _forced(forced: Mapping[str, Any]) -> list[str]:
+    rate, test = forced["success"], forced["against_own_text"]
+    cured = ", ".join(f"{link} {count['k']}/{count['n']}" for link, count in forced["cured"].items())
+    share = 100 * rate["k"] / rate["n"] if rate["n"] else 0.0
+    return [
+        f"  right reasoning forced: {rate['k']}/{rate['n']} = {share:.0f}%"
+        f" [{100 * rate['low']:.0f}%, {100 * rate['high']:.0f}%], against its own text p = {test['p']:.3g} (McNemar)",
+        *([f"  cured by it: {cured}"] if cured else []),
+    ]
 
 
 def _rates(rates: Mapping[str, Any], *, indent: str) -> list[str]:

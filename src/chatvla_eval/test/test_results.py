@@ -8,7 +8,7 @@ import pytest
 from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.summary_table import summary_table, trial_line
 from chatvla_eval.tasks.example_scene import GOOD_TEXT
-from chatvla_eval.trial import TrialResult
+from chatvla_eval.trial_result import TrialResult
 
 INFO = RunInfo(
     task="math_match",

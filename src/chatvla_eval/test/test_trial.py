@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from chatvla_eval.session import TrialSettings, TrialSetup, Watch
 from chatvla_eval.tasks import task_by_name
 from chatvla_eval.tasks.example_scene import GOOD_TEXT, card, scene
-from chatvla_eval.trial import TrialSettings, TrialSetup, Watch, run_trial, trial_seed
+from chatvla_eval.trial import run_trial, trial_seed
 
 SETUP = TrialSetup(index=0, split="open_world", seed=1)
 

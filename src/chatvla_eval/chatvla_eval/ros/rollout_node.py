@@ -27,9 +27,11 @@ from chatvla_eval.policies import EXPERT
 from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.ros.graph_wait import GraphCrowdedError, GraphIncompleteError, wait_for_parts
 from chatvla_eval.ros.ros_session import RosSession, RosSessionError, StoppedError
+from chatvla_eval.session import TrialSettings, TrialSetup
 from chatvla_eval.summary_table import summary_table, trial_line
 from chatvla_eval.tasks import TASKS, Task, task_by_name
-from chatvla_eval.trial import TrialResult, TrialSettings, TrialSetup, run_trial, trial_seed
+from chatvla_eval.trial import run_trial, trial_seed
+from chatvla_eval.trial_result import TrialResult
 
 __all__ = ["RolloutSettings", "main"]
 

@@ -25,7 +25,7 @@ from chatvla_eval.policies import EXPERT
 from chatvla_eval.ros.go_home import home_chunk, is_home
 from chatvla_eval.ros.graph_wait import GraphCrowdedError, Part
 from chatvla_eval.ros.trial_topics import TrialTopics
-from chatvla_eval.trial import TrialSetup, Watch
+from chatvla_eval.session import TrialSetup, Watch
 from chatvla_msgs.action import FollowInstruction
 from chatvla_msgs.msg import ActionChunk
 from chatvla_msgs.srv import OverrideReasoning, ResetBench

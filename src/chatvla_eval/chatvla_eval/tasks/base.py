@@ -32,6 +32,8 @@ class ScoredReasoning:
     """The text states the right answer."""
     chosen: bool
     """The text chooses the right object."""
+    choice: str = ""
+    """Name of the object that the text chooses, right or wrong; empty when it names none that is there."""
 
 
 class Task(Protocol):

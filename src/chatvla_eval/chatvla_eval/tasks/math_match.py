@@ -51,6 +51,7 @@ class MathMatch:
             perceived=ocr == self.measures["ocr"],
             computed=bool(parts["answer"]),
             chosen=bool(parts["choice"]),
+            choice=_chosen_card(parsed.choice, cards),
         )
 
     def describe(self, truth: SceneTruth) -> dict[str, Any]:
@@ -87,6 +88,19 @@ def _choice_right(choice: CardChoice | None, cards: Sequence[SceneObject], targe
     by_place = choice.place is None or _index_of(choice.place, cards) == index
     by_value = choice.value is None or str(choice.value) == cards[index].label
     return by_place and by_value
+
+
+def _chosen_card(choice: CardChoice | None, cards: Sequence[SceneObject]) -> str:
+    """Return the name of the one card that place and value of the choice fit, else ""."""
+    if choice is None:
+        return ""
+    fitting = [
+        card.name
+        for index, card in enumerate(cards)
+        if (choice.place is None or _index_of(choice.place, cards) == index)
+        and (choice.value is None or str(choice.value) == card.label)
+    ]
+    return fitting[0] if len(fitting) == 1 else ""
 
 
 def _index_of(place: str, cards: Sequence[SceneObject]) -> int | None:

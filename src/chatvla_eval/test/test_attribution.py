@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Failures add up by link; forcing the right reasoning says what it cures and what lies behind."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from chatvla_eval.attribution import agreement, forced_correct, links
+from chatvla_eval.causes import LINKS, broken_link
+from chatvla_eval.cli import main
+from chatvla_eval.paired import compared, mcnemar, paired_difference
+from chatvla_eval.tasks import ScoredReasoning
+from chatvla_eval.trial_result import TrialResult
+
+GOOD = ScoredReasoning(measures={}, parts={}, answer="", perceived=True, computed=True, chosen=True)
+
+
+def trial(index, link="", **changes):
+    made = TrialResult(
+        index=index,
+        seed=index,
+        instruction="",
+        scene={},
+        text="",
+        answer="",
+        texts=1,
+        picked="7",
+        measures={},
+        parts={},
+        success=not link,
+        cause=link,
+        seconds=1.0,
+        subsets=(),
+        link=link,
+        chosen="7",
+    )
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize(
+    ("cause", "text", "approached", "link"),
+    [
+        ("", {}, "", ""),
+        ("perception", {"chosen": False}, "", "perception"),
+        ("following", {}, "", "following"),
+        ("error:POLICY_FAULT: nan", {}, "", "run"),
+        ("timeout", {}, "card_2", "following"),
+        ("timeout", {}, "card_1", "execution"),
+        ("timeout", {}, "", "execution"),
+        ("refused:jump", {}, "", "execution"),
+        ("refused:jump", {"chosen": False, "computed": False}, "", "arithmetic"),
+    ],
+)
+def test_every_cause_has_one_link(cause, text, approached, link):
+    assert broken_link(cause, replace(GOOD, **text), approached=approached, target="card_1") == link
+
+
+def test_links_add_up_to_the_failures_in_the_order_of_the_chain():
+    trials = [trial(0), trial(1, "execution"), trial(2, "perception"), trial(3, "execution"), trial(4, "run")]
+    found = links(trials)
+    assert sum(found.values()) == sum(not one.success for one in trials)
+    assert found == {"perception": 1, "execution": 2, "run": 1}
+    assert [link for link in LINKS if link in found] == list(found)
+
+
+def test_agreement_counts_trials_in_which_text_and_arm_both_chose():
+    trials = [trial(0), trial(1, picked="3"), trial(2, picked=""), trial(3, chosen="")]
+    assert (agreement(trials)["k"], agreement(trials)["n"]) == (1, 2)
+
+
+def test_forced_run_tells_cured_failures_from_those_with_another_behind():
+    own = [trial(0), trial(1, "perception"), trial(2, "perception"), trial(3, "following")]
+    forced = [trial(0), trial(1), trial(2, "execution"), trial(3, "following")]
+    found = forced_correct(own, forced)
+    assert found["cured"] == {"perception": {"k": 1, "n": 2}, "following": {"k": 0, "n": 1}}
+    assert found["behind"] == {"1": "", "2": "execution", "3": "following"}
+    assert (found["success"]["k"], found["success"]["n"]) == (2, 4)
+    assert found["against_own_text"]["only_second"] == 1
+
+
+def test_mcnemar_equals_the_exact_binomial_test():
+    # 10 discordant pairs split 9 to 1: p = 2 (1 + 10) / 2^10, the textbook example of the exact test.
+    first, second = [True] * 9 + [False] + [True] * 5, [False] * 9 + [True] + [True] * 5
+    test = mcnemar(first, second)
+    assert (test.both, test.only_first, test.only_second, test.neither) == (5, 9, 1, 0)
+    assert test.p == pytest.approx(22 / 1024)
+    assert mcnemar([True, False], [True, False]).p == 1
+
+
+def test_paired_difference_is_narrower_than_the_scores_spread():
+    first = [0.0, 10.0, 20.0, 30.0]
+    interval = paired_difference(first, [value + 1 for value in first])
+    assert (interval.mean, interval.low, interval.high) == (1, 1, 1)
+
+
+def test_comparison_pairs_trials_by_seed():
+    first = [{"seed": 1, "success": True, "ocr": 4}, {"seed": 2, "success": True, "ocr": 4}]
+    second = [{"seed": 3, "success": True, "ocr": 0}, {"seed": 2, "success": False, "ocr": 2}]
+    found = compared(first, second, ["ocr"])
+    assert found["n"] == 1
+    assert found["success"]["only_first"] == 1
+    assert found["ocr"]["difference"] == -2
+
+
+@pytest.mark.slow
+def test_forcing_the_right_reasoning_cures_a_forced_wrong_one(tmp_path, capsys):
+    wrong = ["math_match", "--seed", "7", "--trials", "2", "--jobs", "1", "--quiet", "--no-film"]
+    assert main([*wrong, "--out", str(tmp_path / "own"), "--attribute"]) == 0
+    found = json.loads((tmp_path / "own" / "results.json").read_text())
+    assert found["forced_correct"]["success"]["k"] == 2
+    assert found["summary"]["agreement"]["k"] == 2
+    assert "right reasoning forced: 2/2" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*wrong, "--force", "I should pick the left card.", "--attribute"])
