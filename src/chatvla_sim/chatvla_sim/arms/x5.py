@@ -14,24 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.kinematics import Chain, pose_matrix
 from chatvla_control.robot_spec import ArmSpec, RobotSpec
-from chatvla_sim.kinematics import Chain, Link, pose_matrix
+from chatvla_control.robots.arx_r5 import FINGER_REACH_M, TOOL_OFFSET_M, X5_LINKS
 
 __all__ = ["FINGER_REACH_M", "TOOL_OFFSET_M", "X5_LINKS", "arm_actuators_xml", "arm_body_xml", "arm_chain", "pad_geoms"]
 
-FLIP = (-3.1416, 0.0, 0.0)
-X5_LINKS = (
-    Link(offset=(0.0, 0.0, 0.0603), axis=(0, 0, 1)),
-    Link(offset=(0.02, 0.0, 0.0402), axis=(0, 1, 0)),
-    Link(offset=(-0.264, 0.0, 0.0), axis=(0, 1, 0), roll_pitch_yaw=FLIP),
-    Link(offset=(0.245, 0.0, -0.056), axis=(0, 1, 0)),
-    Link(offset=(0.06575, -0.001, -0.0825), axis=(0, 0, 1)),
-    Link(offset=(0.02845, 0.0, 0.0825), axis=(1, 0, 0), roll_pitch_yaw=FLIP),
-)
-TOOL_OFFSET_M = 0.145
-"""From the last joint to the tool point between the fingers, along x."""
-FINGER_REACH_M = 0.020
-"""How far the finger tips reach beyond the tool point."""
 TORQUE_NM = (30.0, 40.0, 30.0, 15.0, 10.0, 10.0)
 GRIPPER_FORCE_N = 20.0
 POSITION_GAINS = (400.0, 400.0, 300.0, 150.0, 80.0, 60.0)
@@ -153,7 +141,7 @@ def arm_body_xml(spec: RobotSpec, arm: ArmSpec, base: tuple[float, float, float]
     )
     for link, body, name in zip(X5_LINKS, BODIES, arm.joints, strict=True):
         joint = spec.joints[spec.joint_names.index(name)]
-        roll = ' euler="-3.1416 0 0"' if link.roll_pitch_yaw == FLIP else ""
+        roll = ' euler="-3.1416 0 0"' if any(link.roll_pitch_yaw) else ""
         xml += (
             f'<body name="{name}_link" pos="{numbers(link.offset)}"{roll} gravcomp="1">'
             f'<joint name="{name}" axis="{numbers(link.axis)}" armature=".02"'
