@@ -45,7 +45,7 @@ def _cards(trial: Mapping[str, Any]) -> str:
         return ""
     chips = [
         f'<li class="{"right" if card["value"] == trial["right_answer"] else ""}">{escape(card["place"])}: '
-        f"{escape(card['value'])}{' (right)' if card['value'] == trial['right_answer'] else ''}</li>"
+        f"{escape(card['value'])}{', the answer' if card['value'] == trial['right_answer'] else ''}</li>"
         for card in cards
     ]
     return f'<ul class="chips">{"".join(chips)}</ul>'
@@ -82,7 +82,8 @@ def _facts(trial: Mapping[str, Any], summary: Mapping[str, Any], behind: str | N
     for name, rate in summary.items():
         if isinstance(rate, dict) and "of" in rate and name in trial:
             facts.append((name, f"{trial[name]:g}/{rate['of']}"))
-    facts += [(name, f"{points:g}") for name, points in trial.get("parts", {}).items()]
+    if trial.get("parts"):
+        facts.append(("points for", ", ".join(f"{name} {points:g}" for name, points in trial["parts"].items())))
     if trial.get("link"):
         facts.append(("broken at", trial["link"]))
     if behind is not None:
