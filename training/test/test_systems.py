@@ -112,3 +112,24 @@ def test_every_recipe_names_a_system():
     unknown = {name for name, recipe in RECIPES.items() if recipe.system not in SYSTEMS}
     assert not unknown, unknown
     assert isinstance(RECIPES["stage1"], Recipe)
+
+
+@pytest.mark.slow
+def test_diffusion_policy_reads_no_instruction(tmp_path: Path, arm_data: Path):
+    from dataclasses import replace as changed
+
+    from chatvla_control.chunk_check import check_chunk
+
+    policy = load_policy(run("tiny_diffusion_policy", tmp_path, data=str(arm_data), ema=0.0, steps=8, lr=5e-3))
+    assert (policy.system, policy.privileged) == ("diffusion_policy", False)
+    seen, chunks = observation(), []
+    for instruction in ("Pick the card.", "Sing a song."):
+        policy.reset(0)
+        chunks.append(policy.infer(changed(seen, instruction=instruction)).chunk)
+    np.testing.assert_array_equal(chunks[0].actions, chunks[1].actions)
+    assert check_chunk(chunks[0], policy.setup.spec, now_s=seen.stamp_s) is None
+    other = changed(seen, images={"top": 255 - seen.images["top"]})
+    policy.reset(0)
+    assert not np.array_equal(policy.infer(other).chunk.actions, chunks[0].actions)
+    assert policy.infer(seen).reasoning.text == ""
+    assert not hasattr(policy, "ask")

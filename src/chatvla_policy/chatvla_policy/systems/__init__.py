@@ -18,6 +18,7 @@ SYSTEMS: Mapping[str, str] = {
     "chatvla2": "chatvla_policy.systems.chatvla2:ChatVLA2Policy",
     "chatvla1": "chatvla_policy.systems.chatvla1:ChatVLA1Policy",
     "dense_film": "chatvla_policy.systems.dense_film:DenseFilmPolicy",
+    "diffusion_policy": "chatvla_policy.systems.diffusion_policy:DiffusionPolicy",
 }
 """Policy classes by the name that a checkpoint's config.json gives; imported when needed."""
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from chatvla_control.contracts import (
     ActionChunk,
-    ActionMode,
     Inference,
     InputKind,
     Observation,
@@ -30,10 +29,10 @@ from chatvla_policy.model.introspection import router_stats
 from chatvla_policy.model.reasoner import Reasoner, Thought
 from chatvla_policy.processing.answers import stated_answer
 from chatvla_policy.processing.boxes import parse_boxes
-from chatvla_policy.processing.chunks import committed_rows, playable_rows
 from chatvla_policy.processing.images import ImagePreparer, PreparedImages
 from chatvla_policy.processing.prompts import question_prompt, robot_prompt
 from chatvla_policy.runtime.inference import StageSeconds
+from chatvla_policy.systems.chunk_making import decided_rows, rows_within_limits, timed_chunk
 from chatvla_policy.systems.settings import PolicySettings, Reuse, check_observation
 
 __all__ = ["ChatVLA2Policy"]
@@ -61,6 +60,8 @@ class ChatVLA2Policy:
         self._model = checkpoint.model.eval()
         self._images = ImagePreparer(self._model.config.images)
         self._reasoner = Reasoner(self._model, checkpoint.codec)
+        images = self._model.config.images
+        self.image_size = (images.height, images.width)
         self.stage_seconds = StageSeconds()
         self.reset(seed)
 
@@ -125,9 +126,22 @@ class ChatVLA2Policy:
         thought, source = self._think(observation, images, forced_reasoning)
         thought_at = time.perf_counter()
         reasoning = self._reasoning(observation, thought.text, source, images, thought_at - started)
-        committed = self._committed(observation, previous_chunk)
+        committed = decided_rows(
+            self.setup,
+            observation,
+            previous_chunk,
+            commit_s=self.settings.commit_s,
+            horizon=self._model.config.action.embodiment(self.setup.spec.name).horizon,
+        )
         rows = self._rows(thought, observation.joint_positions, committed=committed)
-        chunk = self._chunk(observation, rows, reasoning)
+        chunk = timed_chunk(
+            self.setup,
+            observation,
+            rows,
+            reasoning,
+            chunk_id=self._new_id(),
+            checkpoint_hash=self.checkpoint.sha256,
+        )
         self._last = reasoning
         stats = router_stats(thought.trace, kind=InputKind.ROBOT, stamp_s=observation.stamp_s)
         self.stage_seconds = StageSeconds(
@@ -221,30 +235,13 @@ class ChatVLA2Policy:
             seconds=seconds,
         )
 
-    def _committed(self, observation: Observation, previous: ActionChunk | None) -> NDArray[np.float64] | None:
-        """Return the rows that the chunk being played already decides, or None."""
-        if previous is None or self.settings.commit_s <= 0 or previous.robot != self.setup.spec.name:
-            return None
-        if previous.mode is not self.setup.mode:
-            return None
-        return committed_rows(
-            previous,
-            start_s=observation.stamp_s,
-            step_period_s=self.setup.step_period_s,
-            until_s=observation.stamp_s + self.settings.commit_s,
-            horizon=self._model.config.action.embodiment(self.setup.spec.name).horizon,
-        )
-
     def _rows(
         self, thought: Thought, state: NDArray[np.float64], *, committed: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
         """Return the chunk in rad and m within the robot's limits, shape (T, A)."""
         statistics = self.setup.statistics.action
         prefix = None if committed is None else torch.from_numpy(statistics.normalise(committed))[None]
-        rows = statistics.denormalise(self._denoise(thought, state, committed=prefix))
-        if self.setup.mode is not ActionMode.JOINT_POSITION:
-            return rows
-        return playable_rows(rows, self.setup.spec, step_period_s=self.setup.step_period_s)
+        return rows_within_limits(self.setup, self._denoise(thought, state, committed=prefix))
 
     def _denoise(
         self,
@@ -268,26 +265,6 @@ class ChatVLA2Policy:
                 committed_BPA=None if committed is None else committed.to(device),
             )
         return chunk_1TA[0].cpu().numpy()
-
-    def _chunk(self, observation: Observation, rows: NDArray[np.float64], reasoning: Reasoning) -> ActionChunk:
-        """Return the chunk with its times: row 0 is the target at the observation's stamp."""
-        setup = self.setup
-        return ActionChunk(
-            id=self._new_id(),
-            actions=rows,
-            joint_names=setup.statistics.action.names,
-            robot=setup.spec.name,
-            mode=setup.mode,
-            stamp_s=observation.stamp_s,
-            start_s=observation.stamp_s,
-            step_period_s=setup.step_period_s,
-            valid_until_s=observation.stamp_s + setup.step_period_s * len(rows),
-            policy=self.name,
-            reasoning_id=reasoning.id,
-            reasoning_source=reasoning.source,
-            checkpoint_hash=self.checkpoint.sha256,
-            statistics_hash=setup.statistics.sha256(),
-        )
 
     def _device_generator(self) -> torch.Generator | None:
         """Return a generator on the model's device for sampling tokens, None where decoding is greedy."""
