@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_policy.checkpoint import RobotSetup
 from chatvla_policy.model.batch import VlaBatch
 from chatvla_policy.model.chatvla2 import ChatVLA2
-from chatvla_policy.processing.images import ImagePreparer
+from chatvla_policy.processing.images import ImageConfig, ImagePreparer, PreparedImages
 from chatvla_policy.processing.prompts import Turn
 from chatvla_policy.processing.samples import Batcher, ImageTextSample
 from chatvla_policy.processing.samples import RobotSample as PolicySample
@@ -27,6 +28,7 @@ from chatvla_training.data.mixture import Group, Mixture
 from chatvla_training.data.samples import ChatSample, RobotSample, Sample, SampleSource
 from chatvla_training.demos.thoughts import reworded
 from chatvla_training.recipe import Recipe, RecipeError
+from chatvla_training.synthetic.sources import STRIP_HEIGHT_PX, open_source
 
 __all__ = ["Collate", "RobotData", "half_widths", "image_text_sources", "make_mixture", "robot_data", "robot_setups"]
 
@@ -55,7 +57,14 @@ def robot_data(recipe: Recipe) -> RobotData:
     def opened(split: str, wording: bool) -> tuple[EpisodeDataset, ...]:
         rewrite = reworded if wording and recipe.reword else None
         return tuple(
-            EpisodeDataset(folder, split=split, horizon=recipe.horizon, wording=rewrite, after_end=recipe.after_end)
+            EpisodeDataset(
+                folder,
+                split=split,
+                horizon=recipe.horizon,
+                wording=rewrite,
+                after_end=recipe.after_end,
+                every=recipe.frame_every,
+            )
             for folder in folders
         )
 
@@ -74,12 +83,11 @@ def robot_data(recipe: Recipe) -> RobotData:
 def image_text_sources(recipe: Recipe) -> tuple[SampleSource, ...]:
     """Open the image-text data. Raises RecipeError for an entry that is neither KIND=FILE nor synthetic:NAME."""
     sources: list[SampleSource] = []
+    cache = Path(recipe.scene_cache) if recipe.scene_cache else None
     for entry in (part.strip() for part in recipe.image_text.split(",") if part.strip()):
         kind, found, path = entry.partition("=")
         if entry.startswith("synthetic:"):
-            from chatvla_training.synthetic.sources import open_source
-
-            sources.append(open_source(entry.removeprefix("synthetic:"), recipe.seed))
+            sources.append(open_source(entry.removeprefix("synthetic:"), recipe.seed, cache))
         elif found:
             sources.append(LlavaSource(Path(path), kind=kind))
         else:
@@ -158,6 +166,22 @@ def half_widths(setups: Sequence[RobotSetup]) -> dict[str, Tensor]:
     return found
 
 
+class ShapedImages:
+    """The checkpoint's own preparation, but strips of synthetic scenes keep their scale and give fewer tokens."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        """Take the image part of a checkpoint."""
+        self._whole = ImagePreparer(config)
+        self._strip_shape = (STRIP_HEIGHT_PX, 320, 3)
+        height = round(config.width * STRIP_HEIGHT_PX / 320)
+        self._strip = ImagePreparer(replace(config, height=height))
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> PreparedImages:
+        """Return the patches of `images`."""
+        strips = bool(images) and all(image.shape == self._strip_shape for image in images)
+        return (self._strip if strips else self._whole)(images)
+
+
 class Collate:
     """Samples of this package to batches of the policy package."""
 
@@ -168,7 +192,7 @@ class Collate:
         self._cameras = {setup.spec.name: setup.cameras for setup in setups}
         self._batcher = Batcher(
             codec=codec,
-            images=ImagePreparer(config.images),
+            images=ShapedImages(config.images),  # pyright: ignore[reportArgumentType]
             statistics=self.statistics,
             queries=config.action.queries,
             horizons={item.name: item.horizon for item in config.action.embodiments},

@@ -37,9 +37,8 @@ def keep_features(
     `init` is the fingerprint of the checkpoint. With several devices the first computes and the others wait.
     """
     draws = recipe.cache_draws if recipe.reword and data.split == "train" else 1
-    key = hashlib.sha256(
-        f"{init} {data.sha256()} {data.split} {draws} {recipe.cache_dtype} {recipe.precision} {recipe.seed}".encode()
-    ).hexdigest()[:16]
+    settings = f"{draws} {recipe.cache_dtype} {recipe.precision} {recipe.seed} {recipe.frame_every}"
+    key = hashlib.sha256(f"{init} {data.sha256()} {data.split} {settings}".encode()).hexdigest()[:16]
     place = folder / f"{data.split}-{key}"
     if accelerator.is_main_process and not (place / "features.json").exists():
         for other in folder.glob(f"{data.split}-*") if folder.exists() else ():

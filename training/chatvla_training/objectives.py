@@ -30,7 +30,11 @@ class Built:
 
 CollateFunction = Callable[[Sequence[Any]], Any]
 
-OBJECTIVES: dict[str, str] = {"vla": "chatvla_training.objectives:vla"}
+OBJECTIVES: dict[str, str] = {
+    "vla": "chatvla_training.objectives:vla",
+    "glyphs": "chatvla_training.dense_objectives:glyphs",
+    "align": "chatvla_training.dense_objectives:align",
+}
 """Name to `module:function`."""
 
 

@@ -59,6 +59,8 @@ class Recipe:
     """Width of the prepared images of a new model [px], height 3/4 of it; 0 keeps the size's own."""
     init_gain: float = 1.0
     """Factor on the attention and MLP weights of a new model."""
+    merger_gain: float = 1.0
+    """Factor on what image tokens are worth beside words, at the start: after `align` they are too loud."""
     action_loss_weight: float = 1.0
     lora_rank: int = 0
     """Rank of LoRA adapters (peft); 0 trains the weights themselves."""
@@ -72,10 +74,14 @@ class Recipe:
     """Robot data sets: folders, with commas."""
     image_text: str = ""
     """Image-text data: KIND=FILE.json with commas (coco, textvqa, gqa, robopoint, qa) or synthetic:NAME."""
+    scene_cache: str = "data/synthetic"
+    """Folder where drawn synthetic scenes are kept; empty draws them every time."""
     ratio: tuple[int, int] = (1, 3)
     """Image-text samples to robot samples, exact in every block of their sum."""
     reword: bool = True
     """Draw a new wording of the reasoning for every sample, where the episode's facts allow."""
+    frame_every: int = 1
+    """Robot data: one frame in so many is a sample."""
     after_end: bool = False
     """Supervise resting at the last target after an episode's end."""
     objective: str = "vla"
@@ -126,7 +132,8 @@ class Recipe:
             if get_origin(wanted) is Literal and value not in get_args(wanted):
                 known = ", ".join(repr(option) for option in get_args(wanted))
                 raise RecipeError(f"{item.name} is {value!r}; it must be one of: {known}")
-        for name in ("steps", "batch", "micro_batch", "horizon", "checkpoint_every", "keep", "cache_draws"):
+        counts = ("steps", "batch", "micro_batch", "frame_every", "horizon", "checkpoint_every", "keep", "cache_draws")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}, must be at least 1")
         if self.lr <= 0 or self.lr_end < 0:

@@ -3,63 +3,118 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chatvla_training.recipe import Recipe
 
 __all__ = ["TINY_PLANS", "TINY_RECIPES"]
 
+_START = Recipe(
+    name="",
+    summary="",
+    stage="language",
+    ratio=(1, 0),
+    steps=1,
+    batch=16,
+    micro_batch=16,
+    lr=1e-3,
+    lr_end=0.0,
+    schedule="tail",
+    warmup=50,
+    beta2=0.98,
+    weight_decay=0.05,
+    precision="fp32",
+    workers=1,
+    checkpoint_every=200,
+    storage="float32",
+)
+"""What the stages that stand in for web pretraining share. fp32: most CPUs are slower in bf16."""
+TINY_GLYPHS = replace(
+    _START,
+    name="tiny_glyphs",
+    summary="tiny: a new vision tower learns to see handwriting, on sheets with labelled patches",
+    objective="glyphs",
+    image_text="synthetic:sheets",
+    init_gain=3.0,
+    image_width=224,
+    steps=1500,
+    batch=24,
+    micro_batch=24,
+)
+TINY_ALIGN = replace(
+    _START,
+    name="tiny_align",
+    summary="tiny: image tokens learn to say what they show and where, on labelled scenes",
+    init="runs/tiny/tiny_glyphs/policy",
+    objective="align",
+    image_text="synthetic:labelled",
+    steps=1000,
+)
+TINY_STRIPS = replace(
+    _START,
+    name="tiny_strips",
+    summary="tiny: short dialogues about strips of scenes, and sums",
+    init="runs/tiny/tiny_align/policy",
+    image_text="synthetic:strips",
+    merger_gain=0.1,
+    steps=1200,
+)
+TINY_PRETRAIN = replace(
+    _START,
+    name="tiny_pretrain",
+    summary="tiny: dialogues about whole scenes: read, solve, list, point, explain",
+    init="runs/tiny/tiny_strips/policy",
+    image_text="synthetic:all",
+    steps=3000,
+)
 TINY_STAGE1 = Recipe(
     name="tiny_stage1",
-    summary="tiny: all of the model on image-text and robot data",
+    summary="tiny: all of the model, 8 experts, on image-text and robot data",
     stage="stage1",
     init="runs/tiny/tiny_pretrain/policy",
     data="data/math_match",
     image_text="synthetic:all",
     moe="dynamic",
-    steps=2000,
+    balance_weight=0.01,
+    steps=600,
     batch=24,
     micro_batch=24,
-    lr=1e-4,
+    lr=3e-4,
     lr_end=1e-5,
-    warmup=50,
+    warmup=30,
     beta2=0.98,
     weight_decay=0.05,
-    validate_every=250,
-    checkpoint_every=250,
+    precision="fp32",
+    workers=1,
+    after_end=True,
+    validate_every=200,
+    checkpoint_every=100,
+    storage="float32",
 )
 TINY_STAGE2 = Recipe(
     name="tiny_stage2",
-    summary="tiny: the action expert alone on kept features",
+    summary="tiny: the action expert alone, on kept features",
     stage="stage2",
     init="runs/tiny/tiny_stage1/policy",
     data="data/math_match",
     ratio=(0, 1),
+    frame_every=2,
     cache_features=True,
-    steps=6000,
+    cache_draws=1,
+    steps=3000,
     batch=64,
     micro_batch=64,
-    lr=5e-4,
+    lr=1e-3,
     lr_end=1e-5,
     warmup=100,
-    ema=0.999,
-    precision="fp32",
-    validate_every=1000,
-)
-TINY_PRETRAIN = Recipe(
-    name="tiny_pretrain",
-    summary="tiny: broad synthetic image-text data, from random weights",
-    stage="language",
-    image_text="synthetic:all",
-    ratio=(1, 0),
-    steps=10_000,
-    batch=24,
-    micro_batch=24,
-    lr=1e-3,
-    lr_end=0.0,
-    schedule="tail",
-    warmup=100,
     beta2=0.98,
-    weight_decay=0.05,
+    ema=0.998,
+    precision="fp32",
+    workers=1,
+    after_end=True,
+    validate_every=500,
+    checkpoint_every=250,
 )
 
-TINY_RECIPES: tuple[Recipe, ...] = (TINY_PRETRAIN, TINY_STAGE1, TINY_STAGE2)
-TINY_PLANS: dict[str, tuple[str, ...]] = {"tiny": ("tiny_pretrain", "tiny_stage1", "tiny_stage2")}
+TINY_RECIPES: tuple[Recipe, ...] = (TINY_GLYPHS, TINY_ALIGN, TINY_STRIPS, TINY_PRETRAIN, TINY_STAGE1, TINY_STAGE2)
+TINY_PLANS: dict[str, tuple[str, ...]] = {"tiny": tuple(recipe.name for recipe in TINY_RECIPES)}

@@ -41,9 +41,11 @@ class EpisodeDataset:
         horizon: int,
         wording: Wording | None = None,
         after_end: bool = False,
+        every: int = 1,
     ) -> None:
         """Open `folder`; `horizon` is T; `wording` rewrites the reasoning a draw at a time.
 
+        Of the frames, one in `every` is a sample.
         With `after_end`, steps past the end repeat the last target and count as valid: the arm has come to rest.
         Raises DatasetError when the folder is no data set or lacks `split`.
         """
@@ -74,7 +76,7 @@ class EpisodeDataset:
         first, last = (int(part) for part in self.info["splits"][split].split(":"))
         chosen = self.episodes[first:last]
         rows = (chosen[0]["dataset_from_index"], chosen[-1]["dataset_to_index"]) if chosen else (0, 0)
-        self._frames = np.flatnonzero((self._row_of_frame >= rows[0]) & (self._row_of_frame < rows[1]))
+        self._frames = np.flatnonzero((self._row_of_frame >= rows[0]) & (self._row_of_frame < rows[1]))[::every]
         self._ends = np.array([episode["dataset_to_index"] for episode in self.episodes])
         self._stores = {view: FrameStore(files, view, folder / ".frames") for view in self.views}
         for view, store in self._stores.items():

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Open the synthetic image-text data by name: the stand-in for web pretraining of the tiny model.
 
-- `scenes`: whole pictures of the bench with a dialogue: read, solve, list, point, explain.
+- `scenes`: whole pictures of the bench with a dialogue: read, solve, list, point, explain. `renders`: the same, drawn
+  by the bench itself, with arms and shadows.
 - `cards`, `boards`: strips cut from such pictures, where one skill is asked for.
 - `sums`: arithmetic without an image.
-- `all`: all of these.
-Sample (index, draw) is the same on every machine: index picks the scene, draw the questions.
+- `strips`, `all`: mixes of these (MIXES).
+- `sheets`, `labelled`: dense labels for the objectives `glyphs` and `align`.
+Sample (index, draw) is the same on every machine: index picks the scene, draw the questions and small changes of light.
 """
 
 from __future__ import annotations
@@ -13,71 +15,130 @@ from __future__ import annotations
 import hashlib
 import inspect
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_sim.math_match import equations, fonts, geometry, handwriting, textures
+from chatvla_sim.math_match import fonts, handwriting
 from chatvla_sim.math_match.trial import Trial
-from chatvla_training.data.samples import ChatSample, Turn
-from chatvla_training.synthetic import compose as compose_module
-from chatvla_training.synthetic import trials
-from chatvla_training.synthetic.compose import View, compose
-from chatvla_training.synthetic.trials import image_text_equations, image_text_trial
+from chatvla_training.data.samples import ChatSample, SampleSource, Turn
+from chatvla_training.synthetic import pool, sheets, trials
+from chatvla_training.synthetic.pool import Scene, ScenePool
+from chatvla_training.synthetic.sheets import Sheet, draw_sheet
+from chatvla_training.synthetic.trials import image_text_equations
 from chatvla_training.text import math_phrases, questions
 from chatvla_training.text.math_phrases import Card, MathFacts
 from chatvla_training.text.questions import READ, arithmetic_dialogue, card_dialogue, scene_dialogue
 
-__all__ = ["SOURCES", "SyntheticSource", "open_source"]
+__all__ = ["SOURCES", "STRIP_HEIGHT_PX", "LabelledSource", "SheetSource", "SyntheticSource", "open_source"]
 
-SCENES = 1_000_000
-"""Scenes that exist; each is drawn when it is asked for."""
-SHARES = {"scenes": 0.5, "cards": 0.2, "boards": 0.1, "sums": 0.2}
-SOURCES = (*SHARES, "all")
+SHEETS = 1_000_000
+"""Sheets and sums that exist; each is made when it is asked for."""
+MIXES: dict[str, dict[str, float]] = {
+    "all": {"scenes": 0.4, "renders": 0.25, "cards": 0.1, "boards": 0.05, "sums": 0.2},
+    "strips": {"cards": 0.55, "boards": 0.25, "sums": 0.2},
+    **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "boards", "sums")},
+}
+SOURCES = (*MIXES, "sheets", "labelled")
 STRIP_HEIGHT_PX = 80
-_CODE = (equations, fonts, geometry, handwriting, textures, compose_module, trials, math_phrases, questions)
+SHIFT_PX = 4
+_CODE = (math_phrases, questions, pool)
 
 
-def open_source(name: str, seed: int) -> SyntheticSource:
-    """Return the source `name`. Raises ValueError with the list of sources for another name."""
-    if name not in SOURCES:
+def open_source(name: str, seed: int, cache: Path | None = None) -> SampleSource:
+    """Return the source `name`; drawn scenes are kept in folder `cache`.
+
+    Raises ValueError with the list of sources for another name.
+    """
+    if name == "sheets":
+        return SheetSource(seed=seed)
+    if name == "labelled":
+        return LabelledSource(scenes=ScenePool("drawn", seed, cache))
+    if name not in MIXES:
         raise ValueError(f"no synthetic data {name!r}; there are: {', '.join(SOURCES)}")
-    return SyntheticSource(name=f"synthetic:{name}", kinds=tuple(SHARES) if name == "all" else (name,), seed=seed)
+    pools = {kind: ScenePool(kind, seed, cache) for kind in ("drawn", "rendered")}
+    return SyntheticSource(name=f"synthetic:{name}", shares=MIXES[name], seed=seed, pools=pools)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSource:
-    """Pictures and dialogues drawn on demand; nothing lies on disk."""
+    """Pictures with dialogues."""
 
     name: str
-    kinds: tuple[str, ...]
+    shares: Mapping[str, float]
     seed: int
+    pools: Mapping[str, ScenePool]
 
     def __len__(self) -> int:
         """Return how many scenes there are."""
-        return SCENES
+        return self.pools["drawn"].size
 
     def sample(self, index: int, draw: int) -> ChatSample:
-        """Return scene `index` with the dialogue that `draw` chooses."""
+        """Return a picture and the dialogue that `draw` chooses."""
         rng = random.Random(f"{self.seed} {index} {draw}")
-        kind = rng.choices(self.kinds, [SHARES[kind] for kind in self.kinds])[0]
+        kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
         identity = f"{self.name}/{kind}/{index}"
         if kind == "sums":
             return _chat(identity, (), arithmetic_dialogue(image_text_equations(), rng))
-        # Scenes of different seeds do not overlap.
-        trial = image_text_trial(self.seed * SCENES + index)
-        view = compose(trial, np.random.default_rng([self.seed, index, draw]))
-        facts = facts_of(trial)
+        chosen = self.pools["rendered" if kind == "renders" else "drawn"]
+        scene = chosen.scene(index % chosen.size)
+        varied = varied_scene(scene, np.random.default_rng([self.seed, index, draw]))
+        facts = facts_of(scene.trial)
         if kind == "cards":
-            return _chat(identity, (card_strip(view),), card_dialogue(facts, rng))
+            return _chat(identity, (card_strip(varied),), card_dialogue(facts, rng))
         if kind == "boards":
-            return _chat(identity, (board_strip(view, trial),), [(rng.choice(READ), facts.equation)])
-        return _chat(identity, (view.image,), scene_dialogue(facts, rng))
+            return _chat(identity, (board_strip(varied),), [(rng.choice(READ), facts.equation)])
+        return _chat(identity, (varied.image,), scene_dialogue(facts, rng))
 
     def sha256(self) -> str:
         """Return a fingerprint of the code and settings that draw the data."""
-        text = "\n".join((self.name, str(self.seed), str(SHARES), *(inspect.getsource(module) for module in _CODE)))
+        drawn = "\n".join(item.sha256() for item in self.pools.values())
+        text = "\n".join((self.name, str(self.seed), str(self.shares), drawn, *map(inspect.getsource, _CODE)))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSource:
+    """Drawn scenes with the places of their glyphs and cards."""
+
+    scenes: ScenePool
+    name: str = "synthetic:labelled"
+
+    def __len__(self) -> int:
+        """Return how many scenes there are."""
+        return self.scenes.size
+
+    def sample(self, index: int, draw: int) -> Scene:
+        """Return scene `index`, in a light and place that `draw` chooses."""
+        return varied_scene(self.scenes.scene(index), np.random.default_rng([index, draw]))
+
+    def sha256(self) -> str:
+        """Return a fingerprint of the code and settings that draw the scenes."""
+        return self.scenes.sha256()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetSource:
+    """Sheets of handwriting with labelled patches; nothing lies on disk."""
+
+    seed: int
+    name: str = "synthetic:sheets"
+
+    def __len__(self) -> int:
+        """Return how many sheets there are."""
+        return SHEETS
+
+    def sample(self, index: int, draw: int) -> Sheet:
+        """Return sheet `index`."""
+        return draw_sheet(f"{self.name}/{index}", np.random.default_rng([self.seed, index, draw]))
+
+    def sha256(self) -> str:
+        """Return a fingerprint of the code and settings that draw the sheets."""
+        modules = (fonts, handwriting, trials, sheets)
+        text = "\n".join((str(self.seed), *(inspect.getsource(module) for module in modules)))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -91,15 +152,34 @@ def facts_of(trial: Trial) -> MathFacts:
     )
 
 
-def card_strip(view: View) -> NDArray[np.uint8]:
+def varied_scene(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Return `scene` a few pixels aside, in another light and with other noise; glyphs and boxes go along."""
+    right, down = (int(value) for value in rng.integers(-SHIFT_PX, SHIFT_PX + 1, 2))
+    height, width = scene.image.shape[:2]
+    padded = np.pad(scene.image, ((SHIFT_PX,) * 2, (SHIFT_PX,) * 2, (0, 0)), mode="edge")
+    moved = padded[SHIFT_PX - down : SHIFT_PX - down + height, SHIFT_PX - right : SHIFT_PX - right + width]
+    # Noise for all three channels alike: a third of the numbers to draw.
+    noise = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(0, 5))
+    light = rng.uniform(0.85, 1.12) * rng.uniform(0.96, 1.04, 3).astype(np.float32)
+    image = np.clip(moved * light.astype(np.float32) + noise, 0, 255).astype(np.uint8)
+    return replace(
+        scene,
+        image=image,
+        glyphs=tuple(replace(glyph, x=glyph.x + right, y=glyph.y + down) for glyph in scene.glyphs),
+        card_boxes=tuple((b[0] + right, b[1] + down, b[2] + right, b[3] + down) for b in scene.card_boxes),
+    )
+
+
+def card_strip(scene: Scene) -> NDArray[np.uint8]:
     """Return the part of the picture that holds the cards, STRIP_HEIGHT_PX high."""
-    middle = np.mean([(box[1] + box[3]) / 2 for box in view.card_boxes])
-    return strip(view.image, float(middle))
+    middle = np.mean([(box[1] + box[3]) / 2 for box in scene.card_boxes])
+    return strip(scene.image, float(middle))
 
 
-def board_strip(view: View, trial: Trial) -> NDArray[np.uint8]:
+def board_strip(scene: Scene) -> NDArray[np.uint8]:
     """Return the part of the picture that holds the equation, STRIP_HEIGHT_PX high."""
-    return strip(view.image, float(np.mean([glyph.y for glyph in view.glyphs[: len(trial.equation.text)]])))
+    written = scene.glyphs[: len(scene.trial.equation.text)]
+    return strip(scene.image, float(np.mean([glyph.y for glyph in written])))
 
 
 def strip(image: NDArray[np.uint8], middle_px: float) -> NDArray[np.uint8]:

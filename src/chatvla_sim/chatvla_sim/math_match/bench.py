@@ -92,6 +92,13 @@ class MathMatchBench(Bench):
             trial = draw_trial(split=split, seed=seed, swap=swap, fonts=fonts)
         except ValueError as error:
             raise BenchError(str(error)) from error
+        return self.show(trial)
+
+    def show(self, trial: Trial, joints: NDArray[np.float64] | None = None) -> SceneTruth:
+        """Build the scene of `trial`; with `joints` [rad, m], shape (D,), the arms stand there at once."""
+        if joints is not None:
+            self._robot.place(self._data, joints)
+            self._robot.command(self._data, joints)
         pictures = {"board": board_picture(trial).image}
         pictures |= {f"card_{index}": card_picture(trial, index).image for index in range(len(trial.cards))}
         self._trial = trial

@@ -133,7 +133,7 @@ class ArmMotions:
     ) -> Plan:
         """Clear all arms, then grip `card` with `arm` and lift it. Raises IkError when it is out of reach."""
         builder = self._builder(start_s, positions, speed)
-        above = self._solve(arm, tool_on_card(card_pose, GRASP_ABOVE_M + ABOVE_M, grip), self._home)
+        above = self.solve(arm, tool_on_card(card_pose, GRASP_ABOVE_M + ABOVE_M, grip), self._home)
         path = self._line(arm, above, tool_on_card(card_pose, GRASP_ABOVE_M, grip))
         self._clear(builder, keep=arm)
         ready = self._home.copy()
@@ -178,7 +178,7 @@ class ArmMotions:
             tool = self.tool_pose(arm, builder.position)
             tool[2, 3] += ABOVE_M
             self._follow(builder, arm, self._line(arm, builder.position[joints], tool))
-        over = self._solve(arm, before @ card_from_tool, builder.position)
+        over = self.solve(arm, before @ card_from_tool, builder.position)
         path = self._line(arm, over, release @ card_from_tool)
         ready = builder.position
         ready[joints] = over
@@ -225,7 +225,8 @@ class ArmMotions:
         joints = self._joints[arm]
         return bool(np.abs(positions[joints] - self._home[joints]).max() < 0.06)
 
-    def _solve(self, arm: str, tool: Array, positions: Array) -> Array:
+    def solve(self, arm: str, tool: Array, positions: Array) -> Array:
+        """Return joint positions [rad] of `arm` that bring its tool to pose `tool`. Raises IkError out of reach."""
         start = positions[self._joints[arm]].copy()
         base = np.array(ARM_BASES[arm])
         start[0] = np.arctan2(tool[1, 3] - base[1], tool[0, 3] - base[0])
