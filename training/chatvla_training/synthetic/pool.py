@@ -141,7 +141,7 @@ class ScenePool:
 
 def arms_anywhere(spec: Any, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return joint positions [rad, m], shape (D,): near home, or one arm on its way to a place drawn over the table."""
-    from chatvla_sim.kinematics import IkError
+    from chatvla_control.kinematics import IkError
     from chatvla_sim.math_match.motions import ArmMotions, tool_on_card
 
     home = np.array(spec.home, dtype=np.float64)
