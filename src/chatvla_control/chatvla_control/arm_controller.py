@@ -19,6 +19,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.cartesian_spec import CartesianSpec
 from chatvla_control.chunk_check import CheckSettings, ChunkFault, FaultCode, check_chunk
 from chatvla_control.chunk_player import ChunkPlayer, Command, PlayerSettings
 from chatvla_control.contracts import ActionChunk
@@ -82,11 +83,16 @@ class ArmController:
         check: CheckSettings | None = None,
         player: PlayerSettings | None = None,
         settings: ControllerSettings | None = None,
+        cartesian: CartesianSpec | None = None,
+        rate_hz: float | None = None,
     ) -> None:
+        """`cartesian` replaces the robot's own Cartesian limits; `rate_hz` is the tick rate, if not the robot's."""
         self.spec = spec
+        self.rate_hz = rate_hz or spec.rate_hz
+        self._cartesian = cartesian
         self._check = check or CheckSettings()
         self._settings = settings or ControllerSettings()
-        self._player = ChunkPlayer(spec, settings=player)
+        self._player = ChunkPlayer(spec, settings=player, cartesian=cartesian, rate_hz=rate_hz)
         self._rotary = np.array([joint.unit == "rad" for joint in spec.joints])
         self._fault = ""
         self._last_refusal = ""
@@ -124,7 +130,9 @@ class ArmController:
                 code=FaultCode.NO_STATE, message="the measured joints are unknown; wait for joint states"
             )
         else:
-            fault = check_chunk(chunk, self.spec, now_s=now_s, measured=measured, limits=self._check)
+            fault = check_chunk(
+                chunk, self.spec, now_s=now_s, measured=measured, limits=self._check, cartesian=self._cartesian
+            )
         if fault is not None:
             self.refuse(fault)
             return fault
@@ -146,7 +154,7 @@ class ArmController:
         tick_s = now_s - self._last_s if elapsed_s is None else elapsed_s
         self._last_s = now_s
         self._ticks += 1
-        if math.isfinite(tick_s) and tick_s > 1.5 / self.spec.rate_hz:
+        if math.isfinite(tick_s) and tick_s > 1.5 / self.rate_hz:
             self._deadline_misses += 1
         if measured is not None and not np.isfinite(measured).all():
             joint = self.spec.joint_names[int(np.argmin(np.isfinite(measured)))]

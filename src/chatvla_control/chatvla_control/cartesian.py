@@ -8,6 +8,7 @@ in the robot's base frame. T rows, A arms, D joints.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class ArmModel:
     cartesian: ArmCartesian
 
 
+@lru_cache(maxsize=16)
 def arm_models(spec: RobotSpec, cartesian: CartesianSpec | None = None) -> tuple[ArmModel, ...]:
     """Return the arms of `spec`; empty for a robot without Cartesian data."""
     cartesian = cartesian or cartesian_spec(spec.name)

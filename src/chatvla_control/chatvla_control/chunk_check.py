@@ -8,16 +8,20 @@ The check stops nonsense; the player guarantees the limits of what is executed. 
 taken as they are. A learned chunk carries noise, and differencing twice magnifies it: 1 mrad at 50 Hz is up to 10
 rad/s^2. So the check allows `acceleration_factor` times the acceleration limit (three: 60 rad/s^2 for the ARX R5, 24
 mrad between second differences). Only the rows that can still be played count for speed, acceleration and the jump;
-all rows count for position.
+all rows count for position. What rows want of the tools is judged in cartesian_check.py.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.cartesian import ArmModel, arm_models
+from chatvla_control.cartesian_check import check_joint_rows, check_pose_jump, check_pose_rows
+from chatvla_control.cartesian_spec import POSE_WIDTH, CartesianSpec, cartesian_names, cartesian_spec
 from chatvla_control.chunk_fault import CheckSettings, ChunkFault, FaultCode
 from chatvla_control.contracts import ActionChunk, ActionMode
 from chatvla_control.robot_spec import RobotSpec
@@ -35,30 +39,47 @@ def check_chunk(
     now_s: float,
     measured: Array | None = None,
     limits: CheckSettings | None = None,
+    cartesian: CartesianSpec | None = None,
 ) -> ChunkFault | None:
     """Return why `chunk` must not be played at `now_s`, or None.
 
-    `measured` are the joints' positions [rad, m], shape (D,); None skips the test for a jump.
+    `measured` are the joints' positions [rad, m], shape (D,); None skips the tests for a jump and for reach.
+    `cartesian` replaces the robot's own Cartesian limits.
     """
     settings = limits or CheckSettings()
+    cartesian = cartesian or cartesian_spec(spec.name)
+    arms = arm_models(spec, cartesian)
+    fault = _check_form(chunk, spec, arms, settings) or _check_times(chunk, now_s, settings)
+    if fault is not None:
+        return fault
+    place = min(max((now_s - chunk.start_s) / chunk.step_period_s, 0.0), float(len(chunk.actions) - 1))
+    if chunk.mode == ActionMode.CARTESIAN_POSE:
+        fault = check_pose_rows(chunk, spec, arms, first=int(place), measured=measured, settings=settings)
+        if fault is not None or measured is None:
+            return fault
+        lead_s = max(chunk.start_s - now_s, 0.0)
+        return check_pose_jump(chunk, arms, place=place, lead_s=lead_s, measured=measured, reach_s=settings.jump_s)
+    guarded = arms if cartesian is not None and cartesian.guards_joint_chunks else ()
     return (
-        _check_form(chunk, spec, settings)
-        or _check_times(chunk, now_s, settings)
-        or _check_motion(chunk, spec, now_s, settings)
+        _check_motion(chunk, spec, now_s, settings)
         or (None if measured is None else _check_jump(chunk, spec, now_s, measured, settings))
+        or check_joint_rows(chunk, guarded, measured, settings)
     )
 
 
-def _check_form(chunk: ActionChunk, spec: RobotSpec, settings: CheckSettings) -> ChunkFault | None:
+def _check_form(
+    chunk: ActionChunk, spec: RobotSpec, arms: Sequence[ArmModel], settings: CheckSettings
+) -> ChunkFault | None:
     names = spec.joint_names
     shape = chunk.actions.shape
     if chunk.robot != spec.name:
         return _fault(FaultCode.WRONG_ROBOT, f"chunk is for robot {chunk.robot!r:.60}, this driver moves {spec.name!r}")
-    if chunk.mode != ActionMode.JOINT_POSITION:
-        return _fault(
-            FaultCode.UNKNOWN_MODE,
-            f"chunk has mode {chunk.mode!r:.60}, only JOINT_POSITION ({ActionMode.JOINT_POSITION.value}) is played",
-        )
+    played = (ActionMode.JOINT_POSITION, ActionMode.CARTESIAN_POSE)[: 2 if arms else 1]
+    if chunk.mode not in played:
+        known = " and ".join(f"{mode.name} ({mode.value})" for mode in played)
+        return _fault(FaultCode.UNKNOWN_MODE, f"chunk has mode {chunk.mode!r:.60}; {spec.name} plays only {known}")
+    columns = cartesian_names(spec) if chunk.mode == ActionMode.CARTESIAN_POSE else names
+    width = POSE_WIDTH * len(arms) if chunk.mode == ActionMode.CARTESIAN_POSE else spec.width
     if tuple(chunk.joint_names) != names:
         if sorted(chunk.joint_names) == sorted(names):
             wrong = next(k for k in range(len(names)) if chunk.joint_names[k] != names[k])
@@ -77,16 +98,16 @@ def _check_form(chunk: ActionChunk, spec: RobotSpec, settings: CheckSettings) ->
         return _fault(
             FaultCode.WRONG_NAMES, f"chunk names {strange!r:.60}, {spec.name} expects each of: {', '.join(names)}"
         )
-    if len(shape) != 2 or shape[1] != spec.width or shape[0] < 1 or shape[0] > settings.max_steps:
+    if len(shape) != 2 or shape[1] != width or shape[0] < 1 or shape[0] > settings.max_steps:
         return _fault(
             FaultCode.WRONG_SIZE,
-            f"chunk has shape {shape}, expected (T, {spec.width}) with T from 1 to {settings.max_steps}",
+            f"chunk has shape {shape}, expected (T, {width}) with T from 1 to {settings.max_steps}",
         )
     if not np.isfinite(chunk.actions).all():
         row, joint = (int(place) for place in np.argwhere(~np.isfinite(chunk.actions))[0])
         return _fault(
             FaultCode.NOT_FINITE,
-            f"row {row}, {names[joint]} is {chunk.actions[row, joint]}; every action must be a finite number",
+            f"row {row}, {columns[joint]} is {chunk.actions[row, joint]}; every action must be a finite number",
         )
     if not settings.min_period_s <= chunk.step_period_s <= settings.max_period_s:
         return _fault(

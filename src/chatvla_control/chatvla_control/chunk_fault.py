@@ -31,6 +31,16 @@ class FaultCode(StrEnum):
     VELOCITY_LIMIT = "velocity_limit"
     ACCELERATION_LIMIT = "acceleration_limit"
     JUMP = "jump"
+    BAD_ROTATION = "bad_rotation"
+    """Six numbers of a pose that are no rotation."""
+    WORKSPACE = "workspace"
+    """The tool would leave its box."""
+    TABLE = "table"
+    """Finger tips or links would come too near the table."""
+    ORIENTATION = "orientation"
+    """The gripper would point upwards."""
+    UNREACHABLE = "unreachable"
+    """No joint positions within the limits reach a pose."""
     DRIVER_FAULT = "driver_fault"
     """The driver holds on a latched fault and takes no chunk (arm_controller)."""
     NO_STATE = "no_state"
@@ -63,6 +73,10 @@ class CheckSettings:
     """Rows may leave the position limits by this much; the player keeps the joint inside."""
     position_slack_m: float = 0.001
     """The same for grippers: a learned closing command often lies just below zero."""
+    workspace_slack_m: float = 0.003
+    """Rows may lead a tool out of its workspace by this much; the player keeps it inside."""
+    rotation_slack: float = 0.2
+    """How far the two columns of a pose's 6D rotation may be from orthogonal unit vectors."""
     acceleration_factor: float = 3.0
     gripper_speed_factor: float = 10.0
     """Grippers may be asked for this many times their speed, and for any acceleration: learned commands switch within a

@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Play action chunks as joint commands over time, inside the robot's limits whatever comes in. No ROS, no clock.
 
-Units: rad, m, s; arrays of shape (D,) in RobotSpec order; a chunk's rows have shape (T, D). Between rows the reference
-is linear. Row k belongs to start_s + k * step_period_s: rows whose time has passed are never played. Every tick goes
-through `next_motion`: position, speed and acceleration limits hold for any chunk, delay and clock, where acceleration
-is the change of the commanded speed over the tick's own length.
+Units: rad, m, s; arrays of shape (D,) in RobotSpec order; a chunk's rows have shape (T, D), or (T, 10 per arm) in
+CARTESIAN_POSE. Between rows the reference is linear; between poses it is a straight line and a slerp. Row k belongs to
+start_s + k * step_period_s: rows whose time has passed are never played. Every tick goes through `next_motion`:
+position, speed and acceleration limits hold for any chunk, delay and clock, where acceleration is the change of the
+commanded speed over the tick's own length. Where the robot's CartesianSpec asks for it, and while poses are played, the
+tool's limits hold at every tick too (cartesian_guard.py).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.cartesian import arm_models
+from chatvla_control.cartesian_guard import CartesianGuard
+from chatvla_control.cartesian_spec import POSE_WIDTH, CartesianSpec, cartesian_spec
+from chatvla_control.chunk_track import JointTrack, PoseTrack, Track
 from chatvla_control.contracts import ActionChunk, ActionMode
 from chatvla_control.motion_limits import MotionLimits, next_motion, stopping_point
 from chatvla_control.robot_spec import RobotSpec
+from chatvla_control.rotations import matrix_from_six
 
 __all__ = ["ChunkPlayer", "Command", "PlayPhase", "PlayerSettings"]
 
@@ -65,54 +72,33 @@ class Command:
     """Length of the tick the command covers: the limits hold with respect to it."""
 
 
-@dataclass(frozen=True)
-class _Track:
-    """A chunk's rows inside the position limits, plus an offset that fades out from `blend_from_s` on."""
-
-    rows: Array
-    start_s: float
-    period_s: float
-    valid_until_s: float
-    offset: Array
-    blend_from_s: float
-    blend_s: float
-
-    @property
-    def end_s(self) -> float:
-        return self.start_s + (len(self.rows) - 1) * self.period_s
-
-    def row_at(self, time_s: float) -> Array:
-        """Return the chunk's own target, shape (D,), at `time_s`, held at both ends of the grid."""
-        place = min(max((time_s - self.start_s) / self.period_s, 0.0), float(len(self.rows) - 1))
-        row = min(int(place), len(self.rows) - 1)
-        fraction = place - row
-        if fraction <= 0.0:
-            return self.rows[row]
-        return self.rows[row] + fraction * (self.rows[row + 1] - self.rows[row])
-
-    def at(self, time_s: float) -> Array:
-        """Return the target at `time_s` with what is left of the blend's offset: 1 - smoothstep of the time since."""
-        faded = (time_s - self.blend_from_s) / self.blend_s
-        if faded >= 1.0:
-            return self.row_at(time_s)
-        faded = max(faded, 0.0)
-        return self.row_at(time_s) + (1.0 - faded * faded * (3.0 - 2.0 * faded)) * self.offset
-
-
 class ChunkPlayer:
     """Turn chunks into one command per tick. `reset` first; not thread-safe."""
 
-    def __init__(self, spec: RobotSpec, *, settings: PlayerSettings | None = None) -> None:
+    def __init__(
+        self,
+        spec: RobotSpec,
+        *,
+        settings: PlayerSettings | None = None,
+        cartesian: CartesianSpec | None = None,
+        rate_hz: float | None = None,
+    ) -> None:
+        """`cartesian` replaces the robot's own Cartesian limits; `rate_hz` is the tick rate, if not the robot's."""
         self._spec = spec
         self._settings = settings or PlayerSettings()
         self._limits = MotionLimits.of(spec)
-        self._period_s = 1.0 / spec.rate_hz
+        self._period_s = 1.0 / (rate_hz or spec.rate_hz)
+        cartesian = cartesian or cartesian_spec(spec.name)
+        self._arms = arm_models(spec, cartesian)
+        self._guard = CartesianGuard(spec, self._arms)
+        self._always_guarded = cartesian is not None and cartesian.guards_joint_chunks
+        self._guarded = self._always_guarded
         self._rest: Array = np.zeros(spec.width)
         self._positions: Array = np.array(spec.home, np.float64)
         self._velocities: Array = np.zeros(spec.width)
         self._last_reference: Array = self._positions
         self._now_s: float | None = None
-        self._active: _Track | None = None
+        self._active: Track | None = None
         self._waiting: ActionChunk | None = None
         self._hold: Array | None = None
         self._phase = PlayPhase.HOLDING
@@ -126,6 +112,11 @@ class ChunkPlayer:
     def velocities(self) -> Array:
         """Last commanded speeds [rad/s, m/s], shape (D,)."""
         return self._velocities.copy()
+
+    @property
+    def guarded(self) -> bool:
+        """True when the last tick held the tool's limits as well as the joints'."""
+        return self._guarded and self._guard.holds
 
     def reset(self, positions: Array, now_s: float) -> None:
         """Start at rest at measured `positions` [rad, m], shape (D,), moved inside the limits; forget every chunk.
@@ -144,17 +135,24 @@ class ChunkPlayer:
     def load(self, chunk: ActionChunk) -> None:
         """Take `chunk` as the newest plan: from its start time on, the present motion goes on until then.
 
-        Limits need not hold (see chunk_check for refusing early); shape, mode and finiteness must. Raises ValueError.
+        Limits need not hold (see chunk_check for refusing early); shape, mode, finiteness and the rotations' rank must.
+        Raises ValueError.
         """
-        if chunk.mode is not ActionMode.JOINT_POSITION:
-            raise ValueError(f"the player plays joint positions, got mode {chunk.mode!r}")
-        if chunk.actions.ndim != 2 or len(chunk.actions) == 0 or chunk.actions.shape[1] != self._spec.width:
-            raise ValueError(f"chunk has shape {chunk.actions.shape}, expected (T, {self._spec.width}) with T >= 1")
+        width = self._spec.width
+        if chunk.mode is ActionMode.CARTESIAN_POSE and self._arms:
+            width = POSE_WIDTH * len(self._arms)
+        elif chunk.mode is not ActionMode.JOINT_POSITION:
+            raise ValueError(f"the player of {self._spec.name} plays joint positions, got mode {chunk.mode!r}")
+        if chunk.actions.ndim != 2 or len(chunk.actions) == 0 or chunk.actions.shape[1] != width:
+            raise ValueError(f"chunk has shape {chunk.actions.shape}, expected (T, {width}) with T >= 1")
         times = (chunk.start_s, chunk.valid_until_s, chunk.step_period_s)
         if not (all(math.isfinite(time) for time in times) and chunk.step_period_s > 0.0):
             raise ValueError(f"chunk times must be finite and the step period positive, got {times}")
         if not np.isfinite(chunk.actions).all():
             raise ValueError("chunk has actions that are not finite")
+        if chunk.mode is ActionMode.CARTESIAN_POSE:
+            for arm in self._arms:
+                matrix_from_six(chunk.actions[:, arm.column + 3 : arm.column + 9])
         self._waiting = chunk
 
     def drop(self) -> None:
@@ -177,7 +175,7 @@ class ChunkPlayer:
         self._follow_clock(now_s)
         if tick_s >= _SHORTEST_TICK_S:
             reference, reference_velocity, phase = self._reference(now_s, tick_s)
-            self._positions, self._velocities = next_motion(
+            positions, velocities = next_motion(
                 self._positions,
                 self._velocities,
                 reference,
@@ -186,6 +184,11 @@ class ChunkPlayer:
                 self._limits,
                 catch_up=self._settings.catch_up,
             )
+            if self._guarded:
+                positions, velocities = self._guard.limited(self._positions, self._velocities, velocities, tick_s)
+            else:
+                self._guard.release()
+            self._positions, self._velocities = positions, velocities
             self._phase = phase
         return Command(
             positions=self._positions.copy(), velocities=self._velocities.copy(), phase=self._phase, tick_s=tick_s
@@ -209,17 +212,20 @@ class ChunkPlayer:
             return
         chunk, self._waiting, self._hold = self._waiting, None, None
         from_s = now_s if before_s is None else min(before_s, now_s)
-        track = _Track(
-            rows=np.clip(chunk.actions, self._limits.lower, self._limits.upper),
-            start_s=chunk.start_s,
-            period_s=chunk.step_period_s,
-            valid_until_s=chunk.valid_until_s,
-            offset=np.zeros(self._spec.width),
-            blend_from_s=from_s,
-            blend_s=self._settings.blend_s,
-        )
+        track = self._track(chunk, from_s)
         # The reference goes on from its last value, moves as the new chunk moves and loses the difference on the way.
-        self._active = replace(track, offset=self._last_reference - track.row_at(from_s))
+        track.offset = self._last_reference - track.row_at(from_s)
+        self._active = track
+
+    def _track(self, chunk: ActionChunk, from_s: float) -> Track:
+        blend_s = self._settings.blend_s
+        if chunk.mode is ActionMode.CARTESIAN_POSE:
+            self._guarded = True
+            return PoseTrack(chunk, self._arms, start=self._positions, blend_from_s=from_s, blend_s=blend_s)
+        self._guarded = self._always_guarded
+        return JointTrack(
+            chunk, lower=self._limits.lower, upper=self._limits.upper, blend_from_s=from_s, blend_s=blend_s
+        )
 
     def _reference(self, now_s: float, tick_s: float) -> tuple[Array, Array, PlayPhase]:
         """Return target [rad, m], its mean speed over the tick and the phase."""
@@ -238,7 +244,8 @@ class ChunkPlayer:
             return reference, velocity, PlayPhase.PLAYING
         if self._hold is None:
             stop = stopping_point(self._positions, self._velocities, self._limits)
-            last = stop if track is None else track.rows[-1]
+            last = stop if track is None else track.target(track.steps - 1, 0.0)
+            last = np.minimum(np.maximum(last, self._limits.lower), self._limits.upper)
             # A joint that can no longer stop at the last row stays where it stops: it never turns back.
             self._hold = np.where(self._velocities * (stop - last) > 0.0, stop, last)
         self._last_reference = self._hold

@@ -42,7 +42,7 @@ NAMES = SPEC.joint_names
     [
         (FaultCode.WRONG_ROBOT, {"robot": "franka"}),
         (FaultCode.WRONG_ROBOT, {"robot": ""}),
-        (FaultCode.UNKNOWN_MODE, {"mode": ActionMode.CARTESIAN_POSE}),
+        (FaultCode.WRONG_SIZE, {"mode": ActionMode.CARTESIAN_POSE}),
         (FaultCode.UNKNOWN_MODE, {"mode": 7}),
         (FaultCode.WRONG_NAMES, {"joint_names": ()}),
         (FaultCode.WRONG_NAMES, {"joint_names": NAMES[:-1]}),
@@ -147,5 +147,12 @@ def test_settings_change_the_limit() -> None:
 
 def test_every_code_is_tried_here() -> None:
     by_others = {FaultCode.MALFORMED, FaultCode.DRIVER_FAULT, FaultCode.NO_STATE}
+    of_the_tool = {
+        FaultCode.BAD_ROTATION,
+        FaultCode.WORKSPACE,
+        FaultCode.TABLE,
+        FaultCode.ORIENTATION,
+        FaultCode.UNREACHABLE,
+    }
     marks = test_one_broken_field_is_refused_by_name.pytestmark  # type: ignore[attr-defined]
-    assert {case[0] for mark in marks for case in mark.args[1]} | by_others == set(FaultCode)
+    assert {case[0] for mark in marks for case in mark.args[1]} | by_others | of_the_tool == set(FaultCode)

@@ -68,7 +68,7 @@ class ControlLoop:
         self._on_tick = on_tick
         self._state_timeout_s = state_timeout_s
         self._realtime_priority = realtime_priority
-        self._period_s = 1.0 / controller.spec.rate_hz
+        self._period_s = 1.0 / controller.rate_hz
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control_loop", daemon=True)
