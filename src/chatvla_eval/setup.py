@@ -20,5 +20,8 @@ setup(
     maintainer_email="maintainers@chatvla.example.org",
     description="Tasks, scores, rollouts, results and bags of the ChatVLA evaluations.",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["rollout_node = chatvla_eval.ros.rollout_node:main"]},
+    entry_points={
+        "console_scripts": ["rollout_node = chatvla_eval.ros.rollout_node:main"],
+        "lmms_eval.models": ["chatvla = chatvla_eval.understanding.adapters.lmms_eval:manifest"],
+    },
 )

@@ -11,7 +11,7 @@ from chatvla_control.contracts import Policy
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.scene import SceneTruth
 
-__all__ = ["EXPERT", "PolicyUnavailableError", "make_policy"]
+__all__ = ["EXPERT", "PolicyUnavailableError", "load_checkpoint_policy", "make_policy"]
 
 EXPERT = "expert"
 
@@ -27,12 +27,12 @@ def make_policy(name: str, *, task: str, spec: RobotSpec, truth: Callable[[], Sc
     """
     if name == EXPERT:
         return import_module("chatvla_sim.expert").make_expert(task, spec, truth)
-    return _load(name)
+    return load_checkpoint_policy(name)
 
 
 @cache
-def _load(name: str) -> Policy:
-    """Return the checkpoint's policy, loaded once per process."""
+def load_checkpoint_policy(name: str) -> Policy:
+    """Return the checkpoint's policy, loaded once per process. Raises PolicyUnavailableError."""
     try:
         systems = import_module("chatvla_policy.systems")
     except ImportError as error:

@@ -43,7 +43,7 @@ class RunInfo:
     force_correct: bool = False
     fonts: tuple[str, ...] = ()
     transport: str = "in_process"
-    """"in_process" (simulated clock) or "ros" (real time)."""
+    """"in_process" (simulated clock), "ros" (real time) or "bag" (recorded)."""
     commit: str = ""
 
 

@@ -68,6 +68,8 @@ class Watch:
     """The session's own clock at `elapsed_s`; chunks carry times of this clock."""
     joints: NDArray[np.float64] | None = None
     """Measured positions [rad, m], shape (D,)."""
+    motion: Sequence[tuple[float, NDArray[np.float64]]] = ()
+    """Stamps and measured positions since the last watch, where the session has more than `joints`."""
     chunks: Sequence[ActionChunk] = ()
     """Chunks of this trial that the policy gave, in order."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.robot_spec import robot_spec
+from chatvla_control.scene import SceneTruth
 from chatvla_eval.session import Watch
 
 __all__ = ["NEAR_M", "TOOLS", "Approach", "tool_points"]
@@ -47,18 +48,35 @@ def _arx_on_math_bench() -> ToolPoints:
 
 @dataclass
 class Approach:
-    """The object that a gripper came nearest to while nothing was taken."""
+    """The object that a gripper came nearest to over a trial.
 
-    name: str = ""
-    distance_m: float = field(default=NEAR_M)
+    Each truth is paired with the newest joints that are not later, so that the answer does not depend on when a session
+    looked: a rollout and its bag give the same.
+    """
+
+    _truths: dict[float, SceneTruth] = field(default_factory=dict)
+    _joints: dict[float, NDArray[np.float64]] = field(default_factory=dict)
 
     def see(self, watch: Watch) -> None:
-        """Take note of one watch; one without joints, or of a task without kinematics, says nothing."""
-        tools = tool_points(watch.truth.task)
-        if tools is None or watch.joints is None:
-            return
-        points = tools(watch.joints)
-        for item in watch.truth.objects:
-            distance = float(np.linalg.norm(points - np.array(item.pose.position), axis=1).min())
-            if distance < self.distance_m and not item.placed:
-                self.name, self.distance_m = item.name, distance
+        """Take note of one watch."""
+        self._truths |= {truth.stamp_s: truth for truth in (*watch.seen, watch.truth)}
+        if watch.joints is not None and not watch.motion:
+            self._joints[watch.clock_s] = watch.joints
+        self._joints |= dict(watch.motion)
+
+    @property
+    def name(self) -> str:
+        """Name of the object, "" when none came within NEAR_M or nothing is known of the grippers."""
+        nearest, name = NEAR_M, ""
+        times = np.array(sorted(self._joints))
+        for stamp_s, truth in sorted(self._truths.items()):
+            tools = tool_points(truth.task)
+            index = int(np.searchsorted(times, stamp_s, side="right")) - 1
+            if tools is None or index < 0:
+                continue
+            points = tools(self._joints[float(times[index])])
+            for item in truth.objects:
+                distance = float(np.linalg.norm(points - np.array(item.pose.position), axis=1).min())
+                if distance < nearest and not item.placed:
+                    nearest, name = distance, item.name
+        return name

@@ -115,6 +115,8 @@ def score_trial(task: Task, setup: TrialSetup, watch: Watch, touched: Touched, *
     scored = task.score(text, truth)
     success = truth.success and not watch.error
     labels = {item.name: item.label for item in truth.objects}
+    # Only a trial in which nothing was taken needs it, and it takes time.
+    approached = "" if success or touched.name else touched.approach.name
     cause = failure_cause(
         scored,
         success=success,
@@ -139,7 +141,7 @@ def score_trial(task: Task, setup: TrialSetup, watch: Watch, touched: Touched, *
         cause=cause,
         seconds=round(watch.elapsed_s, 3),
         subsets=tuple(truth.subsets),
-        link=broken_link(cause, scored, approached=touched.approach.name, target=truth.target),
+        link=broken_link(cause, scored, approached=approached, target=truth.target),
         chosen=labels.get(scored.choice, ""),
-        approached=labels.get(touched.approach.name, ""),
+        approached=labels.get(approached, ""),
     )

@@ -36,7 +36,7 @@ class TrialResult:
     chosen: str = ""
     """Label of the object that the text chooses; empty when it chooses none that is there."""
     approached: str = ""
-    """Label of the object that a gripper came nearest to; empty when it came near none."""
+    """Label of the object that a gripper came nearest to; empty when something was taken, or it came near none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trial as results.json holds it."""

@@ -93,6 +93,34 @@ def test_expert_closes_the_loop_and_its_bag_holds_the_trial(bench, tmp_path):
         assert is_selected(f"/{NAMESPACE}/{topic}", absolute_patterns(EVALUATION_TOPICS, NAMESPACE))
 
 
+def test_bag_of_a_rollout_gives_exactly_its_scores(bench, tmp_path):
+    from chatvla_eval.cli import main
+
+    bag = str(tmp_path / "bags" / "monday")
+    recorder = subprocess.Popen(
+        [sys.executable, "-m", "chatvla_eval.record_cli", "--out", bag, "--namespace", NAMESPACE]
+    )
+    time.sleep(2.0)
+    running = rollout(trials=2, seed=11, out=tmp_path / "live", wait=60.0, force="I should pick the left card.")
+    output, _ = running.communicate(timeout=200)
+    time.sleep(1.0)
+    recorder.send_signal(signal.SIGINT)
+    assert recorder.wait(timeout=20) == 0
+    assert running.returncode == 0, output
+    words = ["--bag", str(tmp_path / "bags"), "--namespace", NAMESPACE, "--out", str(tmp_path / "scored"), "--report"]
+    assert main(words) == 0
+    live, scored = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("live", "scored"))
+    assert scored["trials"] == live["trials"]
+    assert scored["summary"] == live["summary"]
+    assert {trial["text"] for trial in scored["trials"]} == {"I should pick the left card."}
+    for key in ("task", "split", "seed", "policy", "privileged", "simulation"):
+        assert scored[key] == live[key]
+    assert scored["transport"] == "bag"
+    page = (tmp_path / "scored" / "report.html").read_text()
+    assert page.count("data:image/jpeg") > 8
+    assert page.count("Planned chunks against executed motion</summary>") == 2
+
+
 def test_forced_text_is_followed_and_an_interrupt_keeps_the_results(bench, tmp_path):
     force = "I should pick the right card."
     running = rollout(trials=50, seed=3, out=tmp_path, wait=60.0, force=force)

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-__all__ = ["EVALUATION_TOPICS", "absolute_patterns", "is_selected"]
+__all__ = ["EVALUATION_TOPICS", "TRIAL_TOPIC", "absolute_patterns", "is_selected"]
 
+TRIAL_TOPIC = "rollout/trial"
+"""Beginning and end of each trial as JSON (ros/trial_marks.py): what no other topic of a rollout says."""
 EVALUATION_TOPICS = (
     "camera/*/image_raw",
     "camera/*/camera_info",
@@ -18,6 +20,7 @@ EVALUATION_TOPICS = (
     "action_chunk",
     "router",
     "sim/bench_state",
+    TRIAL_TOPIC,
     "/diagnostics",
     "/clock",
 )

@@ -26,6 +26,7 @@ from chatvla_control.ros.convert_scene import scene_truth_from_msg
 from chatvla_control.ros.images import image_from_msg
 from chatvla_control.ros.stamps import time_from_msg
 from chatvla_control.scene import SceneTruth
+from chatvla_eval.bags.notes import read_notes
 from chatvla_eval.tasks import TASKS, task_by_name
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.replay import Input, OpenLoopError, Replayed, replayed
@@ -61,6 +62,10 @@ class BagInputs:
                 topics = {connection.topic for connection in reader.connections}
                 self._check(topics)
                 said = f"{self.prefix}instruction" in topics and not self.instruction
+                notes = read_notes(self.folder)
+                if notes is not None:
+                    start_s = reader.start_time * 1e-9
+                    self.truths = [(start_s + note.from_s, note.truth) for note in notes]
                 if self.instruction:
                     yield Input(received_s=reader.start_time * 1e-9, instruction=self.instruction)
                 for connection, received_ns, raw in reader.messages():
@@ -159,7 +164,7 @@ def replay_policy(
 
 
 def _scores(inputs: BagInputs, results: list[Replayed]) -> list[dict[str, Any]]:
-    """Return the points of each trial's last text, where the bag holds the scene's truth."""
+    """Return the points of each trial's first text, as rollouts are scored, where the scene's truth is known."""
     scores = []
     for number, (begin_s, truth) in enumerate(inputs.truths):
         end_s = inputs.truths[number + 1][0] if number + 1 < len(inputs.truths) else np.inf
@@ -167,9 +172,16 @@ def _scores(inputs: BagInputs, results: list[Replayed]) -> list[dict[str, Any]]:
         if not texts or truth.task not in TASKS:
             continue
         task = task_by_name(truth.task)
-        scored = task.score(texts[-1], truth)
+        scored = task.score(texts[0], truth)
         scores.append(
-            {"seed": truth.seed, **task.describe(truth), "text": texts[-1], **scored.measures, "parts": scored.parts}
+            {
+                "seed": truth.seed,
+                **task.describe(truth),
+                "text": texts[0],
+                **scored.measures,
+                "parts": scored.parts,
+                "chosen": scored.chosen,
+            }
         )
     return scores
 

@@ -24,6 +24,7 @@ from chatvla_control.scene import SceneTruth
 from chatvla_eval.policies import EXPERT
 from chatvla_eval.ros.go_home import home_chunk, is_home
 from chatvla_eval.ros.graph_wait import GraphCrowdedError, Part
+from chatvla_eval.ros.trial_marks import TrialMarks
 from chatvla_eval.ros.trial_topics import TrialTopics
 from chatvla_eval.session import TrialSetup, Watch
 from chatvla_msgs.action import FollowInstruction
@@ -78,6 +79,8 @@ class RosSession:
         self._chunks = node.create_publisher(ActionChunk, "action_chunk", QoSProfile(depth=1))
         self._goal: ClientGoalHandle | None = None
         self._outcome: FollowInstruction.Result | None = None
+        self._marks = TrialMarks(node)
+        self._watch: Watch | None = None
         self._started_s = 0.0
 
     @property
@@ -138,6 +141,7 @@ class RosSession:
 
         truth = self._until(fresh, _CALL_S, "sim/bench_state never showed the new scene")
         self._topics.begin(truth.stamp_s)
+        self._marks.begin(setup, truth)
         return truth
 
     def start(self, setup: TrialSetup, instruction: str, timeout_s: float) -> None:
@@ -162,14 +166,17 @@ class RosSession:
             raise StoppedError("stopped during a trial")
         # At every look: a second bench may come later, or be discovered late.
         self.check_alone()
+        seen, motion = self._topics.news()
         truth, age_s = self._topics.truth()
+        # No truth may come after the last one seen: the bag is scored up to the stamp of this look.
+        truth = seen[-1] if seen else truth
         if truth is None or age_s > _TRUTH_AGE_S:
             raise RosSessionError(f"sim/bench_state is silent for {age_s:.0f} s: the simulator stopped")
         outcome = self._outcome
         error = "" if outcome is None else _error_of(outcome)
         if outcome is None and not self._follow.server_is_ready():
             error = "the policy went away during the trial"
-        return Watch(
+        self._watch = Watch(
             elapsed_s=time.monotonic() - self._started_s,
             truth=truth,
             texts=self._topics.texts(),
@@ -177,7 +184,13 @@ class RosSession:
             timed_out=outcome is not None and outcome.error_code == FollowInstruction.Result.TIMEOUT,
             error=error,
             refused=self._topics.refused(),
+            seen=seen,
+            clock_s=self._node.get_clock().now().nanoseconds * 1e-9,
+            joints=self._topics.joints(),
+            motion=motion,
+            chunks=self._topics.chunks(),
         )
+        return self._watch
 
     def frame(self) -> NDArray[np.uint8] | None:
         """Return the newest camera image, shape (H, W, 3); None before the first."""
@@ -185,6 +198,9 @@ class RosSession:
 
     def stop(self) -> None:
         """Cancel the instruction if it is still followed."""
+        if self._watch is not None:
+            self._marks.end(self._watch, policy=self.policy_name, privileged=self.privileged)
+            self._watch = None
         self._topics.forget_camera()
         if self._goal is not None and self._outcome is None:
             self._goal.cancel_goal_async()

@@ -17,17 +17,23 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image, JointState
 
+from chatvla_control.contracts import ActionChunk
 from chatvla_control.robot_spec import RobotSpec
-from chatvla_control.ros.convert import joint_state_from_msg
+from chatvla_control.ros.convert import action_chunk_from_msg, joint_state_from_msg
 from chatvla_control.ros.convert_scene import scene_truth_from_msg
 from chatvla_control.ros.images import image_from_msg
 from chatvla_control.ros.stamps import time_from_msg
 from chatvla_control.scene import SceneTruth
+from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 from chatvla_msgs.msg import BenchState, Reasoning
 
 __all__ = ["LATCHED", "TrialTopics"]
 
+ALL = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Every message counts: what a gripper held for a moment is part of the result."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_KEPT = 500
+"""Messages kept between two looks: ten seconds of joint states."""
 
 
 class TrialTopics:
@@ -48,8 +54,12 @@ class TrialTopics:
         self._counts = (0, 0)
         self._image: Image | None = None
         self._camera: Subscription | None = None
+        self._listens = False
         self._joints: JointState | None = None
-        node.create_subscription(BenchState, "sim/bench_state", self._on_truth, LATCHED)
+        self._seen: list[SceneTruth] = []
+        self._motion: list[JointState] = []
+        self._chunks: list[ActionChunk] = []
+        node.create_subscription(BenchState, "sim/bench_state", self._on_truth, ALL)
         node.create_subscription(Reasoning, "reasoning", self._on_reasoning, LATCHED)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 20)
         node.create_subscription(JointState, "joint_states", self._on_joints, qos_profile_sensor_data)
@@ -58,6 +68,24 @@ class TrialTopics:
         """Forget the last trial; only reasoning about observations from `from_s` (ROS time) on counts."""
         with self._lock:
             self._texts, self._texts_from_s, self._refused = [], from_s, ""
+            self._seen, self._motion, self._chunks = [], [], []
+        if not self._listens:
+            # Only now: until the first trial, a listener of action_chunk means that the driver is there.
+            self._node.create_subscription(ActionChunkMsg, "action_chunk", self._on_chunk, 10)
+            self._listens = True
+
+    def news(self) -> tuple[list[SceneTruth], list[tuple[float, NDArray[np.float64]]]]:
+        """Return the truths and the measured positions since the last call, each in order."""
+        with self._lock:
+            seen, self._seen = self._seen, []
+            motion, self._motion = self._motion, []
+        names = self._spec.joint_names
+        return seen, [(state.stamp_s, state.positions) for state in (joint_state_from_msg(m, names) for m in motion)]
+
+    def chunks(self) -> tuple[ActionChunk, ...]:
+        """Return the chunks published in this trial, in order."""
+        with self._lock:
+            return tuple(self._chunks)
 
     def truth(self) -> tuple[SceneTruth | None, float]:
         """Return the newest truth and its age [s]; None and infinity before the first."""
@@ -104,6 +132,7 @@ class TrialTopics:
         truth = scene_truth_from_msg(msg)
         with self._lock:
             self._truth, self._truth_at_s = truth, time.monotonic()
+            self._seen = [*self._seen[-_KEPT:], truth]
 
     def _on_reasoning(self, msg: Reasoning) -> None:
         with self._lock:
@@ -129,6 +158,13 @@ class TrialTopics:
     def _on_joints(self, msg: JointState) -> None:
         with self._lock:
             self._joints = msg
+            self._motion = [*self._motion[-_KEPT:], msg]
+
+    def _on_chunk(self, msg: ActionChunkMsg) -> None:
+        chunk = action_chunk_from_msg(msg)
+        with self._lock:
+            if chunk.stamp_s >= self._texts_from_s:
+                self._chunks.append(chunk)
 
     def _on_image(self, msg: Image) -> None:
         with self._lock:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`chatvla eval --bag BAG ... [--policy P [--policy Q]]`: score recorded runs, or policies on recorded inputs.
+
+Without a policy: the trials that the bags hold, scored like a rollout's. With one: what it thinks and plans on the same
+inputs. With two: both, and a paired comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatvla_eval.arguments import ArgumentParser
+from chatvla_eval.report import write_report
+from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_commit, write_results
+from chatvla_eval.statistics import proportion
+from chatvla_eval.summary_table import summary_table
+from chatvla_eval.trial_result import TrialResult
+
+if TYPE_CHECKING:
+    from chatvla_eval.ros.bag_scores import ScoredBag
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Score the bags; return 0, or 1 on an error."""
+    arguments = _parse(argv)
+    try:
+        from chatvla_eval.ros.bag_scores import bag_folders
+
+        bags = bag_folders(arguments.bag)
+        if arguments.policy:
+            return _policies(arguments, bags)
+        return _recorded(arguments, bags)
+    except (OSError, ValueError) as error:
+        print(f"chatvla eval: {error}", file=sys.stderr)
+        return 1
+
+
+def _recorded(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
+    """Score what was recorded: results.json over all bags, a line for each."""
+    from chatvla_eval.ros.bag_scores import score_bag
+
+    scored = [score_bag(bag, namespace=arguments.namespace, report=arguments.report) for bag in bags]
+    tasks = sorted({bag.task for bag in scored})
+    if len(tasks) > 1:
+        raise ValueError(f"the bags hold several tasks, {', '.join(tasks)}; score them apart")
+    trials = [trial for bag in scored for trial in _named(bag, many=len(scored) > 1)]
+    # Trials of several bags are numbered on.
+    numbered = [replace(trial, index=index) for index, trial in enumerate(trials)] if len(scored) > 1 else trials
+    info = _info(scored, numbered)
+    write_results(arguments.out, info, numbered)
+    if arguments.report:
+        traces = [trace for bag in scored for trace in bag.traces]
+        for trial, trace in zip(numbered, traces, strict=True):
+            trace.write(arguments.out, trial.index)
+    for bag in scored:
+        k = sum(trial.success for trial in bag.trials)
+        rate = proportion(k, len(bag.trials))
+        print(f"{bag.name}: {bag.policy}, {k}/{rate.n} [{100 * rate.low:.0f}%, {100 * rate.high:.0f}%]")
+        for topic, why in bag.unread.items():
+            print(f"  {topic} left out in part: {why}", file=sys.stderr)
+    print(summary_table(results_dict(info, numbered)))
+    print(f"  results   {arguments.out / RESULTS_NAME}")
+    if arguments.report:
+        print(f"  report    {write_report(arguments.out)}")
+    return 0
+
+
+def _named(bag: ScoredBag, *, many: bool) -> list[TrialResult]:
+    """Return the bag's trials, with its name where there are several bags."""
+    return [replace(trial, scene={"bag": bag.name, **trial.scene}) if many else trial for trial in bag.trials]
+
+
+def _info(scored: Sequence[ScoredBag], trials: Sequence[TrialResult]) -> RunInfo:
+    policies = list(dict.fromkeys(bag.policy for bag in scored))
+    return RunInfo(
+        task=scored[0].task,
+        split=" + ".join(dict.fromkeys(bag.split for bag in scored)),
+        seed=trials[0].seed // 100_000,
+        trials=len(trials),
+        policy=" + ".join(policies),
+        privileged=any(bag.privileged for bag in scored),
+        simulation=all(bag.simulation for bag in scored),
+        swap=any(bag.swap for bag in scored),
+        transport="bag",
+        commit=source_commit(),
+    )
+
+
+def _policies(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
+    """Replay the bags through each policy and compare the first two."""
+    from chatvla_eval.ros.bag_policies import compared_on_bags, policy_table, replayed_bags
+
+    runs = []
+    for number, policy in enumerate(arguments.policy):
+        folder = arguments.out / f"{number}_{Path(policy).name}"
+        runs.append(replayed_bags(bags, policy, folder, namespace=arguments.namespace, seed=arguments.seed))
+    results: dict[str, Any] = {
+        "commit": source_commit(),
+        "bags": [bag.name for bag in bags],
+        "policies": runs,
+    }
+    if len(runs) == 2:
+        results["comparison"] = compared_on_bags(*runs)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "bags.json"
+    path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print(policy_table(results))
+    print(f"  results   {path}")
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = ArgumentParser(prog="chatvla eval", description="Score recorded bags, or policies on recorded inputs.")
+    parser.add_argument("--bag", type=Path, nargs="+", required=True, help="bags, or folders of bags")
+    parser.add_argument(
+        "--policy", action="append", default=[], help="checkpoint to replay them through; two to compare"
+    )
+    parser.add_argument("--namespace", default="chatvla", help="namespace of the recorded topics")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the policies' noise")
+    parser.add_argument("--out", type=Path, default=Path("runs/eval/bags"), help="folder for the results")
+    parser.add_argument("--report", action="store_true", help="write report.html, one file that opens offline")
+    arguments = parser.parse_strictly(argv)
+    if arguments.policy and arguments.report:
+        parser.error("--report shows recorded trials; it does not go with --policy")
+    return arguments

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`chatvla eval understanding --data FILE ... --policy P [--base Q]`: answers, scores, retention against the base."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatvla_eval.arguments import ArgumentParser, count, one_of
+from chatvla_eval.paired import paired_difference
+from chatvla_eval.policies import PolicyUnavailableError, load_checkpoint_policy
+from chatvla_eval.results import source_commit
+from chatvla_eval.statistics import mean_interval
+from chatvla_eval.understanding.metrics import METRICS, default_metric
+from chatvla_eval.understanding.questions import Question, read_questions
+
+__all__ = ["asker", "evaluated", "main", "markdown"]
+
+_DIGITS = 6
+
+
+class Asker(Protocol):
+    """A policy that still chats."""
+
+    def ask(self, question: str, images: Mapping[str, NDArray[np.uint8]] | None = None) -> str:
+        """Return the answer to a question about images."""
+        ...
+
+
+def main(argv: Sequence[str]) -> int:
+    """Ask and score; return 0, 1 on an error, 130 on Ctrl-C."""
+    arguments = _parse(argv)
+    try:
+        results = evaluated(
+            arguments.data,
+            policy=arguments.policy,
+            base=arguments.base,
+            metric=arguments.metric,
+            limit=arguments.limit,
+            suffix=arguments.suffix,
+            quiet=arguments.quiet,
+        )
+    except KeyboardInterrupt:
+        print("understanding: stopped", file=sys.stderr)
+        return 130
+    except (PolicyUnavailableError, OSError, ValueError) as error:
+        print(f"chatvla eval understanding: {error}", file=sys.stderr)
+        return 1
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "understanding.json"
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    page = markdown(results)
+    (arguments.out / "understanding.md").write_text(page, encoding="utf-8")
+    print(page)
+    print(f"results {path}")
+    return 0
+
+
+def asker(policy: str) -> Asker:
+    """Return the checkpoint `policy` as something to ask. Raises PolicyUnavailableError, also when it cannot chat."""
+    loaded = load_checkpoint_policy(policy)
+    if not hasattr(loaded, "ask"):
+        raise PolicyUnavailableError(f"policy {policy!r} answers no questions: its system has no language output")
+    return loaded  # type: ignore[return-value]
+
+
+def evaluated(
+    files: Sequence[Path],
+    *,
+    policy: str,
+    base: str = "",
+    metric: str = "",
+    limit: int = 0,
+    suffix: str = "",
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Return answers and scores of each file; with `base`, those of the base model and what is retained of them.
+
+    `limit` takes the first questions only (0: all); `suffix` is added to each question on a line of its own.
+    Raises QuestionsError, OSError and PolicyUnavailableError.
+    """
+    sets = {path.name: read_questions(path)[: limit or None] for path in files}
+    found: dict[str, Any] = {
+        "policy": Path(policy).name,
+        "base": Path(base).name if base else "",
+        "commit": source_commit(),
+    }
+    found["sets"] = []
+    askers = {"policy": asker(policy), **({"base": asker(base)} if base else {})}
+    for name, questions in sets.items():
+        used = metric or ("choice" if any(question.options for question in questions) else default_metric(name))
+        entry: dict[str, Any] = {"file": name, "metric": used, "suffix": suffix, "n": len(questions)}
+        scores = {}
+        for who, model in askers.items():
+            answers = _answers(model, questions, suffix=suffix, title=f"{name}, {who}", quiet=quiet)
+            scores[who] = [METRICS[used](said, asked.answers) for said, asked in zip(answers, questions, strict=True)]
+            entry[who] = _rounded(asdict(mean_interval(scores[who])))
+            entry[f"{who}_answers"] = [
+                {
+                    "index": asked.name,
+                    "question": asked.text,
+                    "answer": said,
+                    "references": list(asked.answers),
+                    "score": score,
+                }
+                for asked, said, score in zip(questions, answers, scores[who], strict=True)
+            ]
+        if base:
+            entry["difference"] = _rounded(asdict(paired_difference(scores["base"], scores["policy"])))
+            entry["retention"] = _ratio(entry["policy"]["mean"], entry["base"]["mean"])
+        found["sets"].append(entry)
+    return found
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Return the scores as a Markdown page."""
+    lines = [f"# Understanding: {results['policy']}", ""]
+    if results["base"]:
+        lines += [
+            f"Base: {results['base']}. Retention: score of the policy over that of the base, the same questions.",
+            "",
+        ]
+        lines += ["| file | metric | n | policy | base | difference | retention |", "|---|---|---|---|---|---|---|"]
+    else:
+        lines += ["| file | metric | n | policy |", "|---|---|---|---|"]
+    for entry in results["sets"]:
+        cells = [entry["file"], entry["metric"], str(entry["n"]), _cell(entry["policy"])]
+        if results["base"]:
+            kept = "-" if entry["retention"] is None else f"{100 * entry['retention']:.1f}%"
+            cells += [_cell(entry["base"]), _cell(entry["difference"]), kept]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(
+        [*lines, "", f"Means in percent with 95% bootstrap intervals over questions. Commit {results['commit']}.", ""]
+    )
+
+
+def _answers(model: Asker, questions: Sequence[Question], *, suffix: str, title: str, quiet: bool) -> list[str]:
+    from tqdm import tqdm
+
+    found = []
+    for question in tqdm(questions, desc=title, unit="question", disable=quiet):
+        text = f"{question.text}\n{suffix}" if suffix else question.text
+        found.append(model.ask(text, question.pictures() or None).strip())
+    return found
+
+
+def _cell(interval: Mapping[str, Any]) -> str:
+    if interval["mean"] is None:
+        return "-"
+    return f"{100 * interval['mean']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+
+
+def _ratio(value: float | None, base: float | None) -> float | None:
+    return round(value / base, _DIGITS) if value is not None and base else None
+
+
+def _rounded(interval: Mapping[str, float]) -> dict[str, float | None]:
+    return {key: None if math.isnan(value) else round(value, _DIGITS) for key, value in interval.items()}
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = ArgumentParser(
+        prog="chatvla eval understanding",
+        description="Score answers to questions about images with benchmarks' metrics.",
+    )
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="LLaVA .json or VLMEvalKit .tsv files")
+    parser.add_argument("--policy", required=True, help="checkpoint folder or name")
+    parser.add_argument("--base", default="", help="checkpoint before robot training, to say what is retained")
+    parser.add_argument("--metric", type=one_of("metric", METRICS), default="", help=f"of: {', '.join(METRICS)}")
+    parser.add_argument("--limit", type=count, default=0, help="first questions of each file only")
+    parser.add_argument("--suffix", default="", help='added to each question, such as "Answer with a single word."')
+    parser.add_argument("--out", type=Path, default=Path("runs/understanding"), help="folder for the results")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_strictly(argv)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score one answer against the reference answers, with the benchmarks' own metrics; every score lies in 0..1.
+
+exact     the same text but for case and outer spaces
+vqa       VQA accuracy: min(1, matches among the other people's answers / 3), mean over leaving each person out
+          (S. Antol et al., ICCV 2015); TextVQA, VQAv2
+anls      average normalised Levenshtein similarity, 0 below 0.5, the best reference counts
+          (A. F. Biten et al., ICCV 2019); DocVQA, InfoVQA
+relaxed   numbers within 5%, else the same text (A. Masry et al., ChartQA, ACL Findings 2022)
+choice    the letter of a multiple-choice question
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from chatvla_eval.understanding.vqa_words import normal_answer
+
+__all__ = ["METRICS", "anls", "choice", "default_metric", "exact", "relaxed", "vqa"]
+
+ANLS_THRESHOLD = 0.5
+RELAXED_SHARE = 0.05
+AGREEING_PEOPLE = 3
+
+
+def exact(answer: str, references: Sequence[str]) -> float:
+    """Return 1 when the answer is one of the references, but for case and outer spaces."""
+    return float(answer.strip().lower() in {reference.strip().lower() for reference in references})
+
+
+def vqa(answer: str, references: Sequence[str]) -> float:
+    """Return the VQA accuracy; with one reference, whether it is the same after normalisation."""
+    given = normal_answer(answer)
+    people = [normal_answer(reference) for reference in references]
+    if len(people) < 2:
+        return float(given in people)
+    matches = [sum(other == given for other in (*people[:k], *people[k + 1 :])) for k in range(len(people))]
+    return sum(min(1.0, count / AGREEING_PEOPLE) for count in matches) / len(people)
+
+
+def anls(answer: str, references: Sequence[str]) -> float:
+    """Return the similarity to the nearest reference, 0 below ANLS_THRESHOLD, as DocVQA's own script computes it."""
+    best = max((_similarity(answer, reference) for reference in references), default=0.0)
+    return best if best >= ANLS_THRESHOLD else 0.0
+
+
+def relaxed(answer: str, references: Sequence[str]) -> float:
+    """Return 1 when the answer is near enough to a reference: a number within 5%, or the same text."""
+    return float(any(_near(answer.strip(), reference) for reference in references))
+
+
+def choice(answer: str, references: Sequence[str]) -> float:
+    """Return 1 when the answer begins with, or alone names, the right letter."""
+    found = re.match(r"\W*([A-Z])\b", answer.strip()) or re.search(
+        r"\b(?:answer|option)\b\W*(?:is\W*)?([A-Z])\b", answer
+    )
+    letter = found[1] if found else ""
+    return float(letter != "" and letter in {reference.strip().upper() for reference in references})
+
+
+METRICS: Mapping[str, Callable[[str, Sequence[str]], float]] = {
+    "exact": exact,
+    "vqa": vqa,
+    "anls": anls,
+    "relaxed": relaxed,
+    "choice": choice,
+}
+_BY_NAME = (("textvqa", "vqa"), ("vqav2", "vqa"), ("docvqa", "anls"), ("infovqa", "anls"), ("chartqa", "relaxed"))
+
+
+def default_metric(name: str) -> str:
+    """Return the metric of the benchmark that a file's name tells; "exact" where it tells none."""
+    lowered = name.lower()
+    return next((metric for part, metric in _BY_NAME if part in lowered), "exact")
+
+
+def _similarity(answer: str, reference: str) -> float:
+    """Return 1 minus the Levenshtein distance over the longer length."""
+    ours, theirs = (" ".join(text.strip().lower().split()) for text in (answer, reference))
+    longest = max(len(answer), len(reference))
+    return 1.0 if longest == 0 else 1.0 - _distance(ours, theirs) / longest
+
+
+def _distance(first: str, second: str) -> int:
+    """Return the least number of inserted, deleted and replaced letters between two texts."""
+    row = list(range(len(second) + 1))
+    for i, letter in enumerate(first, start=1):
+        previous, row[0] = row[0], i
+        for j, other in enumerate(second, start=1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (letter != other))
+    return row[-1]
+
+
+def _near(answer: str, reference: str) -> bool:
+    given, wanted = _number(answer), _number(reference)
+    if given is not None and wanted:
+        return abs(given - wanted) / abs(wanted) <= RELAXED_SHARE
+    return answer.lower() == reference.lower()
+
+
+def _number(text: str) -> float | None:
+    """Return a text's number, a percentage as its share; None where it is none."""
+    try:
+        return float(text.rstrip("%")) / 100.0 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
