@@ -19,7 +19,7 @@ __all__ = ["FORMAT", "MANIFEST", "FileEntry", "Manifest", "read_manifest", "veri
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_PLAIN_NAME = re.compile(r"(?:processor/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_PLAIN_NAME = re.compile(r"(?:(?:processor|base|adapter)/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,10 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     for entry in manifest.files:
         if not _PLAIN_NAME.fullmatch(entry.name) or ".." in entry.name:
             raise CheckpointError(f"{MANIFEST} lists {entry.name!r}, which is no plain file name in the folder")
+        if entry.size < 0:
+            raise CheckpointError(
+                f"{MANIFEST} says that {entry.name} has {entry.size} bytes; copy the checkpoint again"
+            )
     return manifest, file_sha256(path)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ def save_checkpoint(
         (aside / "processor/tokenizer.json").write_text(checkpoint.codec.to_json(), encoding="utf-8")
         write_weights(aside, checkpoint.model, storage=storage, shard_bytes=shard_bytes)
         if checkpoint.golden is not None:
-            write_golden(aside, checkpoint.golden)
+            statistics_sha256 = checkpoint.robot(checkpoint.golden.robot).statistics.sha256()
+            write_golden(aside, replace(checkpoint.golden, statistics_sha256=statistics_sha256))
         return write_manifest(aside)
 
 
@@ -118,6 +119,7 @@ def load_checkpoint(
     golden = None
     if any(entry.name == GOLDEN_FILE for entry in manifest.files):
         golden = read_golden(verified_file(folder, manifest, GOLDEN_FILE))
+        _check_statistics(golden, robots)
     return Checkpoint(
         model=model.eval(), codec=codec, robots=robots, provenance=provenance, golden=golden, sha256=sha256
     )
@@ -153,6 +155,16 @@ def _check_fit(config: ChatVLA2Config, codec: TextCodec, robots: tuple[RobotSetu
             raise CheckpointError(
                 f"robot {setup.spec.name} has {widths} state and action values, "
                 f"its heads take {(embodiment.state_width, embodiment.action_width)}"
+            )
+
+
+def _check_statistics(golden: Golden, robots: tuple[RobotSetup, ...]) -> None:
+    """Raise CheckpointError when the statistics are not those that the golden input was saved with."""
+    for setup in robots:
+        if setup.spec.name == golden.robot and golden.statistics_sha256 not in ("", setup.statistics.sha256()):
+            raise CheckpointError(
+                f"statistics.json of {golden.robot} is not the one the checkpoint was saved with: its actions would "
+                "have another scale; copy the checkpoint again"
             )
 
 

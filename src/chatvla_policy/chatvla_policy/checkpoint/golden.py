@@ -2,7 +2,8 @@
 """Keep one input and the chunk that it must give, so that activation can tell a wrong library, type or device.
 
 The input is complete (images, state, text, noise), the expected chunk is normalised; the largest difference allowed
-is stored with them. Shapes: H, W pixels; N views; Z state dims; T chunk steps; A action dims.
+is stored with them, and the fingerprint of the statistics, which a normalised chunk says nothing about.
+Shapes: H, W pixels; N views; Z state dims; T chunk steps; A action dims.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Golden:
     """Expected normalised chunk, shape (T, A)."""
     tolerance: float
     """Largest absolute difference allowed, normalised units."""
+    statistics_sha256: str = ""
+    """Fingerprint of the robot's statistics; empty in a golden input that was not saved yet."""
 
     def input_sha256(self) -> str:
         """Return the fingerprint of the input."""
@@ -74,6 +77,7 @@ def write_golden(folder: Path, golden: Golden) -> None:
         "reasoning": golden.reasoning,
         "tolerance": repr(golden.tolerance),
         "input_sha256": golden.input_sha256(),
+        "statistics_sha256": golden.statistics_sha256,
     }
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / GOLDEN_FILE, words)
 
@@ -95,6 +99,7 @@ def read_golden(path: Path) -> Golden:
             noise=arrays["noise"],
             chunk=arrays["chunk"],
             tolerance=float(words["tolerance"]),
+            statistics_sha256=words.get("statistics_sha256", ""),
         )
     except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path.name} cannot be read: {error}") from error

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from chatvla_policy.processing.statistics import RobotStatistics, StatisticsErro
 from chatvla_policy.strict_json import StrictJsonError, from_plain
 
 __all__ = ["RobotSetup", "setups_from_plain", "setups_to_plain"]
+
+_VIEW = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,12 @@ class RobotSetup:
         """Raise CheckpointError when statistics and spec do not belong together."""
         if not self.cameras:
             raise CheckpointError(f"robot {self.spec.name} has no camera; name at least one view")
+        strange = next((view for view in self.cameras if not _VIEW.fullmatch(view)), None)
+        if strange is not None or len(set(self.cameras)) != len(self.cameras):
+            raise CheckpointError(
+                f"robot {self.spec.name} has cameras {', '.join(map(repr, self.cameras))!s:.200}; "
+                "a view is named once, in letters, digits and _"
+            )
         if self.step_period_s <= 0:
             raise CheckpointError(f"step_period_s is {self.step_period_s}, must be positive")
         if self.statistics.state.names != self.spec.joint_names:

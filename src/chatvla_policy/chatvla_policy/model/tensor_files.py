@@ -202,7 +202,7 @@ def _read_header(file: Path) -> Iterator[TensorEntry]:
     try:
         header = json.loads(text)
         rows = [(n, r["dtype"], tuple(r["shape"]), r["data_offsets"]) for n, r in header.items() if n != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TensorFileError(f"{file.name} has a broken header: {error!r}; copy the file again") from None
     start = 8 + length
     for name, code, shape, (begin, end) in rows:

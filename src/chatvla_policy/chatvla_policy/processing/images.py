@@ -25,6 +25,8 @@ __all__ = ["ImageConfig", "ImageError", "ImagePreparer", "Placement", "PreparedI
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+LARGEST_SIDE = 4096
+"""Largest side of an image [pixels]."""
 
 
 class ImageError(ValueError):
@@ -44,6 +46,14 @@ class ImageConfig:
     max_pixels: int = 28 * 28 * 1280
     mean: tuple[float, float, float] = field(default=CLIP_MEAN)
     std: tuple[float, float, float] = field(default=CLIP_STD)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for images that no camera gives, or that cannot be cut."""
+        for name in ("width", "height", "patch_size", "merge_size", "temporal_patch_size"):
+            if not 1 <= getattr(self, name) <= LARGEST_SIDE:
+                raise ValueError(f"images have {name} {getattr(self, name)}, must lie in 1..{LARGEST_SIDE}")
+        if not 1 <= self.min_pixels <= self.max_pixels <= LARGEST_SIDE**2:
+            raise ValueError(f"images have {self.min_pixels} to {self.max_pixels} pixels, at most {LARGEST_SIDE**2}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,8 @@ __all__ = ["SMALLEST_HALF_WIDTH", "NormalisationMethod", "RobotStatistics", "Sta
 
 NormalisationMethod = Literal["min_max", "quantile", "mean_std"]
 SMALLEST_HALF_WIDTH = 1e-3
+LARGEST = 1e6
+"""Largest magnitude of any statistic [rad, m]: beyond it numbers are garbage."""
 """rad or m: about what encoders resolve."""
 
 
@@ -60,8 +62,16 @@ class Statistics:
             if len(values) != len(self.names):
                 raise StatisticsError(f"statistics {item.name} has {len(values)} values for {len(self.names)} names")
             for name, value in zip(self.names, values, strict=True):
-                if not np.isfinite(value):
-                    raise StatisticsError(f"statistics {item.name} of {name} is {value}, must be finite")
+                if not abs(value) <= LARGEST:
+                    raise StatisticsError(
+                        f"statistics {item.name} of {name} is {value}, must be finite and within {LARGEST:g}"
+                    )
+        for low, high in (("minimum", "maximum"), ("quantile_01", "quantile_99")):
+            for name, least, most in zip(self.names, getattr(self, low), getattr(self, high), strict=True):
+                if least > most:
+                    raise StatisticsError(f"statistics {low} of {name} is {least}, above its {high} {most}")
+        if min(self.std, default=0.0) < 0.0:
+            raise StatisticsError(f"statistics std has {min(self.std)}, must be 0 or more")
 
     @classmethod
     def from_samples(

@@ -14,6 +14,9 @@ __all__ = ["ACTION_SIZES", "ActionConfig", "Conditioning", "Embodiment", "Object
 Conditioning = Literal["latter_half", "all", "former_half", "film", "concat", "cross_attention", "none"]
 Objective = Literal["diffusion", "flow"]
 
+_LARGEST = 2**16
+_WIDTHS = ("state_width", "action_width", "horizon")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Embodiment:
@@ -50,6 +53,13 @@ class ActionConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that cannot be built."""
+        sizes = {"depth": self.depth, "width": self.width, "heads": self.heads, "mlp_ratio": self.mlp_ratio}
+        sizes |= {"queries": self.queries, "train_steps": self.train_steps}
+        for robot in self.embodiments:
+            sizes |= {f"{name} of {robot.name}": getattr(robot, name) for name in _WIDTHS}
+        for name, size in sizes.items():
+            if not 1 <= size <= _LARGEST:
+                raise ValueError(f"the action expert's {name} is {size}, must lie in 1..{_LARGEST}")
         if self.width % self.heads:
             raise ValueError(f"action width {self.width} is not a multiple of {self.heads} heads")
         if not 1 <= self.sample_steps <= self.train_steps:
