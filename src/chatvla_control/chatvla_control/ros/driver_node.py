@@ -43,7 +43,13 @@ _FIELD_CODES = {"actions": FaultCode.WRONG_SIZE, "mode": FaultCode.UNKNOWN_MODE}
 class ArmDriverNode(Node):
     """The driver. `port_factory` gets the node, for parameters and topics of its own, and returns the port."""
 
-    def __init__(self, port_factory: Callable[[Node], ArmPort], *, node_name: str = "driver") -> None:
+    def __init__(
+        self,
+        port_factory: Callable[[Node], ArmPort],
+        *,
+        node_name: str = "driver",
+        controller: type[ArmController] = ArmController,
+    ) -> None:
         super().__init__(node_name)
         self._port = port_factory(self)
         self._spec = self._port.spec
@@ -68,7 +74,7 @@ class ArmDriverNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._loop = ControlLoop(
             self._port,
-            ArmController(self._spec, check=CheckSettings(max_age_s=max_age_s)),
+            controller(self._spec, check=CheckSettings(max_age_s=max_age_s)),
             clock=lambda: self.get_clock().now().nanoseconds * 1e-9,
             on_tick=self._publish_tick,
             state_timeout_s=state_timeout_s,
@@ -174,9 +180,13 @@ def _level(status: ControllerStatus) -> bytes:
 
 
 def run_driver(
-    port_factory: Callable[[Node], ArmPort], *, node_name: str = "driver", args: Sequence[str] | None = None
+    port_factory: Callable[[Node], ArmPort],
+    *,
+    node_name: str = "driver",
+    controller: type[ArmController] = ArmController,
+    args: Sequence[str] | None = None,
 ) -> int:
-    """Run a driver until SIGINT or SIGTERM; return the exit code.
+    """Run a driver until SIGINT or SIGTERM; return the exit code. `controller` may be one that watches itself.
 
     Errors while starting (a port that cannot be made, a bad parameter) are printed as one sentence.
     """
@@ -189,7 +199,7 @@ def run_driver(
     sys.setswitchinterval(0.0005)
     node: ArmDriverNode | None = None
     try:
-        node = ArmDriverNode(port_factory, node_name=node_name)
+        node = ArmDriverNode(port_factory, node_name=node_name, controller=controller)
         spin_until(node, stop)
         return 0
     except (ValueError, RuntimeError) as error:
