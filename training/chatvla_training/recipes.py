@@ -15,9 +15,9 @@ from difflib import get_close_matches
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.recipes_baselines import BASELINE_PLANS, BASELINE_RECIPES
 from chatvla_training.recipes_chatvla1 import CHATVLA1_PLANS, CHATVLA1_RECIPES
-from chatvla_training.tiny_recipes import TINY_PLANS, TINY_RECIPES
+from chatvla_training.tiny_recipes import TINY_DEMOS, TINY_PLANS, TINY_RECIPES
 
-__all__ = ["PLANS", "RECIPES", "find_recipe"]
+__all__ = ["PLANS", "PLAN_DEMOS", "RECIPES", "find_recipe"]
 
 STAGE1 = Recipe(
     name="stage1",
@@ -70,6 +70,8 @@ RECIPES: dict[str, Recipe] = {
 }
 PLANS: dict[str, tuple[str, ...]] = {**TINY_PLANS, **CHATVLA1_PLANS, **BASELINE_PLANS}
 """Recipes that run one after the other, each starting from the checkpoint of the one before."""
+PLAN_DEMOS: dict[str, tuple[str, int]] = dict(TINY_DEMOS)
+"""Task and number of demonstrations that a plan records first, where its data set is not there yet."""
 
 
 def find_recipe(name: str) -> Recipe:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from chatvla_training.recipe import Recipe
 
-__all__ = ["TINY_PLANS", "TINY_RECIPES"]
+__all__ = ["TINY_DEMOS", "TINY_PLANS", "TINY_RECIPES"]
 
 _START = Recipe(
     name="",
@@ -118,3 +118,4 @@ TINY_STAGE2 = Recipe(
 
 TINY_RECIPES: tuple[Recipe, ...] = (TINY_GLYPHS, TINY_ALIGN, TINY_STRIPS, TINY_PRETRAIN, TINY_STAGE1, TINY_STAGE2)
 TINY_PLANS: dict[str, tuple[str, ...]] = {"tiny": tuple(recipe.name for recipe in TINY_RECIPES)}
+TINY_DEMOS: dict[str, tuple[str, int]] = {"tiny": ("math_match", 600)}

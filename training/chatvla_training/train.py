@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chatvla_training.recipe import Recipe, RecipeError, changed
-from chatvla_training.recipes import PLANS, RECIPES, find_recipe
+from chatvla_training.recipes import PLAN_DEMOS, PLANS, RECIPES, find_recipe
 
 __all__ = ["main", "parse"]
 
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     if devices > 1 and not started_by_launcher():
         return start_on_devices(arguments, devices)
     try:
+        record_missing(arguments[0], recipes)
         for recipe, folder in planned(recipes, out):
             train_recipe(recipe, folder)
     except RUN_ERRORS as error:
@@ -40,6 +41,24 @@ def main(arguments: Sequence[str]) -> int:
         print("train: stopped; the same command goes on from the last state", file=sys.stderr)
         return 130
     return 0
+
+
+def record_missing(plan: str, recipes: Sequence[Recipe]) -> None:
+    """Record the demonstrations that a plan names, where its data set is not there yet. Raises RecipeError."""
+    if plan not in PLAN_DEMOS:
+        return
+    task, episodes = PLAN_DEMOS[plan]
+    folder = Path(next(recipe.data for recipe in recipes if recipe.data))
+    if folder.exists():
+        return
+    from chatvla_training.demos.cli import main as record
+
+    print(f"train: {folder} is not there; recording {episodes} demonstrations of {task}", file=sys.stderr)
+    code = record([task, "--episodes", str(episodes), "--out", str(folder)])
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise RecipeError(f"the demonstrations for {plan} could not be recorded; see above")
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Recipe], Path, int]:

@@ -33,6 +33,7 @@ from chatvla_training.data.mixture import Group, Mixture
 from chatvla_training.data.stream import BatchStream
 from chatvla_training.devices import make_accelerator, micro_batches
 from chatvla_training.keep_features import keep_features
+from chatvla_training.keep_golden import add_golden
 from chatvla_training.lora import add_lora, fold_lora
 from chatvla_training.objectives import Built, make_objective
 from chatvla_training.provenance import commit
@@ -105,6 +106,9 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
     )
     trainer.train()
     _export(recipe, run, accelerator, trainer, start, setups, config, seconds=time.monotonic() - started)
+    if run.writes and recipe.stage != "language":
+        add_golden(policy, (robot.validation or robot.train)[0])
+    accelerator.wait_for_everyone()
     return policy
 
 
