@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,25 +73,32 @@ class RobotSpec:
         """Number of joints D."""
         return len(self.joints)
 
-    @property
+    @cached_property
     def lower(self) -> NDArray[np.float64]:
         """Lower position limits [rad, m], shape (D,)."""
-        return np.array([joint.lower for joint in self.joints])
+        return _constant([joint.lower for joint in self.joints])
 
-    @property
+    @cached_property
     def upper(self) -> NDArray[np.float64]:
         """Upper position limits [rad, m], shape (D,)."""
-        return np.array([joint.upper for joint in self.joints])
+        return _constant([joint.upper for joint in self.joints])
 
-    @property
+    @cached_property
     def velocity(self) -> NDArray[np.float64]:
         """Speed limits [rad/s, m/s], shape (D,)."""
-        return np.array([joint.velocity for joint in self.joints])
+        return _constant([joint.velocity for joint in self.joints])
 
-    @property
+    @cached_property
     def acceleration(self) -> NDArray[np.float64]:
         """Acceleration limits [rad/s^2, m/s^2], shape (D,)."""
-        return np.array([joint.acceleration for joint in self.joints])
+        return _constant([joint.acceleration for joint in self.joints])
+
+    @cached_property
+    def rotary(self) -> NDArray[np.bool_]:
+        """Which joints turn (rad) rather than slide (m), shape (D,)."""
+        rotary = np.array([joint.unit == "rad" for joint in self.joints])
+        rotary.setflags(write=False)
+        return rotary
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint's JSON."""
@@ -112,6 +120,13 @@ class RobotSpec:
     def sha256(self) -> str:
         """Fingerprint of the spec, lower-case hex."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _constant(values: list[float]) -> NDArray[np.float64]:
+    """Return an array that nobody can change: every caller gets the same one."""
+    array = np.array(values)
+    array.setflags(write=False)
+    return array
 
 
 def robot_names() -> tuple[str, ...]:

@@ -89,7 +89,6 @@ class ObservationSync:
         self._spec = spec
         self._settings = settings or SyncSettings()
         self._cameras = {view: _Camera(view, (sizes or {}).get(view)) for view in cameras}
-        self._rotary = np.array([joint.unit == "rad" for joint in spec.joints])
         self._joints: deque[JointState] = deque(maxlen=KEPT_JOINTS)
         self._joints_refusal = ""
 
@@ -186,12 +185,15 @@ class ObservationSync:
 
     def _positions_at(self, stamp_s: float) -> NDArray[np.float64] | None:
         """Return positions at `stamp_s`: between two measurements linear, after the last one by its speed."""
-        before = [state for state in self._joints if state.stamp_s <= stamp_s]
-        after = next((state for state in self._joints if state.stamp_s > stamp_s), None)
+        first = after = None
+        for state in reversed(self._joints):
+            if state.stamp_s <= stamp_s:
+                first = state
+                break
+            after = state
         slop_s = self._settings.slop_s
-        if not before:
+        if first is None:
             return after.positions if after is not None and after.stamp_s - stamp_s <= slop_s else None
-        first = before[-1]
         if after is not None:
             share = (stamp_s - first.stamp_s) / (after.stamp_s - first.stamp_s)
             return first.positions + share * (after.positions - first.positions)
@@ -222,7 +224,7 @@ class ObservationSync:
         newest = self._newest_positions()
         if not limit_s or same_s <= limit_s or camera.same_from is None or newest is None:
             return None
-        moved = float(np.abs((newest - camera.same_from) * self._rotary).max())
+        moved = float(np.abs((newest - camera.same_from) * self._spec.rotary).max())
         if moved <= _MOVED_RAD:
             return None
         return InputFault(

@@ -207,9 +207,8 @@ class Scheduler:
         if playing is None or now_s >= playing.valid_until_s:
             return None
         if measured is not None:
-            rotary = np.array([joint.unit == "rad" for joint in self.spec.joints])
             allowed = _NOT_FOLLOWED_RAD + _NOT_FOLLOWED_S * self.spec.velocity
-            if (rotary & (np.abs(plan_at(playing, now_s) - measured) > allowed)).any():
+            if (self.spec.rotary & (np.abs(plan_at(playing, now_s) - measured) > allowed)).any():
                 return None
         return playing
 

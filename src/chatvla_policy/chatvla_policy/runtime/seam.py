@@ -58,26 +58,27 @@ def joined_chunk(
     period_s = chunk.step_period_s
     start_s = chunk.start_s + first * period_s
     rows = chunk.actions[first:]
-    late = replace(chunk, actions=rows, start_s=start_s)
     if chunk.mode is not ActionMode.JOINT_POSITION:
-        return late
+        return replace(chunk, actions=rows, start_s=start_s)
     if playing is not None:
-        here, before = plan_at(playing, start_s), plan_at(playing, start_s - period_s)
+        before, here = plan_at(playing, np.array([start_s - period_s, start_s]))
         speed = (here - before) / period_s
     elif measured is not None:
         here, before, speed = measured, measured, np.zeros(spec.width)
     else:
-        return late
+        return replace(chunk, actions=rows, start_s=start_s)
     offset = here - rows[0]
-    rotary = np.array([joint.unit == "rad" for joint in spec.joints])
-    if playing is None and (rotary & (np.abs(offset) > _LARGEST_S * spec.velocity)).any():
-        return late
-    # The fade, 1 - smoothstep, is steepest at 1.5 / its length: a wide offset takes longer, at half the speed limit.
-    fade_s = np.where(np.abs(offset) < _MET, period_s, np.maximum(blend_s, 3.0 * np.abs(offset) / spec.velocity))
-    share = np.clip(period_s * np.arange(len(rows))[:, None] / fade_s, 0.0, 1.0)
-    led = rows + (1.0 - share * share * (3.0 - 2.0 * share)) * offset
+    if playing is None and (spec.rotary & (np.abs(offset) > _LARGEST_S * spec.velocity)).any():
+        return replace(chunk, actions=rows, start_s=start_s)
+    led, distance = rows, np.abs(offset)
+    if distance.max() >= _MET:
+        # The fade, 1 - smoothstep, is steepest at 1.5 / its length: wide offsets take longer, at half the speed limit.
+        fade_s = np.where(distance < _MET, period_s, np.maximum(blend_s, 3.0 * distance / spec.velocity))
+        share = np.minimum(period_s * np.arange(len(rows))[:, None] / fade_s, 1.0)
+        led = rows + (1.0 - share * share * (3.0 - 2.0 * share)) * offset
     speed = np.clip(speed, -spec.velocity, spec.velocity)
-    return replace(late, actions=feasible_rows(led, spec, start=before, period_s=period_s, start_velocity=speed))
+    bent = feasible_rows(led, spec, start=before, period_s=period_s, start_velocity=speed)
+    return replace(chunk, actions=bent, start_s=start_s)
 
 
 def stitched_plan(chunk: ActionChunk, *, playing: ActionChunk | None, measured: Array | None) -> ActionChunk:

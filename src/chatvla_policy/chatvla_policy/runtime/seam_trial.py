@@ -52,7 +52,7 @@ def seam_ratio(*, delay_s: float, seconds: float, seed: int = 0, robot: str = "a
     A jump is how far a new plan begins from where the old one is at that time.
     """
     spec, rng, forecast = robot_spec(robot), np.random.default_rng(seed), DelayForecast()
-    rotary = np.array([joint.unit == "rad" for joint in spec.joints])
+    rotary = spec.rotary
     here = np.clip(np.array(spec.home), spec.lower + 0.3, spec.upper - 0.3)
     here[~rotary] = 0.5 * spec.upper[~rotary]
     plan: ActionChunk | None = None
