@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from chatvla_control.bag_folder import check_bag_folder
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import ConversionError, image_from_msg, scene_truth_from_msg
 from chatvla_control.scene import SceneTruth
@@ -99,6 +100,7 @@ def read_bag(path: Path, spec: RobotSpec, *, namespace: str, codec: str, frame_h
 
 def _messages(path: Path) -> Iterator[tuple[str, float, Any]]:
     try:
+        check_bag_folder(path)
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
             for connection, received_ns, raw in reader.messages():
                 message = reader.deserialize(raw, connection.msgtype)
@@ -107,8 +109,8 @@ def _messages(path: Path) -> Iterator[tuple[str, float, Any]]:
                 if stamp is not None and (stamp.sec or stamp.nanosec):
                     time_s = stamp.sec + stamp.nanosec / 1e9
                 yield connection.topic, time_s, message
-    except (AnyReaderError, OSError) as error:
-        raise BagError(f"{path} can't be read as a rosbag2 folder: {error}") from error
+    except Exception as error:  # A damaged bag makes the reader raise anything: OverflowError, KeyError, MemoryError.
+        raise BagError(f"{path} can't be read as a rosbag2 folder: {type(error).__name__}: {error!s:.300}") from error
 
 
 def _track(name: str, rows: list[tuple[float, np.ndarray]]) -> Track:

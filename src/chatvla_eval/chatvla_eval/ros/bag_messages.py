@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from chatvla_control.bag_folder import check_bag_folder
 from chatvla_control.contracts import ActionChunk
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_control.ros.convert import ConversionError, action_chunk_from_msg, joint_state_from_msg
@@ -68,6 +69,7 @@ def read_bag(folder: Path, *, namespace: str = "chatvla", view: str = "top", pic
     wanted = {"sim/bench_state", "reasoning", "joint_states", "action_chunk", TRIAL_TOPIC}
     wanted |= {f"camera/{view}/image_raw"} if pictures else set()
     try:
+        check_bag_folder(folder)
         with AnyReader([folder], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
             found.start_s, found.end_s = reader.start_time * 1e-9, reader.end_time * 1e-9
             chosen = [c for c in reader.connections if c.topic.removeprefix(prefix) in wanted]
@@ -80,8 +82,10 @@ def read_bag(folder: Path, *, namespace: str = "chatvla", view: str = "top", pic
                     _take(found, name, reader.deserialize(raw, connection.msgtype))
                 except (ConversionError, ValueError) as error:
                     found.unread.setdefault(connection.topic, str(error))
-    except (AnyReaderError, OSError) as error:
-        raise BagError(f"{folder} cannot be read as a bag: {error}") from error
+    except BagError:
+        raise
+    except Exception as error:  # A damaged bag makes the reader raise anything.
+        raise BagError(f"{folder} cannot be read as a bag: {type(error).__name__}: {error!s:.300}") from error
     return found
 
 

@@ -14,8 +14,9 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rosbags.interfaces import ConnectionExtRosbag2
-from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.rosbag2 import Reader
 
+from chatvla_control.bag_folder import check_bag_folder
 from chatvla_eval.bags.message_types import UnknownTypeError, message_class
 from chatvla_eval.bags.topics import is_selected
 from chatvla_eval.ros.qos import publisher_qos
@@ -59,10 +60,14 @@ def play_bag(
     Raises BagUnreadableError, and UnknownTypeError when no topic is left.
     """
     try:
+        check_bag_folder(folder)
         with Reader(folder) as reader:
             return _play(node, reader, patterns, rate, delay_s, stopped, on_progress)
-    except (ReaderError, FileNotFoundError) as error:
-        raise BagUnreadableError(f"{folder} cannot be read as a bag: {error}") from error
+    except (BagUnreadableError, UnknownTypeError):
+        raise
+    except Exception as error:  # A damaged bag makes the reader raise anything: OverflowError, KeyError, MemoryError.
+        what = f"{type(error).__name__}: {error!s:.300}"
+        raise BagUnreadableError(f"{folder} cannot be read as a bag: {what}") from error
 
 
 def _play(

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from chatvla_control.bag_folder import check_bag_folder
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import ConversionError, joint_state_from_msg
 from chatvla_control.ros.convert_scene import scene_truth_from_msg
@@ -58,6 +59,7 @@ class BagInputs:
     def __iter__(self) -> Iterator[Input]:
         """Yield the inputs in the order in which they were received. Raises ReplayError."""
         try:
+            check_bag_folder(self.folder)
             with AnyReader([self.folder], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
                 topics = {connection.topic for connection in reader.connections}
                 self._check(topics)
@@ -76,8 +78,11 @@ class BagInputs:
                         )
                         if wanted is not None:
                             yield wanted
-        except (AnyReaderError, OSError) as error:
-            raise ReplayError(f"{self.folder} cannot be read as a bag: {error}") from error
+        except ReplayError:
+            raise
+        except Exception as error:  # A damaged bag makes the reader raise anything.
+            what = f"{type(error).__name__}: {error!s:.300}"
+            raise ReplayError(f"{self.folder} cannot be read as a bag: {what}") from error
 
     def _check(self, topics: set[str]) -> None:
         needed = [f"camera/{view}/image_raw" for view in self.cameras] + ["joint_states"]
