@@ -13,6 +13,7 @@ from torch import Tensor
 from chatvla_training.build_data import Collate
 from chatvla_training.build_model import StartModel
 from chatvla_training.recipe import Recipe, RecipeError
+from chatvla_training.trainer.by_kind import ByKindCollate, ByKindTask
 from chatvla_training.trainer.task import TrainingTask, VlaTask
 
 __all__ = ["OBJECTIVES", "Built", "make_objective"]
@@ -32,6 +33,7 @@ CollateFunction = Callable[[Sequence[Any]], Any]
 
 OBJECTIVES: dict[str, str] = {
     "vla": "chatvla_training.objectives:vla",
+    "by_kind": "chatvla_training.objectives:by_kind",
     "glyphs": "chatvla_training.dense_objectives:glyphs",
     "align": "chatvla_training.dense_objectives:align",
 }
@@ -41,6 +43,11 @@ OBJECTIVES: dict[str, str] = {
 def vla(built: Built) -> tuple[TrainingTask, CollateFunction]:
     """Return the model's own loss: written text, and action chunks where the stage trains them."""
     return VlaTask(built.start.model, built.half_width), built.collate
+
+
+def by_kind(built: Built) -> tuple[TrainingTask, CollateFunction]:
+    """Return the same loss, with a forward for each kind of sample: less padding."""
+    return ByKindTask(built.start.model, built.half_width), ByKindCollate(built.collate)
 
 
 def make_objective(built: Built) -> tuple[TrainingTask, CollateFunction]:

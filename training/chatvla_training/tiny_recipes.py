@@ -71,6 +71,7 @@ TINY_STAGE1 = Recipe(
     name="tiny_stage1",
     summary="tiny: all of the model, 8 experts, on image-text and robot data",
     stage="stage1",
+    objective="by_kind",
     init="runs/tiny/tiny_pretrain/policy",
     data="data/math_match",
     image_text="synthetic:all",
