@@ -23,6 +23,7 @@ from chatvla_control.contracts import (
     Observation,
     Reasoning,
     ReasoningSource,
+    RouterStats,
 )
 from chatvla_policy.checkpoint import Checkpoint, Golden, check_golden, load_checkpoint
 from chatvla_policy.model.introspection import router_stats
@@ -63,6 +64,8 @@ class ChatVLA2Policy:
         images = self._model.config.images
         self.image_size = (images.height, images.width)
         self.stage_seconds = StageSeconds()
+        self.question_router: RouterStats | None = None
+        """Where the tokens of the last question went; None before the first, and without a router."""
         self.reset(seed)
 
     @property
@@ -157,9 +160,10 @@ class ChatVLA2Policy:
         prompt = question_prompt(
             self.checkpoint.codec, question, image_tokens=prepared.tokens if prepared is not None else ()
         )
-        text, _ = self._reasoner.answer(
+        text, trace = self._reasoner.answer(
             prompt, prepared, sampling=self.settings.sampling, generator=self._device_generator()
         )
+        self.question_router = router_stats(trace, kind=InputKind.UNDERSTANDING, stamp_s=0.0)
         return text
 
     def make_golden(self, observation: Observation, text: str, *, seed: int = 0, tolerance: float = 0.02) -> Golden:
