@@ -125,7 +125,8 @@ def _misspelt(word: str) -> list[str]:
     return ["".join(letter for index, letter in enumerate(word) if index not in out) for out in gone]
 
 
-_SPELT = {wrong: word for word in _CONTRACTIONS for wrong in _misspelt(word)}
+# The evaluation's own list spells this one backwards; scores are compared with others', so it stays.
+_SPELT = {wrong: word for word in _CONTRACTIONS for wrong in _misspelt(word)} | {"somebody'd": "somebodyd"}
 
 
 def normal_answer(answer: str) -> str:
