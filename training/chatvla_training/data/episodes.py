@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from chatvla_training.data import layout
+from chatvla_training.data.errors import CorruptSampleError
 from chatvla_training.data.frames import FrameStore
 from chatvla_training.data.samples import RobotSample
 
 __all__ = ["DatasetError", "EpisodeDataset", "Wording"]
 
+_VIEW = re.compile(r"[A-Za-z0-9_]{1,64}")
+_DAMAGE = (KeyError, IndexError, TypeError, ValueError, OSError, RecursionError, AttributeError, pa.ArrowException)
 Wording = Callable[[Mapping[str, Any], str, int], str]
 """(facts of the episode, stored text, draw) -> text to train on."""
 
@@ -54,18 +60,33 @@ class EpisodeDataset:
         self._wording, self._after_end = wording, after_end
         if not (folder / layout.INFO_PATH).is_file():
             raise DatasetError(f"{folder} holds no {layout.INFO_PATH}; make a data set with ./chatvla demos")
+        try:
+            self._open(folder, split, every)
+        except DatasetError:
+            raise
+        except _DAMAGE as error:
+            what = f"{type(error).__name__}: {error!s:.300}"
+            raise DatasetError(f"{folder} cannot be read as a data set ({what}); copy it again") from error
+
+    def _open(self, folder: Path, split: str, every: int) -> None:
+        """Read all but the images. Damaged files make JSON, Arrow and numpy raise _DAMAGE."""
         self.info: dict[str, Any] = json.loads((folder / layout.INFO_PATH).read_text(encoding="utf-8"))
         if self.info["codebase_version"] != layout.CODEBASE_VERSION:
             raise DatasetError(f"{folder} is layout {self.info['codebase_version']}, not {layout.CODEBASE_VERSION}")
         if split not in self.info["splits"]:
             raise DatasetError(f"{folder} has no split {split!r}; there are: {', '.join(self.info['splits'])}")
         files = sorted((folder / "data").glob("*/*.parquet"))
+        strange = [view for view in self.views if not _VIEW.fullmatch(view)]
+        if strange:
+            raise DatasetError(f"{folder} names a camera {strange[0]!r:.60}; a name has letters, digits and _")
         columns = [name for name in (layout.STATE, layout.ACTION, layout.REASONING, layout.IMAGE_AGE)]
         table = pq.ParquetDataset(files).read(columns=[*columns, "task_index"])
         width = len(self.joint_names)
         self.states_ND = _matrix(table[layout.STATE], width)
         self.actions_ND = _matrix(table[layout.ACTION], width)
         age = table[layout.IMAGE_AGE].to_numpy()
+        if not len(self.states_ND) == len(self.actions_ND) == len(age) or not self.info["fps"] > 0:
+            raise DatasetError(f"{folder} has {len(age)} rows, and other numbers of states or actions; copy it again")
         self._row_of_frame: NDArray[np.int64] = np.flatnonzero(age == 0)
         fresh = table.take(self._row_of_frame)
         self._reasoning: list[str] = fresh[layout.REASONING].to_pylist()
@@ -74,7 +95,9 @@ class EpisodeDataset:
         self._instruction = [names[number] for number in fresh["task_index"].to_pylist()]
         self.episodes = _episodes(folder)
         first, last = (int(part) for part in self.info["splits"][split].split(":"))
+        _check_episodes(folder, self.episodes, rows=len(age), last=last)
         chosen = self.episodes[first:last]
+        self._robot = str(self.info["robot_type"])
         rows = (chosen[0]["dataset_from_index"], chosen[-1]["dataset_to_index"]) if chosen else (0, 0)
         self._frames = np.flatnonzero((self._row_of_frame >= rows[0]) & (self._row_of_frame < rows[1]))[::every]
         self._ends = np.array([episode["dataset_to_index"] for episode in self.episodes])
@@ -100,7 +123,7 @@ class EpisodeDataset:
     @property
     def robot(self) -> str:
         """Name of the robot."""
-        return self.info["robot_type"]
+        return self._robot
 
     @property
     def step_period_s(self) -> float:
@@ -114,6 +137,10 @@ class EpisodeDataset:
     def episode_of(self, index: int) -> int:
         """Return the episode that sample `index` lies in."""
         return int(np.searchsorted(self._ends, self._row_of_frame[self._frames[index]], side="right"))
+
+    def row_of(self, index: int) -> int:
+        """Return the row of the data set at which sample `index` was seen."""
+        return int(self._row_of_frame[self._frames[index]])
 
     def facts(self, episode: int) -> dict[str, Any]:
         """Return what is known of an episode: seed, equation, noise."""
@@ -132,18 +159,28 @@ class EpisodeDataset:
         return self.states_ND[self._row_of_frame[self._frames[index]]]
 
     def sample(self, index: int, draw: int) -> RobotSample:
-        """Return sample `index`; `draw` picks the wording when the data set is opened with one."""
+        """Return sample `index`; `draw` picks the wording when the data set is opened with one.
+
+        Raises CorruptSampleError when an image or a number of it is damaged.
+        """
         frame = int(self._frames[index])
         row = int(self._row_of_frame[frame])
         episode = self.episode_of(index)
-        text = self._reasoning[frame]
-        if self._wording is not None:
-            text = self._wording(self.facts(episode), text, draw)
+        name = f"{self.name}/episode-{episode:06d}/row-{row - self.episodes[episode]['dataset_from_index']}"
         actions, valid = self.chunk(index)
+        if not (np.isfinite(self.states_ND[row]).all() and np.isfinite(actions).all()):
+            raise CorruptSampleError(name, "a state or an action is not a finite number")
+        try:
+            text = self._reasoning[frame]
+            if self._wording is not None:
+                text = self._wording(self.facts(episode), text, draw)
+            images = {view: store.image(frame) for view, store in self._stores.items()}
+        except _DAMAGE as error:
+            raise CorruptSampleError(name, f"{type(error).__name__}: {error!s:.200}") from error
         return RobotSample(
-            id=f"{self.name}/episode-{episode:06d}/row-{row - self.episodes[episode]['dataset_from_index']}",
+            id=name,
             robot=self.robot,
-            images={view: store.image(frame) for view, store in self._stores.items()},
+            images=images,
             instruction=self._instruction[frame],
             state=self.states_ND[row],
             reasoning=text,
@@ -153,8 +190,22 @@ class EpisodeDataset:
 
     def sha256(self) -> str:
         """Return a fingerprint of the data set: of the hashes of all its files, as stored when it was made."""
-        provenance = json.loads((self.folder / layout.PROVENANCE_PATH).read_text(encoding="utf-8"))
-        return hashlib.sha256(json.dumps(provenance["files"], sort_keys=True).encode()).hexdigest()
+        try:
+            provenance = json.loads((self.folder / layout.PROVENANCE_PATH).read_text(encoding="utf-8"))
+            files = json.dumps(provenance["files"], sort_keys=True)
+        except _DAMAGE as error:
+            raise DatasetError(
+                f"{self.folder} has no readable {layout.PROVENANCE_PATH} ({error}); copy it again"
+            ) from error
+        return hashlib.sha256(files.encode()).hexdigest()
+
+
+def _check_episodes(folder: Path, episodes: list[dict[str, Any]], *, rows: int, last: int) -> None:
+    """Raise DatasetError unless the episodes follow each other from row 0 to the last row."""
+    ends = [0, *(episode["dataset_to_index"] for episode in episodes)]
+    starts = [episode["dataset_from_index"] for episode in episodes]
+    if starts != ends[:-1] or ends[-1] != rows or any(a >= b for a, b in pairwise(ends)) or last > len(episodes):
+        raise DatasetError(f"{folder}: its {len(episodes)} episodes do not cover its {rows} rows; copy it again")
 
 
 def _matrix(column: Any, width: int) -> NDArray[np.float32]:

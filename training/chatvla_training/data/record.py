@@ -83,8 +83,11 @@ def encode_image(image: NDArray[np.uint8], *, codec: str = "jpeg", quality: int 
 
 def decode_image(data: bytes | memoryview) -> NDArray[np.uint8]:
     """Return the RGB image (H, W, 3) of file bytes. Raises OSError when they are no whole image."""
-    with Image.open(BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:  # What PIL says of a broken file.
+        raise OSError(f"no whole image: {error}") from error
 
 
 def save_record(record: EpisodeRecord, path: Path) -> None:
