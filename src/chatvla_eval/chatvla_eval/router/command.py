@@ -102,7 +102,8 @@ def markdown(results: Mapping[str, Any]) -> str:
             ratio = "undefined, an expert got no token" if mean["top_ratio"] is None else f"{mean['top_ratio']:.2f}"
             lines += [
                 f"{part['inputs']} inputs, {part['tokens']} tokens, top {part['top_k']}. "
-                f"Entropy {mean['entropy_bits']:.2f} of {mean['most_bits']:.1f} bits, busiest over idlest {ratio}, std {mean['std']:.0f} slots.",
+                f"Entropy {mean['entropy_bits']:.2f} of {mean['most_bits']:.1f} bits, "
+                f"busiest over idlest {ratio}, std {mean['std']:.0f} slots.",
                 "",
                 *_rows(part, model["drift_between_kinds"]),
                 "",

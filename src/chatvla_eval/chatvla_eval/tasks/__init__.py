@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from chatvla_eval.tasks.base import ScoredReasoning, Task, UnknownTaskError
 from chatvla_eval.tasks.math_match import MathMatch
+from chatvla_eval.tasks.toy_placement import ToyPlacement
 
 __all__ = ["TASKS", "ScoredReasoning", "Task", "UnknownTaskError", "task_by_name"]
 
-TASKS: Mapping[str, Task] = {"math_match": MathMatch()}
+TASKS: Mapping[str, Task] = {task.name: task for task in (MathMatch(), ToyPlacement())}
 
 
 def task_by_name(name: str) -> Task:
