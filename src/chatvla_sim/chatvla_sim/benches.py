@@ -9,7 +9,10 @@ from chatvla_sim.bench import Bench, BenchError
 
 __all__ = ["bench_names", "make_bench"]
 
-BENCHES = {"math_match": "chatvla_sim.math_match.bench:MathMatchBench"}
+BENCHES = {
+    "math_match": "chatvla_sim.math_match.bench:MathMatchBench",
+    "toy_placement": "chatvla_sim.toy_placement.bench:ToyPlacementBench",
+}
 
 
 def bench_names() -> tuple[str, ...]:

@@ -15,7 +15,10 @@ from chatvla_sim.bench import BenchError
 
 __all__ = ["make_expert"]
 
-EXPERTS = {"math_match": "chatvla_sim.math_match.expert:MathMatchExpert"}
+EXPERTS = {
+    "math_match": "chatvla_sim.math_match.expert:MathMatchExpert",
+    "toy_placement": "chatvla_sim.toy_placement.expert:ToyPlacementExpert",
+}
 
 
 def make_expert(task: str, spec: RobotSpec, truth: Callable[[], SceneTruth]) -> Policy:

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The toy-placement bench: MuJoCo physics, camera and truth. No ROS.
+
+Every scene has a MuJoCo model of its own, since every scene has other objects; the arm's state goes from one to the
+next. Success: see judge.py and relations.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from chatvla_control.arm_port import JointState
+from chatvla_control.robot_spec import RobotSpec, robot_spec
+from chatvla_control.scene import SceneTruth
+from chatvla_sim.bench import Bench, BenchError
+from chatvla_sim.camera import PinholeCamera
+from chatvla_sim.mujoco_robot import MujocoRobot
+from chatvla_sim.rendering import SceneRenderer, open_viewer
+from chatvla_sim.toy_placement.judge import ThingState, scene_truth
+from chatvla_sim.toy_placement.scene import RIGHT_CAMERA, TIME_STEP_S, build_model, set_camera
+from chatvla_sim.toy_placement.trial import TRIAL_SPLITS, Trial, draw_trial
+
+__all__ = ["ToyPlacementBench"]
+
+VIEW = "right"
+SPAWN_SHIFTS_M = (0.0, 0.03, -0.03, 0.06, -0.06)
+
+
+class ToyPlacementBench(Bench):
+    """One Panda with a parallel gripper, toys, reference objects, sometimes a rack, one camera on the right."""
+
+    name = "toy_placement"
+    views = (VIEW,)
+    splits = TRIAL_SPLITS
+
+    def __init__(self, *, robot: str = "franka", width: int = 320, height: int = 240) -> None:
+        """Raises BenchError for a robot that this bench is not made for."""
+        if robot != "franka":
+            raise BenchError(f"toy_placement is a bench of robot 'franka', not of {robot!r}")
+        self.spec: RobotSpec = robot_spec(robot)
+        self._size = (width, height)
+        self._camera = RIGHT_CAMERA
+        self._renderer: SceneRenderer | None = None
+        self._drawn_model: mujoco.MjModel | None = None
+        self._trial: Trial | None = None
+        self._count = 0
+        self._use(build_model(self.spec, None))
+        self._robot.place(self._data, np.array(self.spec.home))
+        self._robot.command(self._data, np.array(self.spec.home))
+        mujoco.mj_forward(self._model, self._data)
+
+    def _use(self, model: mujoco.MjModel) -> None:
+        """Take `model` as the present one, its state as the model has it."""
+        self._model, self._data = model, mujoco.MjData(model)
+        self._view_data = mujoco.MjData(model)
+        self._robot = MujocoRobot(model, self.spec)
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The MuJoCo model of the present scene, for viewers and tests."""
+        return self._model
+
+    @property
+    def data(self) -> mujoco.MjData:
+        """The MuJoCo state of the present scene, for viewers and tests."""
+        return self._data
+
+    @property
+    def time_s(self) -> float:
+        """Simulated time since construction."""
+        return float(self._data.time)
+
+    @property
+    def trial(self) -> Trial:
+        """The present trial. Raises BenchError before the first reset."""
+        if self._trial is None:
+            raise BenchError("toy_placement has no scene yet; call reset first")
+        return self._trial
+
+    def reset(
+        self, *, split: str, seed: int, swap: bool = False, equation_fonts: Sequence[Path | str] | None = None
+    ) -> SceneTruth:
+        """Build the scene of one trial; see Bench.reset. There is no writing: `equation_fonts` changes nothing."""
+        try:
+            trial = draw_trial(split=split, seed=seed, swap=swap)
+        except ValueError as error:
+            raise BenchError(str(error)) from error
+        return self.show(trial)
+
+    def show(self, trial: Trial) -> SceneTruth:
+        """Build the scene of a given trial and return its truth; the arm stays where it is."""
+        before_model, before = self._model, self._data
+        self._use(build_model(self.spec, trial))
+        self._trial = trial
+        self._count += 1
+        self._data.time = before.time
+        self._data.ctrl[:] = before.ctrl
+        for index in range(before_model.njnt):
+            # Hinges and slides are the arm's, free joints are things.
+            if before_model.jnt_type[index] != mujoco.mjtJoint.mjJNT_FREE:
+                name = before_model.joint(index).name
+                self._data.joint(name).qpos = before.joint(name).qpos
+                self._data.joint(name).qvel = before.joint(name).qvel
+        look = trial.look
+        self._camera = PinholeCamera(
+            position=tuple(np.add(RIGHT_CAMERA.position, look.camera_shift_m).tolist()),
+            target=tuple(np.add(RIGHT_CAMERA.target, look.camera_turn_m).tolist()),
+            fovy_deg=RIGHT_CAMERA.fovy_deg,
+            width=self._size[0],
+            height=self._size[1],
+        )
+        set_camera(self._model, VIEW, self._camera)
+        self._make_room()
+        return self.truth()
+
+    def command(self, positions: NDArray[np.float64]) -> None:
+        """Set the servos' targets; see Bench.command."""
+        self._robot.command(self._data, positions)
+
+    def step(self, duration_s: float) -> None:
+        """Advance simulated time."""
+        steps = max(0, round(duration_s / TIME_STEP_S))
+        if steps:
+            mujoco.mj_step(self._model, self._data, steps)
+
+    def joint_state(self) -> JointState:
+        """Return the measured joints."""
+        return self._robot.state(self._data)
+
+    def snapshot(self) -> NDArray[np.float64]:
+        """Return the generalised positions now."""
+        return self._data.qpos.copy()
+
+    def render(self, view: str, snapshot: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
+        """Return the RGB image of one view; see Bench.render."""
+        self.camera(view)
+        if self._renderer is not None and self._drawn_model is not self._model:
+            self.close_renderer()
+        if self._renderer is None:
+            self._renderer = SceneRenderer(self._model, width=self._size[0], height=self._size[1])
+            self._drawn_model = self._model
+        self._view_data.qpos[:] = self._data.qpos if snapshot is None else snapshot
+        mujoco.mj_kinematics(self._model, self._view_data)
+        mujoco.mj_camlight(self._model, self._view_data)
+        return self._renderer.draw(self._view_data, view)
+
+    def camera(self, view: str) -> PinholeCamera:
+        """Return the camera of one view."""
+        if view not in self.views:
+            raise BenchError(f"no view {view!r}; toy_placement has: {', '.join(self.views)}")
+        return self._camera
+
+    def truth(self) -> SceneTruth:
+        """Return the truth of the scene now."""
+        # Poses in the data lag one step behind until the kinematics are run again.
+        mujoco.mj_kinematics(self._model, self._data)
+        return scene_truth(
+            self.trial, self._states(), camera=self._camera, stamp_s=self.time_s, count=self._count, view=VIEW
+        )
+
+    def open_viewer(self) -> Callable[[], None]:
+        """Open a window onto the scene; see Bench.open_viewer. A new scene opens a new window."""
+        shown, refresh = self._model, open_viewer(self._model, self._data)
+
+        def show() -> None:
+            nonlocal shown, refresh
+            if shown is not self._model:
+                shown, refresh = self._model, open_viewer(self._model, self._data)
+            refresh()
+
+        return show
+
+    def close_renderer(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def close(self) -> None:
+        """Free everything."""
+        self.close_renderer()
+
+    def _states(self) -> list[ThingState]:
+        touches = self._robot.pad_contacts(self._data)
+        states = []
+        for index in range(len(self.trial.things)):
+            name = f"thing_{index}"
+            body = self._data.body(name)
+            pose = np.eye(4)
+            pose[:3, :3], pose[:3, 3] = body.xmat.reshape(3, 3), body.xpos
+            pads = touches.get(self._model.body(name).id, set())
+            speed = float(np.linalg.norm(self._data.joint(name).qvel[:3]))
+            held = self._robot.is_gripped(pads)
+            states.append(ThingState(pose=pose, speed_m_s=speed, held=held, touched=bool(pads)))
+        return states
+
+    def _make_room(self) -> None:
+        """Move things that would start inside an arm that still stands over their place, beside it."""
+        mujoco.mj_forward(self._model, self._data)
+        for index in range(len(self.trial.things)):
+            joint = self._data.joint(f"thing_{index}")
+            start = joint.qpos.copy()
+            for shift in SPAWN_SHIFTS_M:
+                joint.qpos = start
+                joint.qpos[1] += shift
+                mujoco.mj_forward(self._model, self._data)
+                if not self._robot.touches_body(self._data, self._model.body(f"thing_{index}").id):
+                    break
