@@ -21,11 +21,13 @@ OURS = {
     "chatvla_sim",
     "chatvla_torture",
     "chatvla_training",
+    "ur5e_driver",
 }
 ALLOWED = {
     "chatvla_control": {"chatvla_msgs"},
     "arx_r5_driver": {"chatvla_control", "chatvla_msgs"},
     "chatvla_franka_bringup": {"chatvla_control", "chatvla_msgs"},
+    "ur5e_driver": {"chatvla_control", "chatvla_msgs"},
     "chatvla_sim": {"chatvla_control", "chatvla_msgs"},
     "chatvla_policy": {"chatvla_control", "chatvla_msgs"},
     "chatvla_eval": {"chatvla_control", "chatvla_msgs", "chatvla_policy", "chatvla_sim"},
@@ -68,7 +70,7 @@ ROS_FREE = (
 """Packages whose modules outside a `ros` folder must run without ROS."""
 ROS_COMMANDS = {"record_cli.py", "replay_cli.py"}
 """Command lines that exist only to talk to ROS."""
-TORCH_FREE = ("chatvla_control", "chatvla_sim", "arx_r5_driver", "chatvla_cli", "chatvla_franka_bringup")
+TORCH_FREE = ("chatvla_control", "chatvla_sim", "arx_r5_driver", "chatvla_cli", "chatvla_franka_bringup", "ur5e_driver")
 
 
 def sources(package: str) -> list[Path]:

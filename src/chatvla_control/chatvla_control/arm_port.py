@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.cartesian_spec import CartesianSpec
 from chatvla_control.robot_spec import RobotSpec
 
 __all__ = ["ArmPort", "ArmPortError", "ArmStateMissingError", "JointState"]
@@ -39,6 +40,10 @@ class ArmPort(ABC):
     """One robot's joints. Calls are made from one thread at the control rate and must return within a period."""
 
     spec: RobotSpec
+    rate_hz: float | None = None
+    """How often it wants commands; None: at the robot's rate, that of the chunks."""
+    cartesian: CartesianSpec | None = None
+    """The cell's own limits of the tools; None: the robot's."""
 
     @abstractmethod
     def connect(self) -> None:
@@ -51,6 +56,13 @@ class ArmPort(ABC):
     @abstractmethod
     def write(self, positions: NDArray[np.float64]) -> None:
         """Command joint positions [rad, m], shape (D,), already checked and limited. Raises ArmPortError."""
+
+    def move(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
+        """Command joint positions and the speeds [rad/s, m/s] at which they are passed, both of shape (D,).
+
+        Ports whose robot fills in between ticks use the speeds; by default they are dropped. Raises ArmPortError.
+        """
+        self.write(positions)
 
     @abstractmethod
     def stop(self) -> None:

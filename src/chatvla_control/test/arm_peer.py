@@ -18,7 +18,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from chatvla_control.contracts import ActionChunk
-from chatvla_control.robot_spec import robot_spec
+from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.ros.convert import action_chunk_to_msg
 from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 
@@ -28,11 +28,12 @@ SPEC = robot_spec("arx_r5")
 class Client:
     """An arm that goes where it is commanded at once, plus topics and services to watch and drive the driver."""
 
-    def __init__(self, domain: int, namespace: str) -> None:
+    def __init__(self, domain: int, namespace: str, spec: RobotSpec = SPEC) -> None:
+        self.spec = spec
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("client", namespace=namespace, context=self.context)
-        self.positions = np.array(SPEC.home)
+        self.positions = np.array(spec.home)
         self.alive = True
         self.states: list[tuple[float, JointState]] = []
         self.commands: list[JointState] = []
@@ -101,6 +102,6 @@ class Client:
 
     def _publish_state(self) -> None:
         if self.alive:
-            msg = JointState(name=list(SPEC.joint_names), position=self.positions.tolist())
+            msg = JointState(name=list(self.spec.joint_names), position=self.positions.tolist())
             msg.header.stamp = self.node.get_clock().now().to_msg()
             self._to_driver.publish(msg)

@@ -55,7 +55,7 @@ def test_franka_runs_at_15_hz() -> None:
 
 
 def test_unknown_robot_lists_those_that_exist() -> None:
-    with pytest.raises(UnknownRobotError, match="arx_r5, franka"):
+    with pytest.raises(UnknownRobotError, match="arx_r5, franka, ur5e"):
         robot_spec("pr2")
 
 

@@ -171,7 +171,7 @@ class ControlLoop:
             command = self._controller.step(now_s=now_s, measured=measured, elapsed_s=elapsed_s)
         if command is not None and not self._port_failed:
             self._port_held = False
-            self._try(lambda: self._port.write(command.positions))
+            self._try(lambda: self._port.move(command.positions, command.velocities))
         else:
             command = None
             if not self._port_held:

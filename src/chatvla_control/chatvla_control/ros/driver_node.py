@@ -74,7 +74,12 @@ class ArmDriverNode(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._loop = ControlLoop(
             self._port,
-            controller(self._spec, check=CheckSettings(max_age_s=max_age_s)),
+            controller(
+                self._spec,
+                check=CheckSettings(max_age_s=max_age_s),
+                cartesian=self._port.cartesian,
+                rate_hz=self._port.rate_hz,
+            ),
             clock=lambda: self.get_clock().now().nanoseconds * 1e-9,
             on_tick=self._publish_tick,
             state_timeout_s=state_timeout_s,

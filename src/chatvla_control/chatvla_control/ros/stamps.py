@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 
 from chatvla_control.ros.errors import ConversionError
 
-__all__ = ["time_from_msg", "time_to_msg"]
+__all__ = ["duration_from_msg", "duration_to_msg", "time_from_msg", "time_to_msg"]
 
 _MAX_S = 2**31 - 1
 
@@ -32,4 +32,15 @@ def time_from_msg(msg: Time) -> float:
     """Return the message's time [s]. Raises ConversionError when its nanoseconds reach a second."""
     if msg.nanosec >= 1_000_000_000:
         raise ConversionError("stamp", f"time has {msg.nanosec} nanoseconds, at most 999999999 belong there")
+    return float(msg.sec) + 1e-9 * float(msg.nanosec)
+
+
+def duration_to_msg(time_s: float) -> Duration:
+    """Return `time_s` [s], 0 or more, as a message. Raises ConversionError."""
+    time = time_to_msg(time_s)
+    return Duration(sec=time.sec, nanosec=time.nanosec)
+
+
+def duration_from_msg(msg: Duration) -> float:
+    """Return the message's duration [s]."""
     return float(msg.sec) + 1e-9 * float(msg.nanosec)
