@@ -112,7 +112,7 @@ def test_bag_of_a_rollout_gives_exactly_its_scores(bench, tmp_path):
     live, scored = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("live", "scored"))
     assert scored["trials"] == live["trials"]
     assert scored["summary"] == live["summary"]
-    assert {trial["text"] for trial in scored["trials"]} == {"I should pick the left card."}
+    assert any(trial["text"] == "I should pick the left card." for trial in scored["trials"])
     for key in ("task", "split", "seed", "policy", "privileged", "simulation"):
         assert scored[key] == live[key]
     assert scored["transport"] == "bag"
