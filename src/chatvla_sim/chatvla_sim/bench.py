@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,21 @@ from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.scene import SceneTruth
 from chatvla_sim.camera import PinholeCamera
 
-__all__ = ["Bench", "BenchError"]
+__all__ = ["Bench", "BenchError", "CameraStream"]
 
 
 class BenchError(ValueError):
     """The bench cannot do what was asked; the message says what there is instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraStream:
+    """How the driver of a view's real camera publishes: relative topics, frame, encoding."""
+
+    image_topic: str
+    info_topic: str
+    frame_id: str
+    encoding: str
 
 
 class Bench(ABC):
@@ -83,6 +94,15 @@ class Bench(ABC):
     @abstractmethod
     def camera(self, view: str) -> PinholeCamera:
         """Return the camera of one view as it stands in this scene. Raises BenchError for an unknown view."""
+
+    def stream(self, view: str) -> CameraStream:
+        """Return how a view's pictures are published; camera/<view>/image_raw in rgb8 unless a bench says otherwise."""
+        return CameraStream(
+            image_topic=f"camera/{view}/image_raw",
+            info_topic=f"camera/{view}/camera_info",
+            frame_id=f"camera_{view}_optical_frame",
+            encoding="rgb8",
+        )
 
     @abstractmethod
     def truth(self) -> SceneTruth:

@@ -50,6 +50,7 @@ class RolloutSettings:
     out: Path
     policy: str
     robot: str
+    view: str
     swap: bool
     force: str
     timeout_s: float
@@ -74,6 +75,7 @@ class RolloutSettings:
             out=Path(out) if out else Path("runs") / "eval" / name,
             policy=policy,
             robot=declare(node, "robot", "arx_r5", "Robot the bench holds, a RobotSpec name."),
+            view=declare(node, "view", "top", "Camera whose pictures the film shows, a view of the bench."),
             swap=declare(node, "swap", False, "Permute the cards against the same seeds."),
             force=declare(node, "force", "", "Reasoning to act on instead of the policy's own; empty for its own."),
             timeout_s=declare(node, "timeout", TrialSettings().timeout_s, "Longest trial, s.", low=1.0, high=600.0),
@@ -91,7 +93,9 @@ def main(args: Sequence[str] | None = None) -> int:
     spinner = threading.Thread(target=_spin, args=(executor, stopped), daemon=True)
     try:
         settings = RolloutSettings.declare(node)
-        session = RosSession(node, robot_spec(settings.robot), policy=settings.policy, stopped=stopped)
+        session = RosSession(
+            node, robot_spec(settings.robot), policy=settings.policy, view=settings.view, stopped=stopped
+        )
         spinner.start()
         return _evaluate(session, settings, stopped)
     except StoppedError:

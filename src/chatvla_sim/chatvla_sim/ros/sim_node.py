@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Show a simulated bench to the other nodes as cameras and a robot would: images, joint states, commands, reset.
 
-Topics (relative): out camera/<view>/image_raw and camera_info, sim/joint_states, sim/bench_state (the truth: for
+Topics (relative): out the bench's camera streams (camera/<view>/image_raw and camera_info unless the bench names
+others), sim/joint_states, sim/bench_state (the truth: for
 scorers and
 privileged policies only); in sim/joint_command; service sim/reset_bench. Stamps are ROS time.
 """
@@ -31,7 +32,7 @@ from chatvla_control.ros.spin import spin_until, stop_on_signals
 from chatvla_control.scene import SceneTruth
 from chatvla_msgs.msg import BenchState
 from chatvla_msgs.srv import ResetBench
-from chatvla_sim.bench import BenchError
+from chatvla_sim.bench import BenchError, CameraStream
 from chatvla_sim.benches import bench_names, make_bench
 from chatvla_sim.real_time import RealTimeBench
 
@@ -62,14 +63,15 @@ class SimNode(Node):
         self._encoding = declare(
             self,
             "camera_encoding",
-            "rgb8",
-            "Encoding of the images.",
-            choices=("rgb8", "bgr8", "rgba8", "bgra8", "mono8"),
+            "native",
+            "Encoding of the images; native: as the real camera's driver publishes.",
+            choices=("native", "rgb8", "bgr8", "rgba8", "bgra8", "mono8"),
         )
         viewer = declare(self, "viewer", False, "Open a window onto the scene; needs a display.")
         self._fonts = [name.strip() for name in fonts.split(",") if name.strip()]
         bench = make_bench(task, robot=robot)
-        self._views = {view: self._camera_publishers(view) for view in bench.views}
+        self._streams = {view: bench.stream(view) for view in bench.views}
+        self._views = {view: self._camera_publishers(stream) for view, stream in self._streams.items()}
         self._joints = self.create_publisher(JointStateMsg, "sim/joint_states", 10)
         latest = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._truth = self.create_publisher(BenchState, "sim/bench_state", latest)
@@ -98,10 +100,10 @@ class SimNode(Node):
         self._real_time.close()
         self.destroy_node()
 
-    def _camera_publishers(self, view: str) -> tuple[Publisher, Publisher]:
+    def _camera_publishers(self, stream: CameraStream) -> tuple[Publisher, Publisher]:
         return (
-            self.create_publisher(Image, f"camera/{view}/image_raw", 2),
-            self.create_publisher(CameraInfo, f"camera/{view}/camera_info", 2),
+            self.create_publisher(Image, stream.image_topic, 2),
+            self.create_publisher(CameraInfo, stream.info_topic, 2),
         )
 
     def _now_s(self) -> float:
@@ -144,7 +146,9 @@ class SimNode(Node):
         if not self.context.ok():
             return
         images, infos = self._views[view]
-        msg = image_to_msg(image, stamp_s, f"camera_{view}_optical_frame", self._encoding)
+        stream = self._streams[view]
+        encoding = stream.encoding if self._encoding == "native" else self._encoding
+        msg = image_to_msg(image, stamp_s, stream.frame_id, encoding)
         camera = self._bench.camera(view)
         info = CameraInfo(header=msg.header, height=image.shape[0], width=image.shape[1], distortion_model="plumb_bob")
         info.d = [0.0] * 5

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from chatvla_control.arm_port import JointState
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.scene import SceneTruth
-from chatvla_sim.bench import Bench, BenchError
+from chatvla_sim.bench import Bench, BenchError, CameraStream
 from chatvla_sim.camera import PinholeCamera
 from chatvla_sim.mujoco_robot import MujocoRobot
 from chatvla_sim.rendering import SceneRenderer, open_viewer
@@ -28,6 +28,13 @@ from chatvla_sim.toy_placement.trial import TRIAL_SPLITS, Trial, draw_trial
 __all__ = ["ToyPlacementBench"]
 
 VIEW = "right"
+ZED = CameraStream(
+    image_topic="zed/zed_node/rgb/color/rect/image",
+    info_topic="zed/zed_node/rgb/color/rect/camera_info",
+    frame_id="zed_left_camera_frame_optical",
+    encoding="bgra8",
+)
+"""As zed_wrapper 5.1 and later publish with camera_name `zed`."""
 SPAWN_SHIFTS_M = (0.0, 0.03, -0.03, 0.06, -0.06)
 
 
@@ -154,6 +161,11 @@ class ToyPlacementBench(Bench):
         if view not in self.views:
             raise BenchError(f"no view {view!r}; toy_placement has: {', '.join(self.views)}")
         return self._camera
+
+    def stream(self, view: str) -> CameraStream:
+        """Return the ZED driver's topics; see Bench.stream."""
+        self.camera(view)
+        return ZED
 
     def truth(self) -> SceneTruth:
         """Return the truth of the scene now."""
