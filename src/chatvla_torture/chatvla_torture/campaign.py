@@ -24,7 +24,7 @@ __all__ = ["FULL_MINUTES", "Campaign", "Outcome", "PartRun"]
 
 FULL_MINUTES = 20.0
 _PATIENCE = 3.0
-_LEAST_S = 120.0
+_LEAST_S = 300.0
 _SAY_EVERY_S = 5.0
 
 

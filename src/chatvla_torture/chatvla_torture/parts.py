@@ -29,5 +29,47 @@ PARTS: dict[str, Part] = {
             target="chatvla_torture.chunks:run",
             share=0.2,
         ),
+        Part(
+            name="files",
+            summary="hostile checkpoints, bags, data sets and texts",
+            target="chatvla_torture.files.part:run",
+            share=0.12,
+        ),
+        Part(
+            name="messages",
+            summary="random and mutated messages on every topic and service, clock jumps, 1 kHz",
+            target="chatvla_torture.ros.messages:run",
+            share=0.2,
+        ),
+        Part(
+            name="processes",
+            summary="nodes killed, stopped and restarted at random while trials run",
+            target="chatvla_torture.ros.kills:run",
+            share=0.3,
+        ),
+        Part(
+            name="load",
+            summary="busy processors, more cameras, a slow subscriber, a full disk, a slow policy",
+            target="chatvla_torture.ros.load:run",
+            share=0.06,
+        ),
+        Part(
+            name="training",
+            summary="training runs killed at random and resumed, two writers, corrupt episodes",
+            target="chatvla_torture.training:run",
+            share=0.1,
+        ),
+        Part(
+            name="network",
+            summary="who can be reached: discovery, services that must not move the arm, remote endpoints",
+            target="chatvla_torture.ros.network:run",
+            share=0.02,
+        ),
+        Part(
+            name="long",
+            summary="trials for the given minutes: memory, handles, threads, latency (only with --only long)",
+            target="chatvla_torture.ros.long_run:run",
+            share=0.0,
+        ),
     )
 }

@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
+from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from chatvla_torture.audit import AUDIT_FILE, AuditReport, read_audit
@@ -67,6 +69,9 @@ class Rig:
         self.node = Node("attacker", namespace=NAMESPACE, context=self.context, use_global_arguments=False)
         self.driver_reports: list[dict[str, str]] = []
         """Values of the driver's diagnostics, newest last."""
+        self.commanded: np.ndarray | None = None
+        """What the driver last commanded [rad, m], shape (D,)."""
+        self.node.create_subscription(JointState, "joint_command", self._on_command, 1)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         self._triggers = {name: self.node.create_client(Trigger, f"driver/{name}") for name in ("stop", "clear_fault")}
         self._executor = SingleThreadedExecutor(context=self.context)
@@ -164,6 +169,9 @@ class Rig:
                 return
             except Exception:  # A hostile message that we sent comes back to us too.
                 continue
+
+    def _on_command(self, msg: JointState) -> None:
+        self.commanded = np.array(msg.position)
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:

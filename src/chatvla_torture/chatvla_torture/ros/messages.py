@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random and mutated messages on every topic, service and action that our nodes offer, as fast as 1 kHz each.
+
+One case is one group of nodes under attack, in processes of their own; the driver checks itself at every tick.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from chatvla_control.chunk_fault import FaultCode
+from chatvla_msgs.srv import OverrideReasoning, ResetBench
+from chatvla_torture.campaign import PartRun
+from chatvla_torture.promise import Case, Promise
+from chatvla_torture.ros.rig import Rig
+from chatvla_torture.ros.targets import Target, actions, services, topics
+
+__all__ = ["run"]
+
+_RATE_HZ = 1000.0
+_AT_FULL = 100_000
+_LINES_PER_S = 12.0
+_LONGEST_LINE = 2000
+_GROWTH, _GROWTH_BYTES = 0.15, 24e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Nodes, and what is sent to them."""
+
+    name: str
+    nodes: tuple[str, ...]
+    targets: Callable[[Rig], list[Target]]
+    share: float = 1.0
+    """Of the messages of a whole group."""
+
+
+_GROUPS = (
+    _Group(
+        name="driver",
+        nodes=("sim", "driver"),
+        targets=lambda rig: (
+            topics(rig, ("action_chunk",), sound=0.3) + services(rig, ("driver/stop", "driver/clear_fault"))
+        ),
+    ),
+    _Group(
+        name="bench",
+        nodes=("sim", "driver", "expert", "recorder"),
+        targets=lambda rig: (
+            topics(
+                rig,
+                (
+                    "sim/joint_states",
+                    "sim/joint_command",
+                    "joint_states",
+                    "sim/bench_state",
+                    "/diagnostics",
+                    "action_chunk",
+                ),
+            )
+            + services(rig, ("sim/reset_bench", "override_reasoning", "driver/clear_fault"))
+            + actions(rig)
+        ),
+    ),
+    _Group(
+        name="policy",
+        nodes=("sim", "driver", "policy"),
+        targets=lambda rig: (
+            topics(rig, ("camera/top/image_raw", "joint_states", "/diagnostics", "instruction"))
+            + services(rig, ("override_reasoning", "ask", "driver/clear_fault"))
+            + actions(rig)
+        ),
+    ),
+    _Group(
+        name="clock",
+        nodes=("sim", "driver"),
+        targets=lambda rig: topics(rig, ("/clock", "action_chunk"), sound=0.8) + services(rig, ("driver/clear_fault",)),
+        share=0.3,
+    ),
+    _Group(
+        name="scorer",
+        nodes=("sim", "driver", "expert", "rollout"),
+        targets=lambda rig: topics(rig, ("reasoning", "/diagnostics")),
+        share=0.3,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Promises:
+    alive: Promise
+    limits: Promise
+    memory: Promise
+    log: Promise
+
+
+def run(part: PartRun) -> None:
+    """Run the part."""
+    each = part.scaled(_AT_FULL, least=200)
+    total = sum(round(each * group.share) for group in _GROUPS)
+    promises = _Promises(
+        alive=part.promise("alive", "no node dies or stops answering", planned=total, unit="messages"),
+        limits=part.promise(
+            "limits", "no command leaves the driver outside its limits", planned=total // 100, unit="ticks"
+        ),
+        memory=part.promise(
+            "memory", "no node grows", planned=sum(len(group.nodes) for group in _GROUPS), unit="nodes"
+        ),
+        log=part.promise(
+            "log", "each refusal has a name and the log is rate-limited", planned=total // 1000, unit="lines"
+        ),
+    )
+    for case in part.cases(len(_GROUPS)):
+        group = _GROUPS[case.number % len(_GROUPS)]
+        with Rig(part.scratch / group.name, number=case.number) as rig:
+            _attack(part, rig, group, round(each * group.share), case, promises)
+
+
+def _attack(part: PartRun, rig: Rig, group: _Group, count: int, case: Case, promises: _Promises) -> None:
+    _start(part, rig, group)
+    random = case.random()
+    targets = group.targets(rig)
+    members = [rig.processes[name] for name in group.nodes]
+    before = {member.name: member.usage().memory_bytes for member in members}
+    measured = False
+    started_s = time.monotonic()
+    sent = 0
+    while sent < count and part.in_time():
+        due_s = started_s + sent / (_RATE_HZ * len(targets))
+        if (ahead_s := due_s - time.monotonic()) > 0:
+            time.sleep(ahead_s)
+        for target in targets:
+            target.send(random)
+            target.sent += 1
+        sent += len(targets)
+        if not measured and sent >= count // 4:
+            measured = True
+            before = {member.name: member.usage().memory_bytes for member in members if member.alive}
+        if sent % 500 < len(targets):
+            part.say(f"{group.name}: {sent} of {count} messages")
+            dead = [member for member in members if not member.alive]
+            promises.alive.require(not dead, f"{group.name}: {_last_words(dead)}", case)
+    seconds = time.monotonic() - started_s
+    _answers(rig, group, case, promises.alive)
+    for member in members:
+        promises.alive.require(member.alive, f"{group.name}: {_last_words([member])}", case)
+        now, first = member.usage().memory_bytes, before[member.name]
+        grown = (now - first) / first
+        promises.memory.require(
+            now - first < _GROWTH * first + _GROWTH_BYTES,
+            f"{group.name}: {member.name} grew from {first / 1e6:.0f} to {now / 1e6:.0f} MB",
+            case,
+        )
+        promises.memory.hold()
+        promises.memory.largest("largest growth", round(grown, 4))
+        _read_log(member.name, member.text(), seconds, case, promises.log)
+    promises.alive.hold(sent)
+    promises.alive.notes[group.name] = f"{sent} at {sent / seconds:.0f}/s"
+    audit = rig.audit()
+    promises.limits.require(not audit.broken, f"{group.name}: {audit.broken[:1]}", case)
+    promises.limits.hold(audit.ticks)
+    promises.limits.notes["chunks played"] = int(promises.limits.notes.get("chunks played", 0)) + audit.chunks
+    refused = {key.removeprefix("refused.") for key in rig.driver_reports[-1] if key.startswith("refused.")}
+    promises.log.require(refused <= {code.value for code in FaultCode}, f"unnamed refusals: {refused}", case)
+
+
+def _start(part: PartRun, rig: Rig, group: _Group) -> None:
+    rig.start("sim", parameters={"camera_rate_hz": 10.0})
+    rig.start("driver", parameters={"use_sim_time": True} if group.name == "clock" else {})
+    if group.name == "clock":
+        clock = topics(rig, ("/clock",))[0]
+        rig.until(lambda: (clock.send(np.random.default_rng(0)), rig.phase() in ("holding", "playing"))[1], 60.0)
+    if "policy" in group.nodes:
+        from chatvla_policy.systems.untrained import save_untrained
+
+        save_untrained(part.scratch / "untrained")
+        rig.wait_ready("sim", "driver")
+        rig.start("policy", parameters={"checkpoint": str(part.scratch / "untrained")})
+    if "expert" in group.nodes:
+        rig.start("expert")
+    if "recorder" in group.nodes:
+        rig.start("recorder", words=["--out", str(part.scratch / f"bag-{group.name}")])
+    if "rollout" in group.nodes:
+        out = part.scratch / "out"
+        rig.start("rollout", parameters={"trials": 9999, "split": "in_domain", "out": str(out), "policy": "expert"})
+    rig.wait_ready(*group.nodes)
+
+
+def _answers(rig: Rig, group: _Group, case: Case, alive: Promise) -> None:
+    """Require an answer of every node that serves something."""
+    alive.require(rig.trigger("clear_fault", 20.0) is not None, f"{group.name}: the driver answers no more", case)
+    request = ResetBench.Request(split="in_domain", seed=1)
+    answer = rig.call(ResetBench, "sim/reset_bench", request, 30.0)
+    alive.require(answer is not None and answer.success, f"{group.name}: the simulator answers no more", case)
+    if "policy" in group.nodes or "expert" in group.nodes:
+        release = OverrideReasoning.Request(scope=OverrideReasoning.Request.RELEASE)
+        answer = rig.call(OverrideReasoning, "override_reasoning", release, 30.0)
+        alive.require(answer is not None and answer.success, f"{group.name}: the policy answers no more", case)
+
+
+def _read_log(name: str, text: str, seconds: float, case: Case, log: Promise) -> None:
+    """Require few and short lines, and a code in each line that says a chunk was refused."""
+    lines = text.splitlines()
+    log.require(
+        len(lines) < 100 + _LINES_PER_S * seconds, f"{name} printed {len(lines)} lines in {seconds:.0f} s", case
+    )
+    longest = max(map(len, lines), default=0)
+    log.require(longest < _LONGEST_LINE, f"{name} printed a line of {longest} characters", case)
+    nameless = [line for line in lines if "refused chunk" in line and not re.search(r"\([a-z_]+\): \S", line)]
+    log.require(not nameless, f"{name} refused without a name: {nameless[:1]}", case)
+    log.require(
+        "Traceback (most recent call last)" not in text, f"{name}: {text[text.find('Traceback') :][:1500]}", case
+    )
+    log.hold(len(lines))
+
+
+def _last_words(dead: list) -> str:
+    return "; ".join(f"{member.name} died ({member.process.returncode}): {member.text()[-600:]}" for member in dead)

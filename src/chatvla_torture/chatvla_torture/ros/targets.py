@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Topics, services and actions to attack: each makes a sound message, spoils it and sends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.action.client import ActionClient
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from chatvla_control.contracts import ActionChunk, ActionMode
+from chatvla_control.robot_spec import robot_spec
+from chatvla_control.ros.convert import action_chunk_to_msg
+from chatvla_control.ros.images import image_to_msg
+from chatvla_msgs.action import FollowInstruction
+from chatvla_msgs.msg import BenchObject, BenchState, Reasoning
+from chatvla_msgs.srv import Ask, OverrideReasoning, ResetBench
+from chatvla_torture.files.texts import hostile_text
+from chatvla_torture.ros.mutate import mutate, raw_bytes
+from chatvla_torture.ros.rig import Rig
+
+__all__ = ["SPEC", "Target", "actions", "services", "sound_chunk", "topics"]
+
+SPEC = robot_spec("arx_r5")
+_MOST_WAITING = 8
+Maker = Callable[[Rig, np.random.Generator], Any]
+
+
+def sound_chunk(rig: Rig, random: np.random.Generator, *, now_s: float | None = None) -> ActionChunk:
+    """Return a chunk that the driver takes: a slow wave about where the arms are commanded now."""
+    now_s = rig.now_s() if now_s is None else now_s
+    positions = rig.commanded if rig.commanded is not None else np.array(SPEC.home)
+    steps = np.arange(50)[:, None] * 0.02
+    reach = 0.01 * (SPEC.upper - SPEC.lower)
+    rows = positions + reach * np.sin(steps * random.uniform(0.5, 2.0, SPEC.width))
+    return ActionChunk(
+        id=f"sound-{random.integers(10**9)}",
+        actions=np.clip(rows, SPEC.lower, SPEC.upper),
+        joint_names=SPEC.joint_names,
+        robot=SPEC.name,
+        mode=ActionMode.JOINT_POSITION,
+        stamp_s=now_s,
+        start_s=now_s,
+        step_period_s=0.02,
+        valid_until_s=now_s + 1.0,
+        policy="torture",
+    )
+
+
+def _stamp(rig: Rig) -> Time:
+    return rig.node.get_clock().now().to_msg()
+
+
+def _chunk(rig: Rig, random: np.random.Generator) -> Any:
+    return action_chunk_to_msg(sound_chunk(rig, random))
+
+
+def _joints(rig: Rig, random: np.random.Generator) -> Any:
+    positions = rig.commanded if rig.commanded is not None else np.array(SPEC.home)
+    msg = JointState(name=list(SPEC.joint_names), position=positions.tolist(), velocity=[0.0] * SPEC.width)
+    msg.header.stamp = _stamp(rig)
+    return msg
+
+
+def _image(rig: Rig, random: np.random.Generator) -> Any:
+    size = (240, 320, 3) if random.random() < 0.1 else (12, 16, 3)
+    encoding = str(random.choice(["rgb8", "bgr8", "mono8", "bgra8"]))
+    pixels = random.integers(0, 255, size, np.uint8)
+    return image_to_msg(pixels, rig.now_s(), "camera", encoding)
+
+
+def _diagnostics(rig: Rig, random: np.random.Generator) -> Any:
+    values = {"accepted": "3", "refused.jump": "2", "last_refusal": "jump: far", "phase": "playing"}
+    status = DiagnosticStatus(
+        name="/elsewhere/driver: arm",
+        hardware_id=str(random.choice([SPEC.name, "", "other"])),
+        level=bytes([int(random.integers(0, 4))]),
+        message="",
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )
+    return DiagnosticArray(status=[status])
+
+
+def _bench(rig: Rig, random: np.random.Generator) -> Any:
+    items = [BenchObject(name=f"card{k}", label=str(k), role="card", place="left") for k in range(3)]
+    msg = BenchState(task="math_match", split="in_domain", phase=1, instruction="Pick the card.", objects=items)
+    msg.header.stamp = _stamp(rig)
+    return msg
+
+
+def _reasoning(rig: Rig, random: np.random.Generator) -> Any:
+    msg = Reasoning(id="1", policy="torture", text=hostile_text(random)[:3000], source=int(random.integers(0, 6)))
+    msg.header.stamp = _stamp(rig)
+    return msg
+
+
+def _clock(rig: Rig, random: np.random.Generator) -> Any:
+    """Return a clock that mostly runs on, and now and then jumps both ways, by up to decades."""
+    state = rig.__dict__.setdefault("clock_s", 1.7e9)
+    if random.random() < 0.02:
+        jump_s = float(random.choice([-1e9, -3600.0, -1.0, -0.2, 0.2, 1.0, 3600.0, 3e8]))
+        state = min(max(state + jump_s, 0.0), 2.1e9)
+    state += 0.001
+    rig.clock_s = state  # type: ignore[attr-defined]
+    return Clock(clock=Time(sec=int(state), nanosec=int((state % 1.0) * 1e9) % 10**9))
+
+
+@dataclass(kw_only=True)
+class Target:
+    """One thing to send to, and what came of it."""
+
+    name: str
+    send: Callable[[np.random.Generator], None]
+    sent: int = 0
+    answered: int = 0
+    waiting: list[Any] = field(default_factory=list)
+
+
+def _table() -> dict[str, tuple[Any, Maker]]:
+    from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
+
+    return {
+        "action_chunk": (ActionChunkMsg, _chunk),
+        "sim/joint_states": (JointState, _joints),
+        "sim/joint_command": (JointState, _joints),
+        "joint_states": (JointState, _joints),
+        "sim/bench_state": (BenchState, _bench),
+        "/diagnostics": (DiagnosticArray, _diagnostics),
+        "camera/top/image_raw": (Image, _image),
+        "instruction": (String, lambda rig, random: String(data=hostile_text(random))),
+        "reasoning": (Reasoning, _reasoning),
+        "/clock": (Clock, _clock),
+    }
+
+
+def topics(rig: Rig, names: tuple[str, ...], *, sound: float = 0.1, raw: float = 0.1) -> list[Target]:
+    """Return targets for topics: a share `sound` goes out unspoilt, a share `raw` as broken bytes."""
+    return [_topic(rig, name, *_table()[name], sound=sound, raw=raw) for name in names]
+
+
+def _topic(rig: Rig, name: str, kind: Any, make: Maker, *, sound: float, raw: float) -> Target:
+    # Latched, so that latched and other subscriptions both hear it.
+    qos = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = rig.node.create_publisher(kind, name, qos)
+    last: list[Any] = []
+
+    def send(random: np.random.Generator) -> None:
+        message = make(rig, random)
+        draw = random.random()
+        if name == "/clock" or draw < sound:
+            publisher.publish(message)
+        elif draw < sound + raw:
+            publisher.publish(raw_bytes(message, random))
+        elif draw < sound + raw + 0.05 and last:
+            publisher.publish(last[0])
+        else:
+            spoilt = mutate(message, random)
+            last[:] = [spoilt]
+            publisher.publish(spoilt)
+
+    return Target(name=name, send=send)
+
+
+def services(rig: Rig, names: tuple[str, ...]) -> list[Target]:
+    """Return targets for services; at most eight calls of one wait for their answers."""
+    kinds: dict[str, tuple[Any, Callable[[np.random.Generator], Any]]] = {
+        "driver/stop": (Trigger, lambda random: Trigger.Request()),
+        "driver/clear_fault": (Trigger, lambda random: Trigger.Request()),
+        "sim/reset_bench": (
+            ResetBench,
+            lambda random: ResetBench.Request(
+                split=str(random.choice(["", "moon", "in_domain\x00", hostile_text(random)[:500]])),
+                seed=(0, 2**63, 2**64 - 1, 2**31)[int(random.integers(4))],
+            ),
+        ),
+        "override_reasoning": (
+            OverrideReasoning,
+            lambda random: OverrideReasoning.Request(
+                scope=int(random.integers(0, 256)) if random.random() < 0.3 else int(random.integers(0, 3)),
+                text=hostile_text(random),
+            ),
+        ),
+        "ask": (Ask, lambda random: Ask.Request(question=hostile_text(random))),
+    }
+    return [_service(rig, name, *kinds[name]) for name in names]
+
+
+def _service(rig: Rig, name: str, kind: Any, make: Callable[[np.random.Generator], Any]) -> Target:
+    client = rig.node.create_client(kind, name)
+    target = Target(name=name, send=lambda random: None)
+
+    def send(random: np.random.Generator) -> None:
+        answered = [future for future in target.waiting if future.done()]
+        target.answered += len(answered)
+        target.waiting[:] = [future for future in target.waiting if not future.done()]
+        if len(target.waiting) < _MOST_WAITING:
+            target.waiting.append(client.call_async(make(random)))
+
+    target.send = send
+    return target
+
+
+def actions(rig: Rig) -> list[Target]:
+    """Return the target for follow_instruction: hostile goals, each of which takes the place of the one before."""
+    client = ActionClient(rig.node, FollowInstruction, "follow_instruction")
+    target = Target(name="follow_instruction", send=lambda random: None)
+
+    def send(random: np.random.Generator) -> None:
+        target.waiting[:] = [future for future in target.waiting if not future.done()]
+        if len(target.waiting) < _MOST_WAITING:
+            seconds = float(random.choice([0.0, -1.0, np.nan, np.inf, 1e30, 5.0]))
+            goal = FollowInstruction.Goal(instruction=hostile_text(random), timeout_s=min(seconds, 3.4e38))
+            target.waiting.append(client.send_goal_async(goal))
+
+    target.send = send
+    return [target]
