@@ -17,6 +17,7 @@ __all__ = ["SHIPPED", "SYSTEMS", "checkpoint_folder", "load_policy", "shipped_na
 SYSTEMS: Mapping[str, str] = {
     "chatvla2": "chatvla_policy.systems.chatvla2:ChatVLA2Policy",
     "chatvla1": "chatvla_policy.systems.chatvla1:ChatVLA1Policy",
+    "vlm2vla": "chatvla_policy.systems.vlm2vla:Vlm2VlaPolicy",
     "dense_film": "chatvla_policy.systems.dense_film:DenseFilmPolicy",
     "diffusion_policy": "chatvla_policy.systems.diffusion_policy:DiffusionPolicy",
 }
