@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatvla_eval.arguments import ArgumentParser
+from chatvla_eval.policies import system_name
 from chatvla_eval.report import write_report
 from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.statistics import proportion
@@ -86,6 +87,7 @@ def _info(scored: Sequence[ScoredBag], trials: Sequence[TrialResult]) -> RunInfo
         seed=trials[0].seed // 100_000,
         trials=len(trials),
         policy=" + ".join(policies),
+        system=" + ".join(dict.fromkeys(filter(None, map(system_name, policies)))),
         privileged=any(bag.privileged for bag in scored),
         simulation=all(bag.simulation for bag in scored),
         swap=any(bag.swap for bag in scored),

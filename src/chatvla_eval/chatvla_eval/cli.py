@@ -18,7 +18,7 @@ from pathlib import Path
 from chatvla_eval.arguments import ArgumentParser, count, one_of, positive, unknown_name
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.parallel import TrialJob, default_jobs, run_jobs
-from chatvla_eval.policies import EXPERT, PolicyUnavailableError
+from chatvla_eval.policies import EXPERT, PolicyUnavailableError, system_name
 from chatvla_eval.report import write_report
 from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.session import TrialSettings, TrialSetup
@@ -126,6 +126,7 @@ def _info(arguments: argparse.Namespace) -> RunInfo:
         seed=arguments.seed,
         trials=arguments.trials,
         policy=arguments.policy if arguments.policy == EXPERT else Path(arguments.policy).name,
+        system=system_name(arguments.policy),
         privileged=arguments.policy == EXPERT,
         simulation=True,
         swap=arguments.swap,

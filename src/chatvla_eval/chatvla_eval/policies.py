@@ -11,7 +11,7 @@ from chatvla_control.contracts import Policy
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.scene import SceneTruth
 
-__all__ = ["EXPERT", "PolicyUnavailableError", "load_checkpoint_policy", "make_policy"]
+__all__ = ["EXPERT", "PolicyUnavailableError", "load_checkpoint_policy", "make_policy", "system_name"]
 
 EXPERT = "expert"
 
@@ -28,6 +28,16 @@ def make_policy(name: str, *, task: str, spec: RobotSpec, truth: Callable[[], Sc
     if name == EXPERT:
         return import_module("chatvla_sim.expert").make_expert(task, spec, truth)
     return load_checkpoint_policy(name)
+
+
+def system_name(name: str) -> str:
+    """Return the system of a policy by its name or folder, such as "chatvla2"; empty where it cannot be found out."""
+    if name == EXPERT:
+        return EXPERT
+    try:
+        return import_module("chatvla_policy.systems").system_of(name)
+    except (ImportError, OSError, ValueError):
+        return ""
 
 
 @cache

@@ -36,6 +36,8 @@ class RunInfo:
     trials: int
     """Number of trials asked for."""
     policy: str
+    system: str = ""
+    """Which system the policy is (chatvla2, chatvla1, vlm2vla, ...), "expert", or empty where it is not known."""
     privileged: bool
     simulation: bool
     swap: bool = False
@@ -63,6 +65,7 @@ def results_dict(info: RunInfo, trials: Sequence[TrialResult], forced: Sequence[
         "task": info.task,
         "split": info.split,
         "policy": info.policy,
+        "system": info.system,
         "privileged": info.privileged,
         "simulation": info.simulation,
         "seed": info.seed,

@@ -10,8 +10,10 @@ __all__ = ["policy_label", "summary_table", "trial_line"]
 
 
 def policy_label(results: Mapping[str, Any]) -> str:
-    """Return the policy's name, marked "(privileged)" when it sees the scene's truth."""
-    return f"{results['policy']} (privileged)" if results["privileged"] else str(results["policy"])
+    """Return the policy's name with its system, marked "(privileged)" when it sees the scene's truth."""
+    name, system = str(results["policy"]), str(results.get("system", ""))
+    label = f"{name} [{system}]" if system not in ("", name) else name
+    return f"{label} (privileged)" if results["privileged"] else label
 
 
 def summary_table(results: Mapping[str, Any]) -> str:

@@ -106,3 +106,15 @@ def test_trial_line_says_what_was_asked_and_done():
 
 def test_commit_is_named():
     assert source_commit() == "unknown" or len(source_commit().removesuffix("-dirty")) == 40
+
+
+def test_the_system_stands_in_results_and_table():
+    from dataclasses import replace
+
+    from chatvla_eval.policies import system_name
+
+    results = results_dict(replace(INFO, policy="mine", privileged=False, system="vlm2vla"), TRIALS)
+    assert results["system"] == "vlm2vla"
+    assert "mine [vlm2vla]" in summary_table(results)
+    assert system_name("expert") == "expert"
+    assert system_name("no/such/checkpoint") == ""

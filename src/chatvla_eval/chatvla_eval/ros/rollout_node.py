@@ -23,7 +23,7 @@ from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.parameters import declare
 from chatvla_control.ros.spin import stop_on_signals
 from chatvla_eval.film import TrialFilm
-from chatvla_eval.policies import EXPERT
+from chatvla_eval.policies import EXPERT, system_name
 from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.ros.graph_wait import GraphCrowdedError, GraphIncompleteError, wait_for_parts
 from chatvla_eval.ros.ros_session import RosSession, RosSessionError, StoppedError
@@ -133,7 +133,8 @@ def _evaluate(session: RosSession, settings: RolloutSettings, stopped: threading
         for index in range(settings.trials):
             result = _trial(session, task, settings, index)
             results.append(result)
-            info = replace(info, policy=session.policy_name, privileged=session.privileged)
+            name = session.policy_name
+            info = replace(info, policy=name, system=system_name(name), privileged=session.privileged)
             write_results(settings.out, info, results)
             _say(trial_line(result.to_dict(), number=index + 1, count=settings.trials, measures=task.measures))
     finally:
