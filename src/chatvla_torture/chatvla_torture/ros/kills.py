@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from chatvla_cli.shared_memory import SHM, mapped_files
+from chatvla_cli.shared_memory import SHM, mapped_files, open_files
 from chatvla_torture.campaign import PartRun
 from chatvla_torture.processes import ProcessSet, wait_until
 from chatvla_torture.promise import Case, Promise
@@ -195,10 +195,16 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def _in_use(name: str) -> bool:
+    pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return any(name in mapped_files(pid) | open_files(pid) for pid in pids)
+
+
 def _require_clean(processes: ProcessSet, seen: set[str], clean: Promise, case: Case | None = None) -> None:
     wait_until(lambda: not processes.descendants(), 5.0)
     left = processes.descendants()
     clean.require(not left, f"processes are left: {left}", case)
-    files = [name for name in seen if (SHM / name).exists()]
+    # What this process or another live one uses is not left over.
+    files = [name for name in seen if (SHM / name).exists() and not _in_use(name)]
     clean.require(not files, f"shared memory is left: {files}", case)
     clean.hold()

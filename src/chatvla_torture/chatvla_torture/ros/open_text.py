@@ -15,15 +15,13 @@ from chatvla_control.ros.forced_text import LONGEST_TEXT
 from chatvla_eval.reasoning_text import parse_reasoning
 from chatvla_policy.runtime.overlay import draw_overlay
 from chatvla_policy.systems import load_policy
-from chatvla_policy.systems.untrained import save_untrained
 
-__all__ = ["open_text"]
+__all__ = ["known_policy", "open_text"]
 
 
 @cache
-def _policy(folder: Path) -> object:
-    if not (folder / "manifest.json").exists():
-        save_untrained(folder)
+def known_policy(folder: Path) -> object:
+    """Return the policy of a checkpoint, loaded once."""
     return load_policy(folder)
 
 
@@ -35,7 +33,7 @@ def open_text(folder: Path, text: str, as_what: str) -> str:
     """
     if not 1 <= len(text.strip()) <= LONGEST_TEXT:
         return "refused by its length"
-    policy, spec = _policy(folder), robot_spec("arx_r5")
+    policy, spec = known_policy(folder), robot_spec("arx_r5")
     home = np.clip(np.array(spec.home), spec.lower, spec.upper)
     image = np.full((240, 320, 3), 90, np.uint8)
     parse_reasoning(text)
@@ -52,7 +50,10 @@ def open_text(folder: Path, text: str, as_what: str) -> str:
     )
     forced = text if as_what == "forced" else None
     if forced is not None:
-        policy.check_forced(forced)  # type: ignore[attr-defined]
+        try:
+            policy.check_forced(forced)  # type: ignore[attr-defined]
+        except ValueError as error:
+            return f"refused: {error}"
     inference = policy.infer(observation, forced_reasoning=forced)  # type: ignore[attr-defined]
     fault = check_chunk(inference.chunk, spec, now_s=100.1, measured=home)
     draw_overlay(
