@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reach an arm that a joint_trajectory_controller moves: JointTrajectory out, joint states in, a gripper beside it.
 
-Every message is a whole safe motion: a point one period ahead, passed at the commanded speed, then a point at rest
-where the arm stops when it brakes in proportion within its limits. Between points the controller's spline runs (cubic
-with velocities: the braking is exactly even). So a slow command rate still gives smooth motion at the controller's own
-rate (1 kHz on a Franka), and when the driver dies the arm brakes by itself. The controller must interpolate from its
-desired state (`interpolate_from_desired_state: true`).
+Every message is a whole safe motion: a point two periods ahead, passed at the commanded speed, then a point at rest
+where the arm stops when it brakes in proportion within its limits. Two periods, so that a late tick is no braking.
+Between points the controller's spline runs (cubic with velocities: the braking is exactly even). So a slow command rate
+still gives smooth motion at the controller's own rate (1 kHz on a Franka), and when the driver dies the arm brakes by
+itself. The controller must interpolate from its desired state (`interpolate_from_desired_state: true`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = ["TrajectoryArm", "trajectory_to_rest"]
 
 Array = NDArray[np.float64]
 _STOP_S = 0.3
+_AHEAD_TICKS = 2.0
 _SHORTEST_STOP_S = 1e-3
 
 
@@ -60,7 +61,7 @@ class TrajectoryArm(ControlledArm):
         super().__init__(node, spec, gripper, message=JointTrajectory, **stated)
 
     def moving(self, positions: Array, velocities: Array) -> JointTrajectory:
-        """Return the motion through `positions` one period ahead, and on to rest."""
+        """Return the motion through `positions` two periods ahead, and on to rest."""
         arm = self.rotary
         return trajectory_to_rest(
             self.hardware_names,
@@ -69,7 +70,7 @@ class TrajectoryArm(ControlledArm):
             acceleration=self.spec.acceleration[arm],
             lower=self.spec.lower[arm],
             upper=self.spec.upper[arm],
-            ahead_s=1.0 / (self.rate_hz or self.spec.rate_hz),
+            ahead_s=_AHEAD_TICKS / (self.rate_hz or self.spec.rate_hz),
         )
 
     def holding(self, positions: Array) -> JointTrajectory:
