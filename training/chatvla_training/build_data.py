@@ -134,6 +134,8 @@ def _setup(recipe: Recipe, spec: RobotSpec, robot: RobotData) -> RobotSetup:
     sets = [data for data in robot.train if data.robot == spec.name]
     states = np.concatenate([data.states_ND for data in sets])
     actions = np.concatenate([data.actions_ND for data in sets])
+    # Damaged rows are skipped as samples; they must not reach the scales either.
+    states, actions = (rows[np.isfinite(rows).all(axis=1)] for rows in (states, actions))
     return RobotSetup(
         spec=spec,
         cameras=_cameras(recipe, sets[0]),
