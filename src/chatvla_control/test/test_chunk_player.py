@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from chatvla_control.campaign import BrokenPromiseError, broken_promise, run_campaign
 from chatvla_control.chunk_player import ChunkPlayer, Command, PlayPhase
 from chatvla_control.contracts import ActionMode
-from chatvla_control.robot_spec import robot_spec
+from chatvla_control.robot_spec import robot_names, robot_spec
+from chatvla_control.robots import CARTESIAN
 
 from .chunks import HOME, NOW_S, SPEC, chunk, wave
 
@@ -210,12 +211,13 @@ def test_unusable_start_is_refused(positions: np.ndarray) -> None:
         started().reset(positions, NOW_S)
 
 
-@pytest.mark.parametrize("robot", ["arx_r5", "franka"])
+@pytest.mark.parametrize("robot", robot_names())
 @pytest.mark.parametrize("seed", [1, 2])
 def test_campaign_of_random_chunks_and_clocks_breaks_no_promise(robot: str, seed: int) -> None:
-    report = run_campaign(robot_spec(robot), chunks=1500, seed=seed)
-    assert report.accepted > 80
-    assert report.ticks > 8000
+    report = run_campaign(robot_spec(robot), chunks=300, seed=seed)
+    assert report.accepted > 5
+    assert report.ticks > 1500
+    assert report.guarded_ticks > 100 or robot not in CARTESIAN
 
 
 @pytest.mark.parametrize("field", ["positions", "velocities"])
