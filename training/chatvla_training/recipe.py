@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from chatvla_training.trainer.schedule import Schedule
@@ -50,6 +51,12 @@ class Recipe:
     conditioning: str = "latter_half"
     cameras: str = ""
     """Views that the policy sees, with commas, in this order; empty takes all of the data."""
+    variant: str = "full"
+    """VLM2VLA: full, action_tokens or no_reasoning."""
+    prompts: str = "paper"
+    """VLM2VLA: paper or short."""
+    tell_pose: bool = False
+    """VLM2VLA: write the tool's place into the prompts."""
     robot: str = "arx_r5"
     """Robot of a run without robot data; with data, theirs."""
     horizon: int = 50
@@ -184,5 +191,6 @@ def _parsed(name: str, text: str) -> Any:
     return text
 
 
+@cache
 def _hints() -> dict[str, Any]:
     return get_type_hints(Recipe)
