@@ -1,204 +1,154 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure the policy node: image stamp to published chunk by stage, its overhead over the bare policy, seams, memory.
 
-A random checkpoint of the tiny size runs in a policy node of its own process; this process is the robot: camera 3.3 Hz,
-joints 50 Hz, and a listener of chunks.
+Latency: the node runs in a process of its own; this process is its robot. Each picture comes when the chunk of the one
+before it is there, so that no picture waits for its turn; joints come at 50 Hz.
 
-- Stages: wait (image stamp to inference), preprocess, reasoning, denoise, publish, as the node's diagnostics report
-  them; fresh (written), reused and forced reasoning, one phase each.
-- Overhead: what the node adds to the bare `Policy.infer`, per inference: from image stamp to published chunk, less the
-  inference itself. Images come so slowly here that each finds the node idle: no wait for a turn is in it, the way of
-  the image between two processes is.
-- Seams: largest joint jump between an old plan and the new one at the moment of change over the 99th percentile of
-  joint steps inside chunks, under inference delays of 0 to 500 ms, on a simulated clock.
-- Memory: growth of the node's resident memory over MEMORY_S, after a tenth of it.
-`stamp_to_arrival` is measured in this process: both ways between the processes are in it.
+- Stages of each inference, for fresh (written), reused and forced reasoning: wait (image stamp to the begin of
+  inference, the way between the processes included), preprocess, reasoning, denoise, publish (end of inference to the
+  chunk's own publication time, as DDS marks it). Their clocks are around and inside the policy, none is the node's own.
+- Overhead: image stamp to published chunk, less that very inference: wait and publish together.
+- Infer ratio: median inference in the node over the median of the same policy in a plain loop, before the node has it.
+- Bare pair: image stamp to arrived chunk of a node that only answers. What the machine itself costs, now.
+- Seams: largest jump between an old plan and the new one at the moment of change, and largest step of the driver's
+  commands in the two ticks after it, over the 99th percentile of steps inside chunks; inference of 0 to 500 ms, on a
+  simulated clock, by a planner that never agrees with itself.
+- Live: see node_live.py; memory over `--minutes`, deadline misses, motion after a chunk's validity.
+
+The policy is the shipped checkpoint where there is one, else random weights of its size.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.srv import SetParameters
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import String
 
-from chatvla_control.arm_port import JointState as JointRow
-from chatvla_control.robot_spec import robot_spec
-from chatvla_control.ros.convert import joint_state_to_msg
-from chatvla_control.ros.images import image_to_msg
-from chatvla_control.ros.stamps import time_from_msg
-from chatvla_msgs.msg import ActionChunk
-from chatvla_msgs.srv import OverrideReasoning
-from chatvla_policy.runtime.seam_trial import seam_ratio
-from chatvla_policy.runtime.timing import STAGES
+from benchmarks.node_live import live_figures
+from benchmarks.node_robot import Robot
+from benchmarks.node_served import FORCED_TEXT, TUNINGS
+from chatvla_policy.runtime.seam_trial import seam_ratios
+from chatvla_policy.systems import SHIPPED, shipped_names
 from chatvla_policy.systems.untrained import save_untrained
 
-__all__ = ["measure"]
+__all__ = ["add_options", "measure"]
 
-SPEC = robot_spec("arx_r5")
-PHASE_S = float(os.environ.get("CHATVLA_BENCH_PHASE_S", "30"))
-MEMORY_S = float(os.environ.get("CHATVLA_BENCH_MEMORY_S", "600"))
-TEXT = "On the whiteboard is 1+2. 1+2=3. There are: 3 (left) and 4 (right). I should pick left card."
-PHASES = {
-    "fresh": {"reuse": "never"},
-    "reused": {"reuse": "refresh", "reason_every_s": 60.0},
-    "forced": {"reuse": "never"},
-}
+ROOT = Path(__file__).resolve().parents[1]
+DELAYS_MS = (0, 50, 100, 200, 350, 500)
+STAGES = ("wait", "preprocess", "reasoning", "denoise", "publish", "total", "overhead")
+BARS = {"overhead_p50": 1.5, "overhead_p99": 4.0}
+_START_S = 180.0
 
 
-class Robot(Node):
-    """Camera, joints and a listener; spun by a thread of its own."""
-
-    def __init__(self) -> None:
-        super().__init__("node_benchmark")
-        self.arrivals: list[tuple[float, float]] = []
-        self.health: dict[str, str] = {}
-        self._image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
-        self._images = self.create_publisher(Image, "camera/top/image_raw", qos_profile_sensor_data)
-        self._joints = self.create_publisher(JointState, "joint_states", 10)
-        self.instruction = self.create_publisher(String, "instruction", 1)
-        self.create_subscription(ActionChunk, "action_chunk", self.on_chunk, 10)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self.on_health, 10)
-        self._message = image_to_msg(self._image, 1.0, "camera")
-        self.create_timer(0.3, self.look)
-        self.create_timer(0.02, self.feel)
-        self.parameters = self.create_client(SetParameters, "policy_node/set_parameters")
-        self.override = self.create_client(OverrideReasoning, "override_reasoning")
-
-    def now_s(self) -> float:
-        """Return ROS time [s]."""
-        return self.get_clock().now().nanoseconds * 1e-9
-
-    def look(self) -> None:
-        """Publish one image."""
-        self._message.header.stamp = self.get_clock().now().to_msg()
-        self._images.publish(self._message)
-
-    def feel(self) -> None:
-        """Publish one joint state at home."""
-        still = np.zeros(SPEC.width)
-        state = JointRow(positions=np.array(SPEC.home), velocities=still, efforts=still, stamp_s=self.now_s())
-        self._joints.publish(joint_state_to_msg(SPEC.joint_names, state))
-
-    def on_chunk(self, msg: ActionChunk) -> None:
-        """Keep the chunk's stamp and arrival [s]."""
-        self.arrivals.append((time_from_msg(msg.header.stamp), self.now_s()))
-
-    def on_health(self, msg: DiagnosticArray) -> None:
-        """Keep the node's report."""
-        for status in msg.status:
-            if status.name.endswith(": policy"):
-                self.health = {item.key: item.value for item in status.values}
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what this benchmark may be told."""
+    parser.add_argument("--minutes", type=float, default=2.0, help="length of the live part, by default 2")
+    parser.add_argument("--pictures", type=int, default=100, help="inferences of each kind, by default 100")
+    parser.add_argument("--checkpoint", default="", help="folder or name; the shipped one, else random weights")
 
 
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return
-
-
-def measure() -> dict[str, dict[str, Any]]:
-    """Return the figures; takes MEMORY_S and about a minute."""
+def measure(*, minutes: float = 2.0, pictures: int = 100, checkpoint: str = "") -> dict[str, dict[str, Any]]:
+    """Return the figures; takes two to four minutes more than `minutes`."""
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        save_untrained(Path(folder) / "tiny", size="tiny")
-        rclpy.init()
-        robot, executor = Robot(), SingleThreadedExecutor()
-        executor.add_node(robot)
-        spinner = threading.Thread(target=_spin, args=(executor,), daemon=True)
-        spinner.start()
-        settings = {"checkpoint": f"{folder}/tiny", "chunk_period_s": 0.02, "scene_change": 1.1, "max_age_s": 2.0}
-        options = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
-        node = subprocess.Popen([sys.executable, "-m", "chatvla_policy.ros.policy_node", "--ros-args", *options])
+        policy = checkpoint or (str(SHIPPED / "tiny") if "tiny" in shipped_names() else "")
+        if not policy:
+            policy = f"{folder}/untrained"
+            save_untrained(policy, size="tiny")
+        print(f"policy {Path(policy).name}; {pictures} pictures a phase; live part {minutes:g} minutes", flush=True)
+        figures = _latency(policy, pictures, Path(folder))
+        for delay_ms in DELAYS_MS:
+            jump, step = seam_ratios(delay_s=delay_ms / 1e3, seconds=15.0)
+            figures[f"seam_jump_{delay_ms}ms"] = _figure(jump, "ratio", 1.0)
+            figures[f"seam_step_{delay_ms}ms"] = _figure(step, "ratio", None)
+        figures |= live_figures(policy, seconds=60.0 * max(minutes, 0.5))
+    return figures
+
+
+def _latency(policy: str, pictures: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the figures of the stages."""
+    rclpy.init()
+    robot = Robot()
+    try:
+        figures = _bare_pair(robot, pictures)
+        return figures | _stages(robot, policy, pictures, folder / "timings.json")
+    finally:
+        robot.close()
+        rclpy.shutdown()
+
+
+def _bare_pair(robot: Robot, pictures: int) -> dict[str, dict[str, Any]]:
+    with _Process("-m", "benchmarks.node_echo"):
+        robot.wait(lambda: robot.arrivals, _START_S, "the bare node did not answer", looking=True)
+        ages_ms = [1e3 * (arrived_s - stamp_s) for stamp_s, _, arrived_s in robot.pictures(pictures)]
+    return {f"bare_pair_p{rank}": _figure(np.percentile(ages_ms, rank), "ms", None) for rank in (50, 99)}
+
+
+def _stages(robot: Robot, policy: str, pictures: int, timings: Path) -> dict[str, dict[str, Any]]:
+    settings = {"checkpoint": policy, "chunk_period_s": 0.02, "scene_change": 1.1, "max_age_s": 2.0}
+    words = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
+    arrivals: dict[str, list[tuple[float, float, float]]] = {}
+    with _Process("-m", "benchmarks.node_served", str(timings), "--ros-args", *words):
+        robot.wait(lambda: robot.state == "active", _START_S, "the node did not become active", looking=True)
+        for phase, tuning in TUNINGS.items():
+            robot.configure(tuning, forced=FORCED_TEXT if phase == "forced" else None)
+            robot.pictures(3)
+            arrivals[phase] = robot.pictures(pictures)
+    kept = json.loads(timings.read_text(encoding="utf-8"))
+    spans: dict[int, dict[str, Any]] = {}
+    for span in kept["spans"]:  # A picture that is thought about twice counts with its first inference.
+        spans.setdefault(round(1e6 * span["stamp_s"]), span)
+    figures: dict[str, dict[str, Any]] = {}
+    for phase, rows in arrivals.items():
+        paired = [(row, spans[key]) for row in rows if (key := round(1e6 * row[0])) in spans]
+        times_ms = np.array([_times_ms(row, span) for row, span in paired])
+        for stage, column in zip(STAGES, times_ms.T, strict=True):
+            for rank in (50, 99):
+                name = f"{stage}_p{rank}"
+                figures[f"{phase}_{name}"] = _figure(np.percentile(column, rank), "ms", BARS.get(name))
+        inside_ms = [1e3 * (span["ended_s"] - span["begun_s"]) for _, span in paired]
+        ratio = np.median(inside_ms) / np.median(kept["bare_ms"][phase])
+        figures[f"{phase}_infer_ratio"] = _figure(ratio, "ratio", None)
+    return figures
+
+
+def _times_ms(row: tuple[float, float, float], span: dict[str, Any]) -> tuple[float, ...]:
+    """Return the stages of one inference [ms] in the order of STAGES."""
+    stamp_s, published_s, _ = row
+    wait_s, publish_s = span["begun_s"] - stamp_s, published_s - span["ended_s"]
+    parts = (span["preprocess"], span["reasoning"], span["denoise"])
+    return tuple(1e3 * x for x in (wait_s, *parts, publish_s, published_s - stamp_s, wait_s + publish_s))
+
+
+class _Process:
+    """A Python process for the length of a `with`; ended by SIGINT, as Ctrl-C does."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def __enter__(self) -> None:
+        self._process = subprocess.Popen([sys.executable, *self._words], cwd=ROOT)
+
+    def __exit__(self, *failure: object) -> None:
+        self._process.send_signal(signal.SIGINT)
         try:
-            _until(lambda: robot.health.get("state") == "active", 120.0, "the node did not become active")
-            for phase, parameters in PHASES.items():
-                figures |= _phase(robot, phase, parameters)
-            figures["memory_growth"] = _figure(_memory_growth(node.pid), "%", 1.0)
-        finally:
-            node.send_signal(signal.SIGINT)
-            node.wait(timeout=20)
-            executor.shutdown()
-            rclpy.shutdown()
-    for delay_ms in (0, 50, 100, 200, 350, 500):
-        ratio = seam_ratio(delay_s=delay_ms / 1e3, seconds=30.0)
-        figures[f"seam_jump_{delay_ms}ms"] = _figure(ratio, "ratio", 1.0)
-    return figures
-
-
-def _phase(robot: Robot, phase: str, parameters: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the figures of one kind of reasoning."""
-    _call(robot.parameters, SetParameters.Request(
-        parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in parameters.items()]
-    ))  # fmt: skip
-    scope = OverrideReasoning.Request.UNTIL_RELEASED if phase == "forced" else OverrideReasoning.Request.RELEASE
-    _call(robot.override, OverrideReasoning.Request(scope=scope, text=TEXT))
-    robot.instruction.publish(String(data=f"Pick the card with the answer ({phase})."))
-    time.sleep(3.0)
-    source = {"fresh": "generated"}.get(phase, phase)
-    begun = len(robot.arrivals)
-    time.sleep(PHASE_S)
-    health, arrivals = dict(robot.health), robot.arrivals[begun:]
-    figures = {}
-    for stage in STAGES:
-        for rank, bar in {"p50": 1.5, "p99": 4.0}.items():
-            key = f"{source}_{stage}_{rank}_ms"
-            if key in health:
-                bar = bar if stage == "overhead" else None
-                figures[f"{phase}_{stage}_{rank}"] = _figure(float(health[key]), "ms", bar)
-    ages_ms = 1e3 * np.array([arrived - stamp for stamp, arrived in arrivals])
-    if len(ages_ms):
-        figures[f"{phase}_stamp_to_arrival_p50"] = _figure(float(np.percentile(ages_ms, 50)), "ms", None)
-        figures[f"{phase}_stamp_to_arrival_p99"] = _figure(float(np.percentile(ages_ms, 99)), "ms", None)
-    return figures
-
-
-def _call(client: Any, request: Any) -> Any:
-    _until(client.service_is_ready, 20.0, f"{client.srv_name} is not there")
-    future = client.call_async(request)
-    _until(future.done, 20.0, f"{client.srv_name} did not answer")
-    return future.result()
-
-
-def _until(ready: Any, timeout_s: float, complaint: str) -> None:
-    end = time.monotonic() + timeout_s
-    while not ready():
-        if time.monotonic() > end:
-            raise RuntimeError(f"{complaint} within {timeout_s:.0f} s")
-        time.sleep(0.05)
-
-
-def _memory_growth(pid: int) -> float:
-    """Return the growth of resident memory over MEMORY_S [%], from the mean of the second tenth to the last."""
-    samples = []
-    end = time.monotonic() + MEMORY_S
-    while time.monotonic() < end:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        samples.append(pages)
-        time.sleep(MEMORY_S / 200)
-    tenth = len(samples) // 10
-    first, last = np.mean(samples[tenth : 2 * tenth]), np.mean(samples[-tenth:])
-    return float(100.0 * (last - first) / first)
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        time.sleep(0.5)
 
 
 def _figure(value: float, unit: str, bar: float | None) -> dict[str, Any]:
-    return {"value": round(value, 3), "unit": unit, "bar": bar, "better": "lower"}
+    return {"value": round(float(value), 3), "unit": unit, "bar": bar, "better": "lower"}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`./chatvla bench NAME [--json FILE]`: run a file of benchmarks/ and print its figures."""
+"""`./chatvla bench NAME [--json FILE] [options]`: run a file of benchmarks/ and print its figures.
+
+A benchmark with options of its own has `add_options(parser)`; `measure` then gets them as keywords.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./chatvla bench", description="Measure figures of this machine.")
     parser.add_argument("name", nargs="?", help="benchmark; without it they are listed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures into FILE")
-    options = parser.parse_args(arguments)
+    options, further = parser.parse_known_args(arguments)
     known: dict[str, str] = report.names()
     if options.name is None:
         print("Benchmarks:")
@@ -32,7 +35,10 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if options.name not in known:
         raise UsageError(f"there is no benchmark '{options.name}'{nearest(options.name, list(known))}")
-    figures = importlib.import_module(f"benchmarks.{options.name}").measure()
+    benchmark = importlib.import_module(f"benchmarks.{options.name}")
+    own = argparse.ArgumentParser(prog=f"./chatvla bench {options.name}")
+    getattr(benchmark, "add_options", lambda parser: None)(own)
+    figures = benchmark.measure(**vars(own.parse_args(further)))
     report.check(figures)
     print(report.machine_line())
     print(report.table(figures))

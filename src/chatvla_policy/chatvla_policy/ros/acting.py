@@ -52,10 +52,8 @@ class Acting:
         publishers: Publishers,
         *,
         threads: int,
-        on_stages: Callable[[str, tuple[float, ...]], None] = lambda source, row: None,
     ) -> None:
         self._node, self._policy, self._publishers = node, policy, publishers
-        self._on_stages = on_stages
         self.scheduler = scheduler
         self.lock = threading.RLock()
         self.times = StageTimes()
@@ -144,14 +142,14 @@ class Acting:
     def _publish(self, outcome: Outcome, inference: Inference) -> None:
         self.error = ""
         self.reasoning = inference.reasoning
-        self._publishers.reasoning.publish(reasoning_to_msg(inference.reasoning))
+        # The chunk first: the robot waits for it.
         self._publish_chunk(inference.chunk)
-        source = inference.reasoning.source.name.lower()
-        row = self.times.add(outcome, source=source, published_s=self.now_s())
+        published_s = self.now_s()
+        self._publishers.reasoning.publish(reasoning_to_msg(inference.reasoning))
+        self.times.add(outcome, source=inference.reasoning.source.name.lower(), published_s=published_s)
         if inference.router is not None:
             self._publishers.router.publish(router_stats_to_msg(inference.router))
         self.events.append(Event(inference=inference, error=""))
-        self._on_stages(source, row)
 
     def _publish_chunk(self, chunk: ActionChunk) -> None:
         self._publishers.chunk.publish(action_chunk_to_msg(chunk, frame_id=self.scheduler.spec.base_frame))

@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from chatvla_policy.ros.acting import Acting
+from chatvla_policy.runtime.timing import StageTimes
 
 __all__ = ["health_report"]
 
@@ -26,6 +27,8 @@ def health_report(
         with acting.lock:
             fault = acting.scheduler.fault(acting.now_s())
             values |= _values(acting)
+            times = acting.times.copy()
+        values |= _stage_values(times)
         values["input_fault"] = fault.message if fault else ""
         if acting.error:
             level, message = DiagnosticStatus.ERROR, acting.error
@@ -52,9 +55,13 @@ def _values(acting: Acting) -> Mapping[str, str]:
         "commit_s": f"{scheduler.commit_s:.3f}",
         "last_failure": acting.error,
     }
-    values |= {name: str(count) for name, count in asdict(scheduler.counts).items()}
-    for source in ("", *acting.times.sources()):
+    return values | {name: str(count) for name, count in asdict(scheduler.counts).items()}
+
+
+def _stage_values(times: StageTimes) -> Mapping[str, str]:
+    values: dict[str, str] = {}
+    for source in ("", *times.sources()):
         prefix = f"{source}_" if source else ""
-        for stage, (middle, high) in acting.times.percentiles(source or None).items():
+        for stage, (middle, high) in times.percentiles(source or None).items():
             values |= {f"{prefix}{stage}_p50_ms": f"{middle:.2f}", f"{prefix}{stage}_p99_ms": f"{high:.2f}"}
     return values

@@ -14,7 +14,7 @@ from chatvla_policy.ros.live_graph import MismatchError
 from chatvla_policy.ros.parameters import PolicyParameters
 from chatvla_policy.systems import load_policy
 
-__all__ = ["check_statistics", "load", "model_size", "release_memory"]
+__all__ = ["check_statistics", "load", "model_size", "release_memory", "settle_memory"]
 
 
 def load(parameters: PolicyParameters) -> Policy:
@@ -51,8 +51,15 @@ def model_size(policy: Policy) -> tuple[int, int] | None:
     return images.height, images.width
 
 
+def settle_memory() -> None:
+    """Leave what exists now out of garbage collection: looking through all of torch would stop the node for 50 ms."""
+    gc.collect()
+    gc.freeze()
+
+
 def release_memory() -> None:
     """Give freed memory back to the device and the system."""
+    gc.unfreeze()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -19,7 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import Image
@@ -40,8 +40,9 @@ from chatvla_policy.ros.acting import Acting, Publishers
 from chatvla_policy.ros.driver_watch import DriverWatch
 from chatvla_policy.ros.following import Following
 from chatvla_policy.ros.health import health_report
+from chatvla_policy.ros.input_thread import InputThread
 from chatvla_policy.ros.live_graph import InputsMissingError, camera_topic, check_live_graph, check_spec
-from chatvla_policy.ros.loading import check_statistics, load, model_size, release_memory
+from chatvla_policy.ros.loading import check_statistics, load, model_size, release_memory, settle_memory
 from chatvla_policy.ros.overlay_topic import OverlayTopic
 from chatvla_policy.ros.parameters import PolicyParameters
 from chatvla_policy.ros.questions import Questions
@@ -50,7 +51,7 @@ from chatvla_policy.runtime.scheduler import Scheduler
 
 __all__ = ["PolicyNode", "main"]
 
-_TICK_S, _REPORT_S, _RETRY_S = 0.02, 1.0, 1.0
+_TICK_S, _REPORT_S, _RETRY_S = 0.05, 1.0, 1.0
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -120,6 +121,7 @@ class PolicyNode(LifecycleNode):
         if worst is not None:
             self.get_logger().info(f"the golden input differs by {worst:.2g} from what was stored")
         self._state = "active"
+        settle_memory()
         acting.begin()
         return super().on_activate(state)
 
@@ -174,17 +176,18 @@ class PolicyNode(LifecycleNode):
             router=self._lifecycle_publisher(RouterStatsMsg, "router", QoSProfile(depth=1)),
         )
         acting = self._acting = Acting(self, policy, scheduler, publishers, threads=self.parameters.threads)
-        overlay = OverlayTopic(self._lifecycle_publisher(Image, "overlay", QoSProfile(depth=1)), acting)
-        self._overlay_timer = self.create_timer(0.05, lambda: overlay.draw(self.parameters.value("overlay_rate_hz")))
-        self._parts.append(lambda: self.destroy_timer(self._overlay_timer))
+        self._overlay = OverlayTopic(self._lifecycle_publisher(Image, "overlay", QoSProfile(depth=1)), acting)
         self._driver = DriverWatch(setup.spec.name)
         self._forced = ForcedText(getattr(policy, "check_forced", lambda text: None))
         self._following = Following(self, acting, policy, self._driver, self._forced, self.parameters, self._inactive)
         questions = Questions(policy, acting, threads=self.parameters.threads, refusal=self._inactive)
         self._parts.append(questions.close)
+        inputs = InputThread(self)
         for view in setup.cameras:
-            self._subscribe(Image, camera_topic(view), lambda msg, v=view: self._on_image(v, msg))
-        self._subscribe(JointStateMsg, "joint_states", self._on_joints)
+            inputs.subscribe(Image, camera_topic(view), lambda msg, v=view: self._on_image(v, msg))
+        inputs.subscribe(JointStateMsg, "joint_states", self._on_joints)
+        inputs.start()
+        self._parts.append(inputs.close)
         self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=20))
         self._subscribe(String, "instruction", self._on_instruction, QoSProfile(depth=1))
         self._serve(OverrideReasoning, "override_reasoning", self._on_override)
@@ -197,9 +200,7 @@ class PolicyNode(LifecycleNode):
         self._parts.append(lambda: self.destroy_lifecycle_publisher(publisher))
         return publisher
 
-    def _subscribe(
-        self, kind: Any, topic: str, callback: Callable[..., None], qos: QoSProfile = qos_profile_sensor_data
-    ) -> None:
+    def _subscribe(self, kind: Any, topic: str, callback: Callable[..., None], qos: QoSProfile) -> None:
         subscription = self.create_subscription(kind, topic, callback, qos)
         self._parts.append(lambda: self.destroy_subscription(subscription))
 
@@ -271,6 +272,7 @@ class PolicyNode(LifecycleNode):
         if self._state == "active":
             self._following.watch()
             acting.pump()
+        self._overlay.draw(self.parameters.value("overlay_rate_hz"))
 
     def _inactive(self) -> str:
         """Return why nothing is done now, or ""."""
@@ -320,7 +322,7 @@ class PolicyNode(LifecycleNode):
         )
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None, *, loader: Callable[[PolicyParameters], Policy] = load) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit code, 2 when autostart failed for good."""
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     stop = stop_on_signals()
@@ -328,7 +330,7 @@ def main(args: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(0.0005)
     node: PolicyNode | None = None
     try:
-        node = PolicyNode(stop=stop)
+        node = PolicyNode(loader=loader, stop=stop)
         node.create_timer(0.1, lambda: stop.set() if node is not None and node.gave_up() else None)
         spin_until(node, stop)
         return 2 if node.gave_up() else 0

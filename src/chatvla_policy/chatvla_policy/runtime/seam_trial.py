@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.arm_port import JointState
+from chatvla_control.chunk_player import ChunkPlayer
 from chatvla_control.contracts import ActionChunk, ActionMode
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_policy.processing.chunks import committed_rows, playable_rows
 from chatvla_policy.runtime.delay import DelayForecast
 from chatvla_policy.runtime.seam import joined_chunk, plan_at, stitched_plan
 
-__all__ = ["STEP_S", "seam_ratio", "still_joints", "swing_rows"]
+__all__ = ["STEP_S", "seam_ratios", "still_joints", "swing_rows"]
 
 STEP_S = 0.02
 STEPS = 75
@@ -46,18 +47,22 @@ def still_joints(positions: Array, stamp_s: float) -> JointState:
     return JointState(positions=positions, velocities=still, efforts=still, stamp_s=stamp_s)
 
 
-def seam_ratio(*, delay_s: float, seconds: float, seed: int = 0, robot: str = "arx_r5") -> float:
-    """Return the largest rotary jump at a seam over the 99th percentile of steps inside the chunks.
+def seam_ratios(*, delay_s: float, seconds: float, seed: int = 0, robot: str = "arx_r5") -> tuple[float, float]:
+    """Return the largest rotary jump and commanded step at a seam, each over the 99th percentile of steps inside.
 
-    A jump is how far a new plan begins from where the old one is at that time.
+    A jump is how far a new plan begins from where the old one is at that time; a commanded step is the way that the
+    driver's player goes in each of the two ticks after a new plan began.
     """
     spec, rng, forecast = robot_spec(robot), np.random.default_rng(seed), DelayForecast()
-    rotary = spec.rotary
     here = np.clip(np.array(spec.home), spec.lower + 0.3, spec.upper - 0.3)
-    here[~rotary] = 0.5 * spec.upper[~rotary]
+    here[~spec.rotary] = 0.5 * spec.upper[~spec.rotary]
+    player = ChunkPlayer(spec)
+    player.reset(here, 100.0)
     plan: ActionChunk | None = None
-    jumps, steps = [], []
-    now_s = 100.0
+    jumps: list[float] = []
+    inside: list[float] = []
+    seams: list[float] = []
+    now_s, began_s = 100.0, np.inf
     while now_s < 100.0 + seconds:
         kept = None
         if plan is not None:
@@ -71,14 +76,22 @@ def seam_ratio(*, delay_s: float, seconds: float, seed: int = 0, robot: str = "a
         chunk = joined_chunk(
             _chunk(spec, rows, now_s, number=len(jumps)), ready_s=ready_s, spec=spec, playing=plan, measured=here
         )
+        until_s = now_s + STEP_S * round(max(PERIOD_S, delay_s + STEP_S) / STEP_S)
         if chunk is not None:
             if plan is not None:
-                jumps.append(np.abs(chunk.actions[0] - plan_at(plan, chunk.start_s))[rotary].max())
-            played = chunk.actions[: round(max(PERIOD_S, delay_s) / STEP_S) + 1]
-            steps.extend(np.abs(np.diff(played, axis=0))[:, rotary].max(axis=1))
+                jumps.append(float(np.abs(chunk.actions[0] - plan_at(plan, chunk.start_s))[spec.rotary].max()))
             plan = stitched_plan(chunk, playing=plan, measured=here)
-        now_s += STEP_S * round(max(PERIOD_S, delay_s + STEP_S) / STEP_S)
-    return float(max(jumps) / np.percentile(steps, 99))
+        for tick_s in np.arange(now_s, until_s - 0.5 * STEP_S, STEP_S):
+            if chunk is not None and tick_s >= ready_s:
+                player.load(chunk)
+                chunk, began_s = None, chunk.start_s
+            before = player.positions
+            step = float(np.abs(player.step(float(tick_s)).positions - before)[spec.rotary].max())
+            at_seam = jumps and began_s - 0.5 * STEP_S < tick_s < began_s + 1.5 * STEP_S
+            (seams if at_seam else inside).append(step)
+        now_s = until_s
+    usual = np.percentile(inside, 99)
+    return max(jumps) / usual, max(seams) / usual
 
 
 def _chunk(spec: RobotSpec, rows: Array, stamp_s: float, *, number: int) -> ActionChunk:

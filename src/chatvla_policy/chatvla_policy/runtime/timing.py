@@ -35,6 +35,12 @@ class StageTimes:
         self._rows.append((source, row))
         return row
 
+    def copy(self) -> StageTimes:
+        """Return the same inferences, for another thread to look at."""
+        copied = StageTimes(self._rows.maxlen or 0)
+        copied._rows.extend(self._rows)
+        return copied
+
     def sources(self) -> tuple[str, ...]:
         """Return the sources of reasoning among the kept inferences, sorted."""
         return tuple(sorted({source for source, _ in self._rows}))

@@ -45,10 +45,10 @@ def change(served, transition: int) -> bool:
 
 def test_untrained_checkpoint_acts_within_limits(serve, robot, folder: Path) -> None:
     served = serve(load=True, checkpoint=str(folder), chunk_period_s=0.2)
-    handle = served.send(instruction="Pick the card.", timeout_s=3.0)
-    result = served.result(handle, 20.0)
-    assert result.error_msg == "not done within 3 s"
-    assert result.chunks >= 5
+    handle = served.send(instruction="Pick the card.")
+    assert robot.until(lambda: len(robot.chunks) >= 5, 30.0)
+    robot.call(handle.cancel_goal_async())
+    assert served.result(handle).chunks >= 5
     assert not robot.refused
     moves = np.diff(robot.commands, axis=0) / 0.02
     assert (np.abs(moves) <= SPEC.velocity * 3.0).all()  # The peer's timer is not exact; the player's own tick is.
