@@ -46,7 +46,7 @@ def change(served, transition: int) -> bool:
 def test_untrained_checkpoint_acts_within_limits(serve, robot, folder: Path) -> None:
     served = serve(load=True, checkpoint=str(folder), chunk_period_s=0.2)
     handle = served.send(instruction="Pick the card.")
-    assert robot.until(lambda: len(robot.chunks) >= 5, 30.0)
+    assert robot.until(lambda: len(robot.chunks) >= 7, 30.0)
     robot.call(handle.cancel_goal_async())
     assert served.result(handle).chunks >= 5
     assert not robot.refused
