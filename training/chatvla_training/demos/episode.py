@@ -71,7 +71,7 @@ def record_episode(bench: Bench, expert: Policy, settings: DemoSettings, seed: i
     for row in range(round(settings.limit_s * bench.spec.rate_hz)):
         if row % frame_every == 0:
             frame_rows.append(row)
-            text = thought(facts, words)
+            text = thought(facts, words, bench.truth)
             texts.append(text if ask is None else ask(text, words.randrange(2**31)))
             for view, images in frames.items():
                 images.append(encode_image(bench.render(view), codec=settings.image_codec))

@@ -22,10 +22,9 @@ import numpy as np
 
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_control.scene import SceneTruth
-from chatvla_sim.math_match.equations import DATA_SPLITS, equation_split, parse_equation
 from chatvla_training.data.assemble import assemble
 from chatvla_training.data.record import EpisodeRecord, RecordError, save_record
-from chatvla_training.demos.thoughts import episode_facts
+from chatvla_training.demos.thoughts import episode_facts, not_for_robot_data
 from chatvla_training.provenance import commit
 from chatvla_training.resample import Gap, find_gaps, resampled, whole_stretches
 from chatvla_training.ros.bag_reader import BagContents, BagError, read_bag
@@ -107,8 +106,8 @@ def _spans(
     for trial, states in trials.items():
         first, last = states[0], states[-1]
         where = f"trial {trial} (seed {first.seed})"
-        if first.equation and equation_split(parse_equation(first.equation)) not in DATA_SPLITS["robot"]:
-            report.left_out.append(f"{where}: {first.equation} is no equation for robot data")
+        if refusal := not_for_robot_data(first):
+            report.left_out.append(f"{where}: {refusal}")
         elif not keep_failures and not any(state.success for state in states):
             report.left_out.append(f"{where}: not solved")
         else:
