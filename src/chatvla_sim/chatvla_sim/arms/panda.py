@@ -17,12 +17,14 @@ import numpy as np
 
 from chatvla_control.cartesian_spec import ArmCartesian, cartesian_spec
 from chatvla_control.robot_spec import ArmSpec, RobotSpec
-from chatvla_sim.kinematics import Chain, rotation_xyz
+from chatvla_sim.kinematics import Chain, Link, pose_matrix, rotation_xyz
 
-__all__ = ["panda_actuators_xml", "panda_body_xml", "panda_chain"]
+__all__ = ["HELD_JOINT", "elbow_up_chain", "panda_actuators_xml", "panda_body_xml", "panda_chain"]
 
 FLANGE_M = 0.107
 """From the last joint to the flange, along its axis."""
+HELD_JOINT = 2
+"""Number of the joint that `elbow_up_chain` holds at 0."""
 TORQUE_NM = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)
 POSITION_GAINS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
 GRIPPER_FORCE_N = 40.0
@@ -87,6 +89,27 @@ def panda_chain(spec: RobotSpec) -> Chain:
         raise ValueError(f"robot {spec.name!r} has no Cartesian data")
     (chain,) = found.chains(spec)
     return chain
+
+
+def elbow_up_chain(spec: RobotSpec) -> Chain:
+    """Return the chain with joint 3 held at 0: 6 joints, so that a tool pose has one answer, elbow straight above."""
+    arm = arm_cartesian(spec)
+    third, fourth = arm.links[2], arm.links[3]
+    turn = rotation_xyz(*third.roll_pitch_yaw)
+    # Both turn about the same axis, so that their angles add.
+    merged = Link(
+        offset=tuple(np.add(third.offset, turn @ fourth.offset).tolist()),
+        axis=fourth.axis,
+        roll_pitch_yaw=tuple(np.add(third.roll_pitch_yaw, fourth.roll_pitch_yaw).tolist()),
+    )
+    kept = [spec.joint_names.index(name) for number, name in enumerate(spec.arms[0].joints) if number != HELD_JOINT]
+    return Chain(
+        base=pose_matrix(np.eye(3), np.array(arm.base)),
+        links=(*arm.links[:2], merged, *arm.links[4:]),
+        tool=pose_matrix(rotation_xyz(*arm.tool_roll_pitch_yaw), np.array(arm.tool)),
+        lower=spec.lower[kept],
+        upper=spec.upper[kept],
+    )
 
 
 def numbers(values: tuple[float, ...]) -> str:

@@ -21,9 +21,9 @@ from chatvla_sim.kinematics import IkError, pose_matrix
 from chatvla_sim.poses import matrix_of
 from chatvla_sim.toy_placement.judge import RACK
 from chatvla_sim.toy_placement.kinds import KINDS
-from chatvla_sim.toy_placement.motions import GRIPS, LEAN_RAD, Plan, ToyMotions
+from chatvla_sim.toy_placement.motions import GRIPS, Plan, ToyMotions
 from chatvla_sim.toy_placement.objects import kind_of
-from chatvla_sim.toy_placement.rack import BELOW_SHIFT_M
+from chatvla_sim.toy_placement.rack import TRAY_FRONT_M, tray_place
 from chatvla_sim.toy_placement.reasoning import find_label, find_relation, reasoning_text, written_boxes
 from chatvla_sim.toy_placement.relations import goal_position
 
@@ -117,7 +117,7 @@ class ToyPlacementExpert:
         position = goal_position(relation, matrix_of(reference.pose), reference.size, toy.size)
         rack = next((item for item in truth.objects if item.name == RACK), None)
         if relation == "below" and rack is not None:
-            position[:2] = np.add(rack.pose.position[:2], (BELOW_SHIFT_M, 0.0))
+            position[:2] = tray_place(deck_of(rack))
         return pose_matrix(np.eye(3), position)
 
     def _is_near(self, truth: SceneTruth, toy: SceneObject, relation: str) -> bool:
@@ -198,7 +198,6 @@ class ToyPlacementExpert:
         pose, kind = matrix_of(toy.pose), KINDS[kind_of(toy.label)]
         upright = pose[2, 2] > 0.9
         grip_m = kind.grip_m if upright else float(min(toy.size[1], toy.size[2]))
-        below = relation == "below"
         if toy.held:
             with contextlib.suppress(IkError):
                 return self._motions.place(
@@ -207,7 +206,6 @@ class ToyPlacementExpert:
                     toy_from_tool=np.linalg.inv(pose) @ self._motions.tool_pose(measured),
                     grip_m=grip_m,
                     low=pose[2, 3] - toy.size[2] / 2 < LOW_M,
-                    from_front=below,
                 )
             return self._motions.home(*state)
         grip_z_m = pose[2, 3] - toy.size[2] / 2 + kind.grip_z_m if upright else pose[2, 3]
@@ -220,9 +218,13 @@ class ToyPlacementExpert:
                     grip_m=grip_m,
                     grip_z_m=max(grip_z_m, LOWEST_GRIP_M),
                     grip=grip,
-                    lean_rad=LEAN_RAD if below else 0.0,
                 )
         return self._motions.home(*state)
+
+
+def deck_of(rack: SceneObject) -> tuple[float, float]:
+    """Return the middle of the rack's deck."""
+    return (rack.pose.position[0] + TRAY_FRONT_M / 2, rack.pose.position[1])
 
 
 def is_toy(item: SceneObject) -> bool:

@@ -21,7 +21,7 @@ from chatvla_sim.kinematics import pose_matrix
 from chatvla_sim.toy_placement.kinds import KINDS
 from chatvla_sim.toy_placement.layout import standing_pose
 from chatvla_sim.toy_placement.objects import kind_of
-from chatvla_sim.toy_placement.rack import RACK_SIZE_M
+from chatvla_sim.toy_placement.rack import RACK_SIZE_M, rack_middle
 from chatvla_sim.toy_placement.relations import goal_position, is_fulfilled
 from chatvla_sim.toy_placement.shapes import Part
 from chatvla_sim.toy_placement.trial import Thing, Trial
@@ -130,7 +130,7 @@ def scene_truth(
     placed = next((item.name for item in objects if item.placed), "")
     fixtures = [(GOAL, goal, size)]
     if trial.rack is not None:
-        middle = np.array([*trial.rack, RACK_SIZE_M[2] / 2])
+        middle = np.array([*rack_middle(trial.rack), RACK_SIZE_M[2] / 2])
         fixtures.append((RACK, pose_matrix(np.eye(3), middle), RACK_SIZE_M))
     for name, pose, edges in fixtures:
         objects.append(

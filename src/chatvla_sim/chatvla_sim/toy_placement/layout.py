@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from chatvla_sim.kinematics import pose_matrix, rotation_xyz
 from chatvla_sim.toy_placement.kinds import KINDS
 from chatvla_sim.toy_placement.objects import kind_of
-from chatvla_sim.toy_placement.rack import DECK_M, DECK_TOP_M
+from chatvla_sim.toy_placement.rack import DECK_M, DECK_TOP_M, TRAY_FRONT_M
 from chatvla_sim.toy_placement.relations import goal_position, is_fulfilled
 from chatvla_sim.toy_placement.shapes import Kind
 
@@ -25,13 +25,9 @@ Array = NDArray[np.float64]
 TOY_X, TOY_Y, TOY_YAW = (0.37, 0.56), (-0.26, 0.25), (-0.5, 0.5)
 REFERENCE_X, REFERENCE_Y, REFERENCE_YAW = (0.41, 0.57), (-0.19, 0.19), (-0.4, 0.4)
 GOAL_X, GOAL_Y = (0.34, 0.66), 0.30
-RACK_X, RACK_Y = (0.65, 0.68), (0.04, 0.12)
-LEANING_X = (0.46, 0.59)
-"""Where toys stand that a leaning gripper takes: nearer to the robot it cannot lean."""
-RACK_APPROACH_M = 0.20
-"""Kept free in front of the rack, along x, for the gripper with the toy."""
-HAND_M, LEANING_HAND_M = 0.08, 0.095
-"""Room around a toy for the gripper, upright and leaning back."""
+RACK_X, RACK_Y = (0.655, 0.685), (0.05, 0.13)
+HAND_M = 0.08
+"""Room around a toy for the gripper."""
 TOY_RADIUS_M, BESIDE_RACK_M = 0.045, 0.06
 BETWEEN_M = 0.02
 THIRD_Y = (-0.26, 0.26)
@@ -93,12 +89,12 @@ def drawn(rng: np.random.Generator, xs: Range, ys: Range, yaws: Range) -> Place:
     return Place(x_m=float(rng.uniform(*xs)), y_m=float(rng.uniform(*ys)), yaw_rad=float(rng.uniform(*yaws)))
 
 
-def off_rack(spot: Spot, rack: tuple[float, float] | None, approach_m: float) -> bool:
-    """Return whether a disc is clear of the rack, and of the way to it."""
+def off_rack(spot: Spot, rack: tuple[float, float] | None) -> bool:
+    """Return whether a disc is clear of deck and tray."""
     if rack is None:
         return True
     beside = abs(spot.y - rack[1]) > DECK_M[1] / 2 + spot.radius + 0.01
-    return beside or rack[0] - spot.x > DECK_M[0] / 2 + spot.radius + approach_m
+    return beside or rack[0] - spot.x > DECK_M[0] / 2 + TRAY_FRONT_M + spot.radius + 0.01
 
 
 class Draw:
@@ -111,10 +107,6 @@ class Draw:
         self._toys = [KINDS[kind_of(toy)] for toy in toys]
         self._reference = KINDS[kind_of(reference)]
         self._third = KINDS[kind_of(third)] if third else None
-        below = relation == "below"
-        self._hand_m = LEANING_HAND_M if below else HAND_M
-        self._approach_m = RACK_APPROACH_M if below else 0.02
-        self._toy_x = LEANING_X if below else TOY_X
 
     def attempt(self, with_rack: bool) -> Layout | None:
         """Return a layout, or None where this attempt did not fit."""
@@ -126,7 +118,7 @@ class Draw:
             reference = replace(reference, x_m=rack[0], y_m=rack[1], on_rack=True)
         else:
             spot = Spot(reference.x_m, reference.y_m, radius_of(self._reference))
-            if not off_rack(spot, rack, self._approach_m):
+            if not off_rack(spot, rack):
                 return None
             taken.append(spot)
         pose = standing_pose(self._reference, reference)
@@ -146,7 +138,7 @@ class Draw:
         if self._relation == "below":
             return goal
         inside = GOAL_X[0] <= x <= GOAL_X[1] and abs(y) <= GOAL_Y
-        return goal if inside and off_rack(replace(goal, radius=HAND_M), rack, 0.0) else None
+        return goal if inside and off_rack(replace(goal, radius=HAND_M), rack) else None
 
     def _draw_toys(
         self, taken: list[Spot], goal: Spot, pose: Array, rack: tuple[float, float] | None
@@ -155,12 +147,12 @@ class Draw:
         toys: list[Place] = []
         for _ in self._toys:
             for _ in range(TRIES):
-                place = drawn(self._rng, self._toy_x, TOY_Y, TOY_YAW)
-                spot = Spot(place.x_m, place.y_m, self._hand_m)
+                place = drawn(self._rng, TOY_X, TOY_Y, TOY_YAW)
+                spot = Spot(place.x_m, place.y_m, HAND_M)
                 free = all(spot.far_from(other, 0.0) for other in taken) and spot.far_from(goal, 0.0)
                 if (
                     free
-                    and off_rack(replace(spot, radius=BESIDE_RACK_M), rack, self._approach_m)
+                    and off_rack(replace(spot, radius=BESIDE_RACK_M), rack)
                     and not self._is_there(place, pose, rack)
                 ):
                     # Of the next toy the hand's room reaches no farther than this toy's edge.
@@ -184,9 +176,9 @@ class Draw:
             if rack is not None and self._relation != "below":
                 return replace(place, x_m=rack[0], y_m=rack[1], on_rack=True)
             spot = Spot(place.x_m, place.y_m, radius_of(kind))
-            toys = all(spot.far_from(replace(other, radius=self._hand_m), 0.0) for other in taken[-2:])
+            toys = all(spot.far_from(replace(other, radius=HAND_M), 0.0) for other in taken[-2:])
             free = toys and all(spot.far_from(other, BETWEEN_M) for other in taken)
-            if free and spot.far_from(goal, BETWEEN_M) and off_rack(spot, rack, self._approach_m):
+            if free and spot.far_from(goal, BETWEEN_M) and off_rack(spot, rack):
                 return place
         return None
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plan the expert's motions: go home, pick a toy, place the held toy. No simulator, no ROS.
 
-The gripper points straight down, but under the rack's deck: there it leans back toward the robot by LEAN_RAD.
+The gripper always points straight down.
 Units rad, m, s. Tool frame: x out of the gripper, y across the fingers. D joints in RobotSpec order.
 """
 
@@ -13,23 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.robot_spec import RobotSpec
-from chatvla_sim.arms.panda import panda_chain
+from chatvla_sim.arms.panda import HELD_JOINT, elbow_up_chain, panda_chain
 from chatvla_sim.kinematics import IkError, pose_matrix
 from chatvla_sim.trajectory import MotionBuilder, Trajectory
 
-__all__ = ["GRIPS", "LEAN_RAD", "Grip", "Plan", "ToyMotions"]
+__all__ = ["GRIPS", "Grip", "Plan", "ToyMotions"]
 
 Array = NDArray[np.float64]
-LEAN_RAD = 0.45
 LIFT_M = 0.15
 """How far a toy is lifted: above everything that stands on the table."""
 ABOVE_M = 0.10
 """Height of the stop above a toy, and above its goal."""
 RETREAT_M = 0.10
-BEFORE_RACK_M = 0.14
-"""Where a toy comes down in front of its place under the deck, to be slid in."""
-SLIDE_M = 0.006
-"""Height above the table at which it is slid."""
 OPEN_M = 0.080
 SQUEEZE_M = 0.016
 """Commanded opening below the toy's width: what the servo's spring turns into grip."""
@@ -66,10 +61,10 @@ class Plan:
     """pick: from when on the toy must be held. place: until when it must be held."""
 
 
-def grip_rotation(length: Array, across: Array, lean_rad: float) -> Array:
-    """Return base_from_tool rotation for a toy with the given horizontal axes, leaning back by `lean_rad`."""
-    approach = np.sin(lean_rad) * length - np.cos(lean_rad) * np.array([0.0, 0.0, 1.0])
-    return np.column_stack([approach, across, np.cross(approach, across)])
+def grip_rotation(across: Array) -> Array:
+    """Return the base_from_tool rotation of a gripper that points down with its fingers along `across`."""
+    down = np.array([0.0, 0.0, -1.0])
+    return np.column_stack([down, across, np.cross(down, across)])
 
 
 class ToyMotions:
@@ -81,6 +76,8 @@ class ToyMotions:
         (self._arm,) = spec.arms
         self._home = np.array(spec.home)
         self._chain = panda_chain(spec)
+        # The arm has a joint to spare: without a rule, lines would wander and poses have many answers.
+        self._solver = elbow_up_chain(spec)
         self._joints = [spec.joint_names.index(name) for name in self._arm.joints]
         self._gripper = spec.joint_names.index(self._arm.gripper)
 
@@ -115,7 +112,6 @@ class ToyMotions:
         grip_m: float,
         grip_z_m: float,
         grip: Grip,
-        lean_rad: float,
     ) -> Plan:
         """Grip the toy at pose `toy`, `grip_m` wide, at height `grip_z_m` above the table, and lift it.
 
@@ -124,7 +120,7 @@ class ToyMotions:
         builder = self._builder(start_s, positions, speed)
         length, across = grip_axes(toy)
         point = np.array([*(toy[:2, 3] + length[:2] * grip.along_m), grip_z_m + grip.up_m])
-        tool = pose_matrix(grip_rotation(length, across, lean_rad), point)
+        tool = pose_matrix(grip_rotation(across), point)
         above = self._solve(raised(tool, ABOVE_M))
         path = self._line(above, tool)
         self._clear(builder)
@@ -149,11 +145,9 @@ class ToyMotions:
         toy_from_tool: Array,
         grip_m: float,
         low: bool,
-        from_front: bool,
     ) -> Plan:
-        """Put the held toy at pose `goal`; let go, retreat, go home.
+        """Put the held toy at pose `goal`; let go, retreat, go home. `low`: lift it first.
 
-        `low`: lift it first. `from_front`: slide it in along +x instead of lowering it from above.
         Raises IkError when the way it is held does not allow it.
         """
         builder = self._builder(start_s, positions, speed)
@@ -163,29 +157,17 @@ class ToyMotions:
             lifted = raised(self.tool_pose(builder.position), LIFT_M)
             self._follow(builder, self._line(builder.position[self._joints], lifted))
         release = goal @ toy_from_tool
-        release[2, 3] += SLIDE_M if from_front else DROP_M
-        waypoints = [release]
-        if from_front:
-            waypoints.insert(0, moved(release, np.array([-BEFORE_RACK_M, 0.0, 0.0])))
-        waypoints.insert(0, raised(waypoints[0], LIFT_M if from_front else ABOVE_M))
-        joints = self._solve(waypoints[0])
+        release[2, 3] += DROP_M
+        above = self._solve(raised(release, ABOVE_M))
+        path = self._line(above, release)
         ready = builder.position
-        ready[self._joints], ready[self._gripper] = joints, closed
-        paths = []
-        for waypoint in waypoints[1:]:
-            paths.append(self._line(joints, waypoint))
-            joints = paths[-1][-1]
+        ready[self._joints], ready[self._gripper] = above, closed
         builder.move(ready)
-        for path in paths:
-            self._follow(builder, path)
+        self._follow(builder, path)
         builder.hold(SETTLE_S)
         until_s = builder.time_s
         self._grip(builder, min(OPEN_M, grip_m + SPREAD_M), RELEASE_S)
-        back = np.array([-BEFORE_RACK_M, 0.0, 0.02]) if from_front else np.array([0.0, 0.0, RETREAT_M])
-        self._follow(builder, self._line(joints, moved(release, back)))
-        if from_front:
-            risen = raised(moved(release, back), RETREAT_M)
-            self._follow(builder, self._line(builder.position[self._joints], risen))
+        self._follow(builder, self._line(path[-1], raised(release, RETREAT_M)))
         builder.move(self._home)
         return Plan(kind="place", trajectory=builder.build(), toy_pose=goal, grip_s=until_s)
 
@@ -199,14 +181,10 @@ class ToyMotions:
             self._grip(builder, OPEN_M, RELEASE_S)
         tool = self.tool_pose(builder.position)
         if tool[2, 3] < LIFT_M:
-            # Leaning back means that it may stand under the deck: out of there first.
-            back = tool.copy()
-            back[0, 3] -= BEFORE_RACK_M * (tool[0, 0] > 0.3)
+            up = tool.copy()
+            up[2, 3] = LIFT_M + 0.02
             try:
-                path = self._line(builder.position[self._joints], back)
-                self._follow(builder, path)
-                back[2, 3] = LIFT_M + 0.02
-                self._follow(builder, self._line(path[-1], back))
+                self._follow(builder, self._line(builder.position[self._joints], up))
             except IkError:
                 return  # An odd pose at the edge of reach: leave it joint by joint.
 
@@ -214,16 +192,21 @@ class ToyMotions:
         """Return arm positions for a tool pose, always from the same start: one pose, one answer."""
         start = self._home[self._joints].copy()
         start[0] = np.arctan2(tool[1, 3], tool[0, 3])
-        return self._chain.inverse(tool, start, iterations=150)
+        return self._inverse(tool, start, iterations=150)
+
+    def _inverse(self, tool: Array, start: Array, iterations: int = 50) -> Array:
+        """Return arm positions for a tool pose near `start`, the elbow straight above."""
+        found = self._solver.inverse(tool, np.delete(start, HELD_JOINT), iterations=iterations)
+        return np.insert(found, HELD_JOINT, 0.0)
 
     def _line(self, start: Array, tool: Array) -> Array:
         """Return arm positions along a straight line of the tool, from `start` to pose `tool`; both turned alike."""
         first = self._chain.forward(start)
-        rows, end = [start], self._chain.inverse(tool, start)
+        rows, end = [start], self._inverse(tool, start)
         for share in np.linspace(0, 1, LINE_STEPS + 1)[1:]:
             pose = tool.copy()
             pose[:3, 3] = (1 - share) * first[:3, 3] + share * tool[:3, 3]
-            rows.append(self._chain.inverse(pose, (1 - share) * start + share * end))
+            rows.append(self._inverse(pose, (1 - share) * start + share * end))
         return np.array(rows)
 
     def _follow(self, builder: MotionBuilder, path: Array) -> None:
@@ -239,14 +222,9 @@ class ToyMotions:
 
 def raised(pose: Array, height_m: float) -> Array:
     """Return the pose moved up."""
-    return moved(pose, np.array([0.0, 0.0, height_m]))
-
-
-def moved(pose: Array, offset_m: Array) -> Array:
-    """Return the pose moved by an offset in the base frame."""
-    shifted = pose.copy()
-    shifted[:3, 3] += offset_m
-    return shifted
+    higher = pose.copy()
+    higher[2, 3] += height_m
+    return higher
 
 
 def grip_axes(toy: Array) -> tuple[Array, Array]:

@@ -2,13 +2,14 @@
 """The six relations, in the robot's frame: where a toy belongs, and whether it is there. No simulator, no ROS.
 
 Seen from the robot's base, looking along +x: left is +y, right is -y, front is nearer to the robot (-x), behind is
-farther away (+x). On top: the toy stands on the reference. Below: the reference stands on a rack, and the toy stands on
-the table under the rack's deck.
+farther away (+x). On top: the toy stands on the reference. Below: the reference stands on a rack's deck, and the toy
+stands on the tray beneath it.
 
 A toy is left, right, in front or behind when its bounding box rests on the table (within REST_M), the gap between both
 bounding boxes along the relation's axis is GAP_M, and its middle is at most ACROSS_M off that axis through the
 reference's middle. On top: its middle is over the reference's bounding box, its bottom within REST_M of the reference's
-top. Below: its middle is under the deck, it rests on the table. Units m; positions in the robot's base frame.
+top. Below: its middle is over the tray, its bottom within REST_M of the tray's top.
+Units m; positions in the robot's base frame.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_sim.camera import box_corners
-from chatvla_sim.toy_placement.rack import BELOW_SHIFT_M, DECK_M, DECK_TOP_M
+from chatvla_sim.toy_placement.rack import RACK_SIZE_M, TRAY_TOP_M, rack_middle, tray_place
 
 __all__ = ["ACROSS_M", "GAP_M", "RELATIONS", "REST_M", "goal_position", "is_fulfilled"]
 
@@ -41,14 +42,14 @@ def goal_position(
 ) -> Array:
     """Return where the middle of an upright toy shall come to rest, shape (3,), for a reference at pose (4, 4).
 
-    Below the rack's deck when the relation is "below": the reference stands in the deck's middle.
+    On the rack's tray when the relation is "below": the reference stands in the deck's middle.
     """
     x, y, z = reference[:3, 3]
     half = toy_size[2] / 2
     if relation == "on top":
         return np.array([x, y, z + reference_size[2] / 2 + half])
     if relation == "below":
-        return np.array([x + BELOW_SHIFT_M, y, half])
+        return np.array([*tray_place((float(x), float(y))), TRAY_TOP_M + half])
     direction = np.array([*DIRECTIONS[relation], 0.0])
     # The toy stands with its length along x.
     reach = extent(reference, reference_size, direction) + extent(np.eye(4), toy_size, direction) + WANTED_GAP_M
@@ -64,19 +65,20 @@ def is_fulfilled(
     deck: tuple[float, float] | None,
 ) -> bool:
     """Return whether a toy at pose (4, 4) stands in `relation` to the reference; `deck`: the rack's middle, x and y."""
-    corners = box_corners(toy, toy_size)
-    bottom = float(corners[:, 2].min())
+    bottom = float(box_corners(toy, toy_size)[:, 2].min())
     offset = toy[:3, 3] - reference[:3, 3]
     if relation == "on top":
         top = float(box_corners(reference, reference_size)[:, 2].max())
         local = reference[:3, :3].T @ offset
         inside = (np.abs(local[:2]) <= np.array(reference_size[:2]) / 2).all()
         return bool(inside and abs(bottom - top) <= REST_M)
+    if relation == "below":
+        if deck is None:
+            return False
+        inside = (np.abs(toy[:2, 3] - np.array(rack_middle(deck))) <= np.array(RACK_SIZE_M[:2]) / 2).all()
+        return bool(inside and abs(bottom - TRAY_TOP_M) <= REST_M)
     if abs(bottom) > REST_M:
         return False
-    if relation == "below":
-        under = deck is not None and (np.abs(toy[:2, 3] - np.array(deck)) <= np.array(DECK_M) / 2).all()
-        return bool(under and float(corners[:, 2].max()) < DECK_TOP_M)
     direction = np.array([*DIRECTIONS[relation], 0.0])
     gap = float(offset @ direction) - extent(reference, reference_size, direction) - extent(toy, toy_size, direction)
     across = float(np.linalg.norm(offset[:2] - (offset @ direction) * direction[:2]))

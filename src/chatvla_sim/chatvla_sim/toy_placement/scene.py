@@ -12,7 +12,16 @@ from chatvla_sim.camera import PinholeCamera
 from chatvla_sim.toy_placement.kinds import KINDS
 from chatvla_sim.toy_placement.layout import Place, standing_pose
 from chatvla_sim.toy_placement.objects import COLOURS, kind_of
-from chatvla_sim.toy_placement.rack import DECK_M, DECK_THICK_M, DECK_TOP_M, LEG_M, leg_places
+from chatvla_sim.toy_placement.rack import (
+    DECK_M,
+    DECK_THICK_M,
+    DECK_TOP_M,
+    LEG_M,
+    RACK_SIZE_M,
+    TRAY_FRONT_M,
+    TRAY_TOP_M,
+    leg_places,
+)
 from chatvla_sim.toy_placement.shapes import Kind, Part
 from chatvla_sim.toy_placement.trial import Trial
 
@@ -55,6 +64,7 @@ HEAD = f"""
   <asset>
     <texture name="sky" type="skybox" builtin="gradient" rgb1=".75 .8 .86" rgb2=".45 .5 .56" width="64" height="64"/>
     <material name="wood" rgba=".72 .55 .36 1" specular=".1"/>
+    <material name="tray" rgba=".82 .70 .52 1" specular=".1"/>
   </asset>
 """
 
@@ -99,6 +109,10 @@ def rack_xml(middle: tuple[float, float]) -> str:
     legs = (DECK_TOP_M - DECK_THICK_M) / 2
     xml = f'<body name="rack" pos="{x:.6g} {y:.6g} 0">'
     xml += f'<geom type="box" size="{DECK_M[0] / 2} {DECK_M[1] / 2} {DECK_THICK_M / 2}" pos="0 0 {z}" material="wood"/>'
+    xml += (
+        f'<geom type="box" size="{RACK_SIZE_M[0] / 2} {RACK_SIZE_M[1] / 2} {TRAY_TOP_M / 2}"'
+        f' pos="{-TRAY_FRONT_M / 2} 0 {TRAY_TOP_M / 2}" material="tray"/>'
+    )
     for leg_x, leg_y in leg_places():
         xml += (
             f'<geom type="box" size="{LEG_M / 2} {LEG_M / 2} {legs}" pos="{leg_x:.6g} {leg_y:.6g} {legs}"'
