@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.recipes_baselines import BASELINE_PLANS, BASELINE_RECIPES
 from chatvla_training.recipes_chatvla1 import CHATVLA1_PLANS, CHATVLA1_RECIPES
+from chatvla_training.recipes_vlm2vla import VLM2VLA_RECIPES
 from chatvla_training.tiny_recipes import TINY_DEMOS, TINY_PLANS, TINY_RECIPES
 
 __all__ = ["PLANS", "PLAN_DEMOS", "RECIPES", "find_recipe"]
@@ -66,6 +67,7 @@ RECIPES: dict[str, Recipe] = {
         *TINY_RECIPES,
         *CHATVLA1_RECIPES,
         *BASELINE_RECIPES,
+        *VLM2VLA_RECIPES,
     )
 }
 PLANS: dict[str, tuple[str, ...]] = {**TINY_PLANS, **CHATVLA1_PLANS, **BASELINE_PLANS}

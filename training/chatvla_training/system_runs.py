@@ -27,6 +27,7 @@ __all__ = ["SYSTEM_RUNS", "SystemRun", "train_system"]
 
 SYSTEM_RUNS: Mapping[str, str] = {
     "diffusion_policy": "chatvla_training.diffusion_run:DiffusionRun",
+    "vlm2vla": "chatvla_training.vlm2vla.run:Vlm2VlaRun",
 }
 """`module:name` by the recipe's system; systems that are not listed are trained as ChatVLA-2 is."""
 

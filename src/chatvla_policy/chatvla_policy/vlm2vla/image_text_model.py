@@ -21,13 +21,14 @@ from transformers import AutoModelForImageTextToText
 
 from chatvla_policy.model.backbone import resolve_folder
 from chatvla_policy.processing.images import ImageConfig, ImagePreparer
+from chatvla_policy.processing.tokens import BOX_MARKS
 from chatvla_policy.vlm2vla.processors import ChatProcessor, load_processor
 
 __all__ = ["AnswerCodec", "ImageTextModel", "load_base"]
 
 
 class AnswerCodec:
-    """Answers to token ids and back, digits mapped where the variant says so."""
+    """Answers to token ids and back, digits mapped where the variant says so; box marks are the only control tokens."""
 
     def __init__(self, processor: ChatProcessor, end_ids: Sequence[int], digit_tokens: Sequence[int] = ()) -> None:
         """`end_ids`: what ends an answer, the first of them is written; `digit_tokens`: ids of 0 to 9, or none."""
@@ -36,10 +37,12 @@ class AnswerCodec:
         self.end_ids = tuple(end_ids)
         self._of_digit = dict(zip("0123456789", digit_tokens, strict=False))
         self._digit_of = {token: digit for digit, token in self._of_digit.items()}
+        known = processor.tokenizer.get_vocab()
+        self._boxes = {known[mark]: mark for mark in BOX_MARKS if mark in known}
 
     def ids(self, answer: str, *, mapped: bool = False) -> list[int]:
         """Return the ids of an answer without its end; digits are mapped when `mapped` and the variant does so."""
-        text = self._processor.plain(answer)
+        text = self._processor.plain(answer, keep=BOX_MARKS)
         if not (mapped and self._of_digit):
             return list(self._tokenizer(text, add_special_tokens=False).input_ids)
         found: list[int] = []
@@ -55,9 +58,9 @@ class AnswerCodec:
         pieces: list[str] = []
         run: list[int] = []
         for token in [*ids, self.end_ids[0]]:
-            digit = self._digit_of.get(token) if mapped else None
+            own = self._digit_of.get(token) if mapped else self._boxes.get(token)
             ends = token in self.end_ids
-            if digit is None and not ends:
+            if own is None and not ends:
                 run.append(token)
                 continue
             if run:
@@ -65,7 +68,7 @@ class AnswerCodec:
                 run = []
             if ends:
                 break
-            pieces.append(digit or "")
+            pieces.append(own or "")
         return "".join(pieces)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,11 @@ class ChatProcessor:
         # Longest first: a token may be part of another.
         self._marks = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
 
-    def plain(self, text: str) -> str:
-        """Return text in which no control token of the model is left: it cannot forge a turn or an image."""
+    def plain(self, text: str, *, keep: Collection[str] = ()) -> str:
+        """Return text in which no control token of the model is left but `keep`: it cannot forge a turn or an image."""
         for mark in self._marks:
-            text = text.replace(mark, f"{mark[:1]} {mark[1:]}")
+            if mark not in keep:
+                text = text.replace(mark, f"{mark[:1]} {mark[1:]}")
         return text
 
     def __call__(self, text: str, images: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say in words what a part of an episode does: by rules from its motion, or by a language model behind an endpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatvla_training.text.math_phrases import answer_of
+from chatvla_training.vlm2vla.split import Part
+
+__all__ = ["AXES", "EndpointDescriber", "direction_word", "plan_text", "step_text", "things_of"]
+
+AXES = (("x", "forward", "backward"), ("y", "left", "right"), ("z", "up", "down"))
+MAIN_M, SLIGHT_M = 0.025, 0.01
+"""From here on a direction is named; below it, down to the second, it is called slight."""
+
+
+def things_of(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what is moved and where to, as far as the episode's facts tell; else "object" and "goal"."""
+    from chatvla_training.demos.thoughts import facts_from
+
+    math = facts_from(facts)
+    if math is not None:
+        card = answer_of(math)
+        return (f"{card.place} card" if card else "card"), "board"
+    return str(facts.get("target") or "object"), str(facts.get("reference") or "goal")
+
+
+def step_text(part: Part, *, thing: str, goal: str, carried: bool) -> str:
+    """Return the subtask of a part; `carried`: something has been picked up and put down before it."""
+    if part.phase == "close":
+        return f"Grasp the {thing}"
+    if part.phase == "open":
+        return f"Release the {thing}"
+    if part.holding:
+        words = {"up": f"Lift the {thing}", "down": f"Lower the {thing} to the {goal}"}
+        return words.get(part.phase, f"Move the {thing} to the {goal}")
+    if carried:
+        return {"up": f"Retreat from the {goal}", "down": "Lower the arm"}.get(part.phase, "Move back")
+    return {"up": f"Rise above the {thing}", "down": f"Lower to the {thing}"}.get(part.phase, f"Move to the {thing}")
+
+
+def direction_word(delta_m: float, axis: int) -> str:
+    """Return the direction along an axis (0 x, 1 y, 2 z), or "none" below the threshold."""
+    _, positive, negative = AXES[axis]
+    return "none" if abs(delta_m) < MAIN_M else positive if delta_m > 0 else negative
+
+
+def plan_text(delta_3: NDArray[np.float64], *, before: bool, after: bool) -> str:
+    """Return the motion plan of a displacement [m] with the gripper open or not before and after."""
+    order = np.argsort(-np.abs(delta_3))
+    main = [direction_word(float(delta_3[axis]), int(axis)) for axis in order]
+    slight = [
+        AXES[int(axis)][1 if delta_3[axis] > 0 else 2] for axis in order if SLIGHT_M <= abs(delta_3[axis]) < MAIN_M
+    ]
+    words = [word for word in main if word != "none"]
+    parts = []
+    if words:
+        parts.append(f"Move {' and '.join(words)}" + (f", slightly {' and '.join(slight)}" if slight else "") + ".")
+    elif slight:
+        parts.append(f"Move slightly {' and '.join(slight)}.")
+    if before != after:
+        parts.append("Open the gripper." if after else "Close the gripper.")
+    else:
+        parts.append(f"Gripper stays {'open' if after else 'closed'}.")
+    return " ".join(parts)
+
+
+REQUEST = (
+    "A robot arm performs the task '{task}'. Positive x is forward, positive y is left, positive z is up; gripper 1 is "
+    "open, 0 is closed. Its motion was cut into {count} parts; each is given with its displacement in metres and the "
+    "gripper after it:\n{parts}\nAnswer with a JSON list of {count} objects with the keys step_description (a few "
+    "words) and reasoning (one or two sentences on the directions of movement), in this order, and nothing else."
+)
+
+
+class EndpointDescriber:
+    """A server with OpenAI's chat interface words the parts; where it cannot, the rules' words stay."""
+
+    def __init__(self, url: str, model: str, *, timeout_s: float = 60.0) -> None:
+        """Ask `model` at `url`, such as http://host:8000/v1; no image is sent. CHATVLA_DESCRIBE_KEY may hold a key."""
+        self._url, self._model, self._timeout_s = url.rstrip("/") + "/chat/completions", model, timeout_s
+        self.counts: Counter[str] = Counter()
+        """How many episodes were "worded" and how many "kept"."""
+
+    def __call__(
+        self, task: str, parts: Sequence[tuple[NDArray[np.float64], bool]], rules: Sequence[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
+        """Return (subtask, plan) of each part, given (displacement, open after it) and the rules' words."""
+        lines = "\n".join(
+            f"{number}: [{x:.3f}, {y:.3f}, {z:.3f}], gripper {int(opened)}"
+            for number, ((x, y, z), opened) in enumerate(parts, 1)
+        )
+        body = {
+            "model": self._model,
+            "temperature": 0.2,
+            "messages": [
+                {"role": "user", "content": REQUEST.format(task=task, count=len(parts), parts=lines)},
+            ],
+        }
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get("CHATVLA_DESCRIBE_KEY"):
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:
+                said = json.load(answer)["choices"][0]["message"]["content"]
+            items = json.loads(said[said.index("[") : said.rindex("]") + 1])
+            worded = [(str(item["step_description"]).strip(), str(item["reasoning"]).strip()) for item in items]
+        except (urllib.error.URLError, OSError, ValueError, KeyError, IndexError, TypeError):
+            worded = []
+        if len(worded) != len(parts) or not all(step and plan and len(step) <= 100 for step, plan in worded):
+            self.counts["kept"] += 1
+            return list(rules)
+        self.counts["worded"] += 1
+        return worded

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read relabelled data as questions and answers in a checkpoint's own prompts; make padded batches of them.
+
+B rows; T tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from chatvla_control.robot_spec import RobotSpec, robot_spec
+from chatvla_policy.vlm2vla.config import Vlm2VlaConfig
+from chatvla_policy.vlm2vla.image_text_model import ImageTextModel, extended
+from chatvla_policy.vlm2vla.prompts import PROMPTS, arms_sentence
+from chatvla_policy.vlm2vla.questions import pose_text
+from chatvla_policy.vlm2vla.text_forms import subtasks_text
+from chatvla_training.data.errors import CorruptSampleError, SourceError
+from chatvla_training.demos.thoughts import reworded
+
+__all__ = ["LanguageBatch", "LanguageCollate", "LanguageSample", "LanguageSource", "question_answer"]
+
+_DONE = {True: "The step was completed.", False: "The step was not completed."}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageSample:
+    """A question about images and its answer."""
+
+    id: str
+    images: tuple[NDArray[np.uint8], ...]
+    question: str
+    answer: str
+    mapped: bool
+    """The answer is an action list: its digits are mapped in the action-token variant."""
+
+
+def question_answer(entry: dict[str, Any], config: Vlm2VlaConfig, spec: RobotSpec, draw: int) -> tuple[str, str] | None:
+    """Return question and answer of a line of language.jsonl in the config's prompts; None where it asks no such."""
+    prompts, kind = PROMPTS[config.prompts], entry["kind"]
+    pose = (
+        pose_text(np.array(entry["pose"][:3]), bool(entry["pose"][3])) if config.tell_pose and "pose" in entry else ""
+    )
+    words = {key: str(entry.get(key, "")) for key in ("task", "subtask", "plan", "next", "axis")}
+    words |= {"pose": pose, "arms": arms_sentence(spec)}
+    if config.variant == "no_reasoning":
+        if kind != "actions":
+            return None
+        name = f"{entry['arm']} arm: " if len(spec.arms) > 1 else ""
+        return prompts.fill("direct", **words), f"{name}{entry['actions']}"
+    if kind == "subtasks":
+        thought = reworded(entry["facts"], entry["thought"], draw).replace("[", "(")
+        return prompts.fill("subtasks", **words), subtasks_text(entry["subtasks"], thought)
+    if kind == "completion":
+        verdict = {"success": entry["success"], "confidence": "High", "reasoning": _DONE[entry["success"]]}
+        return prompts.fill("verify", **words), json.dumps(verdict)
+    return prompts.fill(kind, **words), str(entry[kind])
+
+
+class LanguageSource:
+    """The questions of one relabelled data set."""
+
+    def __init__(self, folder: Path, config: Vlm2VlaConfig, *, split: str = "train") -> None:
+        """Read `folder`. Raises SourceError when it is none or has no question that the config asks."""
+        self.name, self._folder, self._config = f"{folder.name}:{split}", folder, config
+        path = folder / "language.jsonl"
+        try:
+            text = path.read_text(encoding="utf-8")
+            self.info: dict[str, Any] = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+            entries = [json.loads(line) for line in text.splitlines()]
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"{folder} is no relabelled data set: {error}; make one with ./chatvla relabel"
+            ) from error
+        self._sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self._spec = robot_spec(self.info["robot"])
+        self._entries = [
+            item
+            for item in entries
+            if item["split"] == split and question_answer(item, config, self._spec, 0) is not None
+        ]
+
+    def __len__(self) -> int:
+        """Return the number of questions."""
+        return len(self._entries)
+
+    def sample(self, index: int, draw: int) -> LanguageSample:
+        """Return question `index`; `draw` words the thought anew. Raises CorruptSampleError for a bad image."""
+        entry = self._entries[index]
+        found = question_answer(entry, self._config, self._spec, draw)
+        assert found is not None
+        name = f"{self.name}/{entry['episode']}/{entry['kind']}/{index}"
+        return LanguageSample(
+            id=name,
+            images=tuple(self._image(name, view[key]) for view in entry["images"] for key in self.info["views"]),
+            question=found[0],
+            answer=found[1],
+            mapped=entry["kind"] == "actions",
+        )
+
+    def _image(self, name: str, file: str) -> NDArray[np.uint8]:
+        try:
+            with Image.open(self._folder / "images" / file) as picture:
+                return np.asarray(picture.convert("RGB"))
+        except (OSError, UnidentifiedImageError, ValueError) as error:
+            raise CorruptSampleError(name, f"image {file} can't be read: {error}") from error
+
+    def sha256(self) -> str:
+        """Return a fingerprint of the questions."""
+        return self._sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageBatch:
+    """Padded rows as the model takes them."""
+
+    inputs: dict[str, Tensor]
+    written_BT: Tensor
+    """True at the tokens of answers, ends included."""
+
+
+class LanguageCollate:
+    """Samples to batches, by the processor and codec that inference uses."""
+
+    LONGEST = 4096
+    """Tokens of a row; a longer one means prompts or action lists out of hand."""
+
+    def __init__(self, model: ImageTextModel) -> None:
+        self._model = model
+
+    def __call__(self, samples: Sequence[LanguageSample]) -> LanguageBatch:
+        """Return the batch of `samples`. Raises SourceError for a sample that is too long."""
+        rows, lengths = [], []
+        for sample in samples:
+            prompt = self._model.inputs(sample.question, sample.images)
+            answer = [*self._model.codec.ids(sample.answer, mapped=sample.mapped), self._model.codec.end_ids[0]]
+            rows.append(extended(prompt, answer))
+            lengths.append((prompt["input_ids"].shape[1], rows[-1]["input_ids"].shape[1]))
+            if lengths[-1][1] > self.LONGEST:
+                raise SourceError(f"{sample.id} has {lengths[-1][1]} tokens, at most {self.LONGEST} are trained on")
+        width = max(stop for _, stop in lengths)
+        inputs = {}
+        for key in {key for row in rows for key in row}:
+            parts = [row[key] for row in rows if key in row]
+            if key in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
+                parts = [torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts]
+            inputs[key] = torch.cat(parts)
+        written_BT = torch.zeros(len(rows), width, dtype=torch.bool)
+        for row, (start, stop) in enumerate(lengths):
+            written_BT[row, start:stop] = True
+        return LanguageBatch(inputs=inputs, written_BT=written_BT)
