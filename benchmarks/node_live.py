@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -86,7 +87,8 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
     spinner = threading.Thread(target=_spin, args=(executor,), daemon=True)
     spinner.start()
     words = ["launch", "math_match", f"policy:={policy}", "trials:=0"]
-    launch = subprocess.Popen([str(ROOT / "chatvla"), *words], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "chatvla_cli.main", *words]
+    launch = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         _wait(lambda: onlooker.state == "active" and onlooker.driver, launch)
         onlooker.instruction.publish(String(data="Pick the card with the answer."))

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
 import pytest
 
+from chatvla_policy.systems import shipped_names
 from chatvla_policy.systems.untrained import save_untrained
 
 from .test_launch import Launch, needs_install
@@ -26,3 +28,19 @@ def test_checkpoint_starts_in_the_graph(tmp_path: Path) -> None:
         launch.process.send_signal(signal.SIGINT)
         launch.process.wait(timeout=20.0)
     assert "still runs" not in launch.text()
+
+
+@needs_install
+@pytest.mark.slow
+@pytest.mark.usefixtures("ros_domain")
+@pytest.mark.skipif("tiny" not in shipped_names(), reason="no checkpoint comes with this version")
+def test_robot_picks_the_card_that_a_forced_text_names(tmp_path: Path) -> None:
+    force = "force:=I should pick the left card."
+    launch = Launch("policy:=tiny", "trials:=2", "split:=in_domain", "seed:=7", force, f"out:={tmp_path}")
+    assert launch.process.wait(timeout=300.0) == 0, launch.text()
+    trials = json.loads((tmp_path / "results.json").read_text())["trials"]
+    assert [trial["text"] for trial in trials] == ["I should pick the left card."] * 2
+    left = [next(card["value"] for card in trial["cards"] if card["place"] == "left") for trial in trials]
+    assert [trial["picked"] for trial in trials] == left
+    # Left to itself the robot would pick the right answer's card.
+    assert any(value != trial["right_answer"] for value, trial in zip(left, trials, strict=True))
