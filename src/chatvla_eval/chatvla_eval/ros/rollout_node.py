@@ -14,14 +14,13 @@ from pathlib import Path
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
 from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.parameters import declare
-from chatvla_control.ros.spin import stop_on_signals
+from chatvla_control.ros.spin import spin_until, stop_on_signals
 from chatvla_eval.film import TrialFilm
 from chatvla_eval.policies import EXPERT, system_name
 from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
@@ -88,9 +87,8 @@ def main(args: Sequence[str] | None = None) -> int:
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     stopped = stop_on_signals()
     node = Node("rollout")
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    spinner = threading.Thread(target=_spin, args=(executor, stopped), daemon=True)
+    # A hostile or broken message from another node must not end the run: it is reported, and waits have their limits.
+    spinner = threading.Thread(target=spin_until, args=(node, stopped), daemon=True)
     try:
         settings = RolloutSettings.declare(node)
         session = RosSession(
@@ -104,22 +102,11 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"rollout: {error}", file=sys.stderr, flush=True)
         return 1
     finally:
-        executor.shutdown(timeout_sec=1.0)
+        stopped.set()
         if spinner.is_alive():
             spinner.join(timeout=2.0)
         node.destroy_node()
         try_shutdown()
-
-
-def _spin(executor: SingleThreadedExecutor, stopped: threading.Event) -> None:
-    """Serve callbacks; what a callback raises ends the run instead of hanging it."""
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    except Exception:
-        stopped.set()
-        raise
 
 
 def _evaluate(session: RosSession, settings: RolloutSettings, stopped: threading.Event) -> int:

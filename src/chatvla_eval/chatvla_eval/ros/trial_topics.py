@@ -156,6 +156,8 @@ class TrialTopics:
                 self._counts = (accepted, refused)
 
     def _on_joints(self, msg: JointState) -> None:
+        # What does not fit raises here, in the executor, and is not kept.
+        joint_state_from_msg(msg, self._spec.joint_names)
         with self._lock:
             self._joints = msg
             self._motion = [*self._motion[-_KEPT:], msg]
@@ -167,5 +169,6 @@ class TrialTopics:
                 self._chunks.append(chunk)
 
     def _on_image(self, msg: Image) -> None:
+        image_from_msg(msg)
         with self._lock:
             self._image = msg
