@@ -25,6 +25,7 @@ __all__ = ["run"]
 _RATE_HZ = 1000.0
 _AT_FULL = 100_000
 _LINES_PER_S = 12.0
+_LOGGED = re.compile(r"\[(DEBUG|INFO|WARN|ERROR|FATAL)\] ")
 _LONGEST_LINE = 2000
 _GROWTH, _GROWTH_BYTES = 0.15, 24e6
 
@@ -205,10 +206,10 @@ def _answers(rig: Rig, group: _Group, case: Case, alive: Promise) -> None:
 
 def _read_log(name: str, text: str, seconds: float, case: Case, log: Promise) -> None:
     """Require few and short lines, and a code in each line that says a chunk was refused."""
-    lines = text.splitlines()
-    log.require(
-        len(lines) < 100 + _LINES_PER_S * seconds, f"{name} printed {len(lines)} lines in {seconds:.0f} s", case
-    )
+    # ROS's own C library prints a paragraph for every message whose bytes are broken: that noise is not ours to limit.
+    lines = [line for line in text.splitlines() if _LOGGED.match(line)]
+    few = len(lines) < 100 + _LINES_PER_S * seconds
+    log.require(few, f"{name} printed {len(lines)} lines in {seconds:.0f} s, such as {lines[50:300:50]!s:.1500}", case)
     longest = max(map(len, lines), default=0)
     log.require(longest < _LONGEST_LINE, f"{name} printed a line of {longest} characters", case)
     nameless = [line for line in lines if "refused chunk" in line and not re.search(r"\([a-z_]+\): \S", line)]
