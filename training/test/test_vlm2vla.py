@@ -258,6 +258,15 @@ def test_the_exported_base_reads_what_it_was_pretrained_on(base: Path, tmp_path:
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
+def test_vlm2vla_recipe_is_the_papers():
+    recipe = RECIPES["vlm2vla"]
+    assert (recipe.lr, recipe.schedule, recipe.batch, recipe.beta1, recipe.beta2) == (5e-5, "linear", 8, 0.9, 0.999)
+    assert (recipe.lora_rank, recipe.lora_alpha) == (16, 32)
+    assert set(recipe.lora_targets.split(",")) == {
+        f"{part}_proj" for part in ("q", "k", "v", "o", "up", "down", "gate")
+    }
+
+
 def test_questions_come_from_relabelled_data_only(tmp_path: Path):
     from chatvla_training.data.errors import SourceError
 

@@ -56,9 +56,10 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         name="eval",
         summary="score a policy on a bench in one process, faster than real time, without ROS",
-        usage="TASK --policy FOLDER|NAME|expert [--split S] [--trials N] [--seed K] [--out DIR]",
+        usage="TASK --policy FOLDER|NAME|expert [--split S] [--trials N] [--seed K] [--out DIR] [--report]",
         details="Example: ./chatvla eval math_match --policy expert --trials 10 --out runs/expert\n"
-        "Writes results.json, a summary and a film of one trial into the folder given by --out.",
+        "Writes results.json, a summary and a film of one trial into the folder given by --out.\n"
+        "Others: 'eval --bag BAG', 'eval counterfactual', 'eval understanding', 'eval router', each with --help.",
         target="chatvla_eval.cli:main",
         source="src/chatvla_eval/chatvla_eval/cli.py",
         model_words=r"--policy[ =](?!expert\b)",
@@ -92,6 +93,16 @@ VERBS: tuple[Verb, ...] = (
         layers=("core", "model"),
     ),
     Verb(
+        name="relabel",
+        summary="describe a robot data set in language: subtasks, plans and actions as text (VLM2VLA)",
+        usage="DATA --out DIR [--step METRES] [--limit METRES] [--starts N] [--describe-url URL]",
+        details="Example: ./chatvla relabel data/math_match --out data/math_match_language\n"
+        "By rules from the robot's own motion; an endpoint words it when given. Then: ./chatvla train tiny_vlm2vla.",
+        target="chatvla_training.vlm2vla.relabel:main",
+        source="training/chatvla_training/vlm2vla/relabel.py",
+        layers=("core", "model"),
+    ),
+    Verb(
         name="import-bag",
         summary="make episodes of a robot data set from a recorded bag, real or simulated",
         usage="BAG --out DIR [--robot NAME] [--namespace NAME]",
@@ -112,10 +123,21 @@ VERBS: tuple[Verb, ...] = (
         layers=("core", "model"),
     ),
     Verb(
+        name="tables",
+        summary="train and evaluate the rows of the paper's tables, with intervals, beside the paper's numbers",
+        usage="[1|3|4|5|6|swap|frozen|router|all] --size tiny --out DIR [--seeds N]",
+        details="Example: ./chatvla tables 6 --out runs/tables --dry-run\n"
+        "A stopped command goes on where it was; --dry-run lists what it would do and the time it would take.",
+        target="chatvla_tables.cli:main",
+        source="training/chatvla_tables/cli.py",
+        layers=("core", "model"),
+    ),
+    Verb(
         name="bench",
         summary="measure a figure of this machine: jitter, latency, real-time factor, model speed",
-        usage="[NAME] [--json FILE]",
-        details="Without NAME it lists the benchmarks. --json writes the figures of the printed table into a file.",
+        usage="[NAME] [--json FILE] [options of the benchmark]",
+        details="Example: ./chatvla bench node --minutes 10\n"
+        "Without NAME it lists the benchmarks. --json writes the figures of the printed table into a file.",
         target="chatvla_cli.bench_verb:main",
         source="benchmarks/report.py",
         model_words=r"^(?!frame\b)[a-z]",
