@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`chatvla tables [1|3|4|5|6|swap|frozen|router|all] --size tiny --out DIR`: train, evaluate, write the tables."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from chatvla_eval.arguments import ArgumentParser, count, one_of, positive
+from chatvla_eval.parallel import default_jobs
+from chatvla_tables.execute import Rates, estimate, execute
+from chatvla_tables.gather import table_results
+from chatvla_tables.pages import write_table
+from chatvla_tables.plan import PlanSettings, plan
+from chatvla_tables.rows import ROUTER, SIZES, TABLES
+from chatvla_training.recipe import RecipeError, changed
+from chatvla_training.recipes import find_recipe
+
+__all__ = ["main"]
+
+WORDS = {name.removeprefix("table"): name for name in TABLES} | {ROUTER: ROUTER}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tables; return 0 when every unit ran, 1 when some failed, 130 on Ctrl-C."""
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    names = list(WORDS.values()) if options.table == "all" else [WORDS[options.table]]
+    try:
+        settings = _settings(options)
+        units = plan(names, settings)
+    except (RecipeError, ValueError) as error:
+        print(f"chatvla tables: {error}", file=sys.stderr)
+        return 2
+    folder = settings.out
+    left = estimate(units, Rates(folder / "rates.json"), options.jobs)
+    print(f"{len(units)} units, {sum(unit.done for unit in units)} done: {left}")
+    if options.dry_run:
+        for unit in units:
+            state = "done" if unit.done else "to do"
+            print(f"  {state:<5}  {unit.kind:<6} {unit.amount:>6}  {unit.folder.relative_to(folder)}")
+        return 0
+    try:
+        failed = execute(units, jobs=options.jobs, folder=folder, quiet=options.quiet)
+    except KeyboardInterrupt:
+        print("chatvla tables: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    hours = Rates(folder / "rates.json").hours()
+    results = options.results or folder / "results"
+    for name in names:
+        if name == ROUTER:
+            _copy_router(folder / "evals" / "router", results, settings.size)
+        else:
+            print(write_table(results, table_results(name, settings, hours=hours, failed=failed)))
+    for key, why in failed.items():
+        print(f"chatvla tables: {Path(key).relative_to(folder)}: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _copy_router(source: Path, results: Path, size: str) -> None:
+    """Put the router's page, figures and plots beside the tables, named by size."""
+    if not (source / "router.json").is_file():
+        return
+    results.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.glob("router*")):
+        name = path.stem.replace("router", f"router_{size}", 1) + path.suffix
+        if path.suffix == ".md":
+            text = path.read_text(encoding="utf-8").replace("](router_", f"](router_{size}_")
+            (results / name).write_text(text, encoding="utf-8")
+        else:
+            shutil.copyfile(path, results / name)
+    print(results / f"router_{size}.md")
+
+
+def _settings(options: argparse.Namespace) -> PlanSettings:
+    values = dict(pair.split("=", 1) for pair in options.set)
+    probe = find_recipe(SIZES[options.size]["stage1"])
+    after = changed(probe, values)
+    overrides = tuple((key.replace("-", "_"), getattr(after, key.replace("-", "_"))) for key in values)
+    return PlanSettings(
+        out=options.out.resolve(),
+        size=options.size,
+        seeds=options.seeds,
+        steps=options.steps,
+        trials=options.trials,
+        start=options.start,
+        data=options.data,
+        overrides=overrides,
+    )
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = ArgumentParser(prog="chatvla tables", description="Train and evaluate the rows of the paper's tables.")
+    parser.add_argument("table", type=one_of("table", [*WORDS, "all"]), help=f"of: {', '.join([*WORDS, 'all'])}")
+    parser.add_argument("--size", type=one_of("size", SIZES), default="tiny", help=f"of: {', '.join(SIZES)}")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/tables"), help="folder of all runs; the same one goes on"
+    )
+    parser.add_argument("--results", type=Path, help="folder for pages and figures (default: OUT/results)")
+    parser.add_argument("--seeds", type=count, default=1, help="training seeds per row")
+    parser.add_argument("--steps", type=positive, default=1.0, help="factor on every recipe's steps")
+    parser.add_argument("--trials", type=positive, default=1.0, help="factor on the paper's numbers of trials")
+    parser.add_argument("--start", default="", help="checkpoint that all rows start from (default: the recipe's)")
+    parser.add_argument("--data", default="", help="robot data of all rows (default: the recipe's)")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="recipe fields, the same for all rows"
+    )
+    parser.add_argument(
+        "--jobs", type=count, default=default_jobs(), help="processes side by side (default: the cores)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list the units and stop")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_strictly(arguments)
+    for pair in options.set:
+        if "=" not in pair:
+            parser.error(f"argument --set: expected KEY=VALUE, got {pair!r}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write a table's results as Markdown with a plot beside it, the paper's numbers next to ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chatvla_eval.plots.bars import Bar, bars
+
+__all__ = ["table_page", "write_table"]
+
+
+def write_table(folder: Path, results: Mapping[str, Any]) -> Path:
+    """Write NAME_SIZE.json, .md and .svg into `folder` and return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{results['name']}_{results['size']}"
+    (folder / f"{stem}.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / f"{stem}.svg").write_text(_plot(results), encoding="utf-8")
+    path = folder / f"{stem}.md"
+    path.write_text(table_page(results, plot=f"{stem}.svg"), encoding="utf-8")
+    return path
+
+
+def table_page(results: Mapping[str, Any], *, plot: str) -> str:
+    """Return the page of one table."""
+    trials = ", ".join(f"{cell.replace('_', ' ')} {count}" for cell, count in results["trials"].items())
+    lines = [
+        f"# {results['title']} ({results['name']}, size {results['size']})",
+        "",
+        f"Ours: simulation, {results['seeds']} training seed{'s' if results['seeds'] > 1 else ''}, "
+        f"trials a seed: {trials}; {results['hours']:.1f} h of one core for the whole run; "
+        f"commit {results['commit'][:12]}.",
+        f"Paper: {results['paper']}. Intervals: 95%, Wilson for successes, bootstrap over trials for points.",
+        "",
+    ]
+    if results["steps_factor"] != 1:
+        lines += [
+            f"**Steps are {results['steps_factor']:g} times the recipes': a trial of the machinery, no result.**",
+            "",
+        ]
+    for cell in results["trials"]:
+        lines += [f"## {cell.replace('_', ' ').capitalize()}", "", *_cell_table(results, cell), ""]
+    lines += [f"![Success]({plot})", "", "## What the paper finds and what shows here", ""]
+    lines += [_claim(claim) for claim in results["claims"]]
+    failures = [f"- {row['label']}: {why}" for row in results["rows"] for why in row.get("failed", ())]
+    if failures:
+        lines += ["", "## Rows that failed", "", *failures]
+    return "\n".join([*lines, ""])
+
+
+def _cell_table(results: Mapping[str, Any], cell: str) -> list[str]:
+    lines = [
+        "| row | success | 95% | OCR of 4 | math of 2 | paper, real robot | against the first row |",
+        "|" + "---|" * 7,
+    ]
+    for row in results["rows"]:
+        entry = row["cells"][cell]
+        label = row["label"] + (" (privileged)" if row["privileged"] and "privileged" not in row["label"] else "")
+        lines.append(f"| {label} | {' | '.join(_values(row, entry))} | {_paper(entry)} | {_against(entry)} |")
+    return lines
+
+
+def _values(row: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
+    """Return success, interval, OCR and math as text."""
+    if "expected" in entry:
+        return [f"{entry['expected']['successes']:.1f}/{entry['expected']['n']} expected", "", "-", "-"]
+    if "success" not in entry:
+        return [f"not run: {row.get('absent') or 'no complete evaluation'}", "", "", ""]
+    rate = entry["success"]
+    seeds = f" ({', '.join(map(str, entry['per_seed']))})" if entry["seeds"] > 1 else ""
+    points = [f"{entry[key]['mean']:.2f}" if key in entry else "-" for key in ("ocr", "math")]
+    return [f"{rate['k']}/{rate['n']}{seeds}", f"{100 * rate['low']:.0f}–{100 * rate['high']:.0f}%", *points]
+
+
+def _paper(entry: Mapping[str, Any]) -> str:
+    paper = entry["paper"]
+    if paper is None:
+        return "-"
+    parts = [f"{paper['success']['k']}/{paper['success']['n']}"] if paper["success"] else []
+    parts += [f"{name} {paper[key]:.2f}" for key, name in (("ocr", "OCR"), ("math", "math")) if paper[key] is not None]
+    return ", ".join(parts)
+
+
+def _against(entry: Mapping[str, Any]) -> str:
+    test = entry.get("against_reference", {}).get("success")
+    if test is None:
+        return "-"
+    return f"{test['only_first']} only it, {test['only_second']} only this, p = {test['p']:.2g}"
+
+
+def _claim(claim: Mapping[str, Any]) -> str:
+    p = f" (p = {claim['p']:.2g}, McNemar)" if "p" in claim else ""
+    return f"- Paper: {claim['paper']} ({claim['cell'].replace('_', ' ')}). Here it **{claim['verdict']}**{p}."
+
+
+def _plot(results: Mapping[str, Any]) -> str:
+    """Return the success of the last cell with intervals; diamonds are the paper's."""
+    cell = list(results["trials"])[-1]
+    items = []
+    for row in results["rows"]:
+        entry = row["cells"][cell]
+        paper = entry["paper"]["success"] if entry["paper"] else None
+        mark = paper["k"] / paper["n"] if paper else None
+        name = row["name"].replace("_", " ")
+        if "success" in entry:
+            rate = entry["success"]
+            note = f"{rate['k']}/{rate['n']}"
+            items.append(
+                Bar(label=name, value=rate["k"] / rate["n"], low=rate["low"], high=rate["high"], note=note, mark=mark)
+            )
+        elif "expected" in entry:
+            share = entry["expected"]["successes"] / entry["expected"]["n"]
+            items.append(Bar(label=name, value=share, note="expected", mark=mark, series=1))
+        else:
+            items.append(Bar(label=name, value=0.0, note="not run", mark=mark))
+    title = f"Success, {cell.replace('_', ' ')}, simulation"
+    return bars(items, title=title, mark="paper, real robot", standalone=True)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn tables into units of work: trainings and evaluations, each once, each after what it needs.
+
+A unit is done when its own output says so, so a stopped run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from chatvla_eval.results import RESULTS_NAME
+from chatvla_tables.rows import CELLS, ROUTER, ROWS, SIZES, TABLES, Cell, Row
+from chatvla_training.recipe import Recipe
+from chatvla_training.recipes import find_recipe
+
+__all__ = ["PlanSettings", "Unit", "cell_folder", "plan", "policy_folder", "stage_recipes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """What a run of the tables is asked for."""
+
+    out: Path
+    size: str = "tiny"
+    task: str = "math_match"
+    seeds: int = 1
+    """Training seeds per row, 0, 1, ..."""
+    steps: float = 1.0
+    """Factor on every recipe's steps."""
+    trials: float = 1.0
+    """Factor on every cell's trials; at least one is run."""
+    start: str = ""
+    """Checkpoint that all trained rows start from; empty for the recipes' own."""
+    data: str = ""
+    """Robot data of all rows; empty for the recipes' own."""
+    overrides: tuple[tuple[str, Any], ...] = ()
+    """Further fields of every recipe, the same for all rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One piece of work."""
+
+    key: str
+    kind: str
+    """"train", "eval" or "router"."""
+    folder: Path
+    after: tuple[str, ...]
+    """Keys of the units that must be done before."""
+    amount: int
+    """Optimiser steps, trials or inputs: what the time is proportional to."""
+    rate_key: str
+    """Units with the same rate key take the same time per amount."""
+    spec: dict[str, Any]
+    """The recipe, or the evaluation's arguments."""
+
+    @property
+    def done(self) -> bool:
+        """Whether its output is complete."""
+        if self.kind == "train":
+            return (self.folder / "policy" / "manifest.json").is_file()
+        if self.kind == "router":
+            return (self.folder / "router.json").is_file()
+        try:
+            return bool(json.loads((self.folder / RESULTS_NAME).read_text(encoding="utf-8"))["complete"])
+        except (OSError, ValueError, KeyError):
+            return False
+
+
+def stage_recipes(row: Row, settings: PlanSettings, seed: int) -> list[Recipe]:
+    """Return the recipes of one training of `row`, each starting from the one before. Raises RecipeError."""
+    roles = SIZES[settings.size]
+    found: list[Recipe] = []
+    for role, changes in row.stages:
+        if role not in roles:
+            continue
+        recipe = find_recipe(roles[role])
+        steps = max(1, round(recipe.steps * settings.steps))
+        fields: dict[str, Any] = {"seed": seed, "steps": steps, "warmup": min(recipe.warmup, steps // 4), **changes}
+        if settings.data and recipe.data:
+            fields["data"] = settings.data
+        if found:
+            fields["init"] = str(_stage_folder(row, settings, seed, len(found) - 1) / "policy")
+        elif role in ("stage2", "stage1", "dense_film1", "chatvla1_1"):
+            fields["init"] = settings.start or find_recipe(roles["stage1"]).init
+        found.append(replace(recipe, **(fields | dict(settings.overrides))))
+    return found
+
+
+def policy_folder(row: Row, settings: PlanSettings, seed: int) -> Path:
+    """Return where the trained policy of a row lies."""
+    return _stage_folder(row, settings, seed, len(stage_recipes(row, settings, seed)) - 1) / "policy"
+
+
+def cell_folder(row: Row, settings: PlanSettings, seed: int, cell: Cell) -> Path:
+    """Return where the results of one cell lie."""
+    return settings.out / "evals" / f"{row.name}_s{seed}" / cell.name
+
+
+def cell_trials(cell: Cell, settings: PlanSettings) -> int:
+    """Return the number of trials of a cell."""
+    return max(1, round(cell.trials * settings.trials))
+
+
+def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
+    """Return the units of `tables` in an order in which each comes after what it needs. Raises RecipeError."""
+    units: dict[str, Unit] = {}
+    for name in tables:
+        if name == ROUTER:
+            _add(units, _router_units(settings))
+            continue
+        table = TABLES[name]
+        for row in (ROWS[row] for row in table.rows):
+            if row.absent or row.policy == "chance":
+                continue
+            for seed in range(settings.seeds if row.stages else 1):
+                _add(units, _trainings(row, settings, seed))
+                _add(units, [_evaluation(row, settings, seed, CELLS[cell]) for cell in table.cells])
+    return list(units.values())
+
+
+def _add(units: dict[str, Unit], more: Iterable[Unit]) -> None:
+    for unit in more:
+        units.setdefault(unit.key, unit)
+
+
+def _stage_folder(row: Row, settings: PlanSettings, seed: int, index: int) -> Path:
+    """Return the run folder of one stage; rows that train the same first stages share them."""
+    stages = row.stages[: index + 1]
+    same = next(other for other in ROWS.values() if other.stages[: index + 1] == stages)
+    return settings.out / "runs" / f"{same.name}_s{seed}" / f"{index}_{stages[index][0]}"
+
+
+def _trainings(row: Row, settings: PlanSettings, seed: int) -> list[Unit]:
+    units: list[Unit] = []
+    for index, recipe in enumerate(stage_recipes(row, settings, seed)):
+        folder = _stage_folder(row, settings, seed, index)
+        units.append(
+            Unit(
+                key=str(folder),
+                kind="train",
+                folder=folder,
+                after=(units[-1].key,) if units else (),
+                amount=recipe.steps,
+                rate_key=f"{recipe.name} {recipe.moe} {recipe.experts}/{recipe.top_k} batch {recipe.batch}",
+                spec=recipe.to_dict(),
+            )
+        )
+    return units
+
+
+def _evaluation(row: Row, settings: PlanSettings, seed: int, cell: Cell) -> Unit:
+    folder = cell_folder(row, settings, seed, cell)
+    policy = row.policy or str(policy_folder(row, settings, seed))
+    trials = cell_trials(cell, settings)
+    words = [settings.task, "--policy", policy, "--split", cell.split, "--trials", str(trials), "--seed", "0"]
+    words += ["--out", str(folder), "--jobs", "1", "--no-film", "--quiet", *(["--swap"] if cell.swap else [])]
+    return Unit(
+        key=str(folder),
+        kind="eval",
+        folder=folder,
+        after=(str(Path(policy).parent),) if row.stages else (),
+        amount=trials,
+        rate_key=f"trial {row.name}",
+        spec={"arguments": words},
+    )
+
+
+def _router_units(settings: PlanSettings) -> list[Unit]:
+    row = ROWS["full"]
+    units = _trainings(row, settings, 0)
+    folder = settings.out / "evals" / "router"
+    inputs = max(2, round(52 * settings.trials))
+    before = stage_recipes(row, settings, 0)[0].init
+    words = ["--policy", str(policy_folder(row, settings, 0)), "--trials", str(inputs), "--task", settings.task]
+    words += ["--before", before, "--out", str(folder)]
+    return [
+        *units,
+        Unit(
+            key=str(folder),
+            kind="router",
+            folder=folder,
+            after=(units[-1].key,),
+            amount=2 * inputs,
+            rate_key="router input",
+            spec={"arguments": words},
+        ),
+    ]

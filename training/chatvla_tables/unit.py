@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do one unit of work in a process of its own: `python -m chatvla_tables.unit KIND FOLDER SPEC.json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train or evaluate as the spec says; return the exit code."""
+    kind, folder, spec_path = arguments
+    spec = json.loads(Path(spec_path).read_text(encoding="utf-8"))
+    if kind == "train":
+        from chatvla_training.recipe import Recipe
+        from chatvla_training.training_run import RUN_ERRORS, train_recipe
+
+        try:
+            train_recipe(Recipe(**spec | {"ratio": tuple(spec["ratio"])}), Path(folder))
+        except RUN_ERRORS as error:
+            print(f"train: {error}", file=sys.stderr)
+            return 1
+        return 0
+    if kind == "router":
+        from chatvla_eval.router.command import main as router
+
+        return router(spec["arguments"])
+    from chatvla_eval.cli import main as evaluate
+
+    return evaluate(spec["arguments"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
