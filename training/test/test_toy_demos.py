@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Demonstrations of the toy task in the real bench, and the grammar of its thoughts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from chatvla_control.robot_spec import robot_spec
+from chatvla_eval.tasks import task_by_name
+from chatvla_policy.processing.boxes import parse_boxes
+from chatvla_policy.processing.images import ImageConfig, Placement
+from chatvla_sim.toy_placement.bench import ToyPlacementBench
+from chatvla_sim.toy_placement.objects import object_part
+from chatvla_sim.toy_placement.reasoning import reasoning_text, written_boxes
+from chatvla_training.data.episodes import EpisodeDataset
+from chatvla_training.demos.collect import collect
+from chatvla_training.demos.disturbance import DisturbanceSettings
+from chatvla_training.demos.episode import DemoSettings
+from chatvla_training.demos.thoughts import episode_facts, not_for_robot_data, reworded, thought
+from chatvla_training.text import toy_phrases
+
+SETTINGS = DemoSettings(task="toy_placement", frame_hz=1.0, disturbance=DisturbanceSettings(share=1.0))
+WHOLE = Placement(scale=1.0, offset_x=0.0, offset_y=0.0, source_width=320, source_height=240)
+
+
+def test_an_episode_points_at_its_objects_in_every_frame(tmp_path: Path) -> None:
+    collect(tmp_path / "set", episodes=1, seed=3, jobs=1, settings=SETTINGS)
+    data = EpisodeDataset(tmp_path / "set", horizon=16)
+    assert data.views == ("right",)
+    assert data.joint_names == robot_spec("franka").joint_names
+    facts = data.facts(0)
+    assert {object_part(facts[key]) for key in ("target", "reference")} == {"robot"}
+    texts = [data.sample(index, 0).reasoning for index in range(3)]
+    for text in texts:
+        assert [box.label for box in parse_boxes(text, "right", WHOLE, ImageConfig())] == [
+            facts["target"],
+            facts["reference"],
+            "goal",
+        ]
+    again = reworded(facts, texts[0], 7)
+    assert again == reworded(facts, texts[0], 7)
+    assert parse_boxes(again, "right", WHOLE, ImageConfig()) == parse_boxes(texts[0], "right", WHOLE, ImageConfig())
+
+
+def test_every_wording_is_understood_by_the_scores_and_points_where_the_bench_does() -> None:
+    bench, task = ToyPlacementBench(), task_by_name("toy_placement")
+    for seed in range(6):
+        truth = bench.reset(split="in_domain", seed=seed)
+        facts = episode_facts(truth)
+        target = next(item for item in truth.objects if item.name == truth.target)
+        own = reasoning_text(truth, target, truth.answer)
+        assert toy_phrases.reasoning(toy_phrases.facts_of(truth)) == own
+        for stated, true in zip(parse_boxes(own, "right", WHOLE, ImageConfig()), written_boxes(truth), strict=True):
+            assert (stated.x_min, stated.y_max) == pytest.approx((true.x_min, true.y_max), abs=0.4)
+        rng = random.Random(seed)
+        wordings = {thought(facts, rng, lambda truth=truth: truth) for _ in range(30)}
+        assert len(wordings) > 10
+        for text in wordings:
+            assert task.score(text, truth).measures == {"recognition": 2, "affordance": 1}, text
+    bench.close()
+
+
+def test_scenes_of_other_parts_are_no_robot_data() -> None:
+    bench = ToyPlacementBench()
+    assert not_for_robot_data(bench.reset(split="in_domain", seed=1)) == ""
+    assert "not for robot data" in not_for_robot_data(bench.reset(split="open_world", seed=1))
+    bench.close()
+
+
+def test_vocabulary_is_small_and_holds_nothing_held_out() -> None:
+    words = set(toy_phrases.words())
+    assert len(words) < 90
+    assert not words & {"train", "mushroom", "pot", "case", "please", "want", "Could", "Look"}
