@@ -15,6 +15,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from chatvla_eval.against import against, read_before
 from chatvla_eval.arguments import ArgumentParser, count, one_of, positive, unknown_name
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.parallel import TrialJob, default_jobs, run_jobs
@@ -63,6 +64,7 @@ def _run(arguments: argparse.Namespace, results: list[TrialResult]) -> None:
     """Run all trials, appending to `results` and writing results.json after each; then what was asked for beyond."""
     jobs = _jobs(arguments)
     info = _info(arguments)
+    before = read_before(arguments.against, arguments.task) if arguments.against else None
     forced: list[TrialResult] = []
     _run_jobs(arguments, jobs, results, lambda: write_results(arguments.out, info, results))
     if arguments.attribute:
@@ -70,7 +72,12 @@ def _run(arguments: argparse.Namespace, results: list[TrialResult]) -> None:
             replace(job, setup=replace(job.setup, force_correct=True), film_folder="", trace_folder="") for job in jobs
         ]
         _run_jobs(arguments, again, forced, lambda: write_results(arguments.out, info, results, forced))
-    print(summary_table(results_dict(info, results, forced)))
+    found = results_dict(info, results, forced)
+    if before is not None:
+        more = {"against": against(before, found, str(arguments.against))}
+        write_results(arguments.out, info, results, forced, more)
+        found |= more
+    print(summary_table(found))
     print(f"  results   {arguments.out / RESULTS_NAME}")
     if arguments.report:
         print(f"  report    {write_report(arguments.out)}")
@@ -156,6 +163,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--force-correct", action="store_true", help="force the right reasoning, from the scene's truth"
     )
     parser.add_argument("--attribute", action="store_true", help="run all trials again with the right reasoning forced")
+    parser.add_argument("--against", type=Path, help="earlier results on the same seeds: before and after, paired")
     parser.add_argument("--report", action="store_true", help="write report.html, one file that opens offline")
     parser.add_argument("--jobs", type=count, default=default_jobs(), help="trials side by side (default: the cores)")
     parser.add_argument(

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,14 +114,20 @@ def _finite(value: float) -> float | None:
 
 
 def write_results(
-    folder: Path, info: RunInfo, trials: Sequence[TrialResult], forced: Sequence[TrialResult] = ()
+    folder: Path,
+    info: RunInfo,
+    trials: Sequence[TrialResult],
+    forced: Sequence[TrialResult] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write results.json into `folder` (made when missing) and return its path."""
+    """Write results.json into `folder` (made when missing) and return its path; `more` are further entries."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RESULTS_NAME
     aside = folder / f".{RESULTS_NAME}.{os.getpid()}"
     with aside.open("w", encoding="utf-8") as file:
-        json.dump(results_dict(info, trials, forced), file, indent=1, ensure_ascii=False, allow_nan=False)
+        json.dump(
+            results_dict(info, trials, forced) | dict(more or {}), file, indent=1, ensure_ascii=False, allow_nan=False
+        )
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

@@ -36,11 +36,22 @@ def summary_table(results: Mapping[str, Any]) -> str:
         lines.append("  broken at " + ", ".join(f"{link} {count}" for link, count in summary["links"].items()))
     if summary["agreement"]["n"]:
         lines.append(f"  took what the text chose: {summary['agreement']['k']}/{summary['agreement']['n']}")
+    if "against" in results:
+        lines += _against(results["against"])
     if "forced_correct" in results:
         lines += _forced(results["forced_correct"])
     if not results["complete"]:
         lines.append(f"  INCOMPLETE: {len(results['trials'])} of {results['trials_asked']} trials")
     return "\n".join(lines)
+
+
+def _against(found: Mapping[str, Any]) -> list[str]:
+    test = found["success"]
+    before, after = test["both"] + test["only_first"], test["both"] + test["only_second"]
+    return [
+        f"  against {found['run']}: {before}/{found['n']} before, {after}/{found['n']} after; "
+        f"only before {test['only_first']}, only after {test['only_second']}, p = {test['p']:.3g} (McNemar)"
+    ]
 
 
 def _forced(forced: Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,11 @@ def test_forced_reasoning_is_followed_and_scored_as_said(tmp_path):
 
 def test_swap_changes_places_and_nothing_else(tmp_path):
     _, plain = evaluate(tmp_path / "plain", "--trials", "1", "--no-film")
-    _, swapped = evaluate(tmp_path / "swapped", "--trials", "1", "--no-film", "--swap")
+    _, swapped = evaluate(
+        tmp_path / "swapped", "--trials", "1", "--no-film", "--swap", "--against", str(tmp_path / "plain")
+    )
+    assert swapped["against"]["n"] == 1
+    assert swapped["against"]["success"] == {"both": 1, "only_first": 0, "only_second": 0, "neither": 0, "p": 1.0}
     one, other = plain["trials"][0], swapped["trials"][0]
     assert one["equation"] == other["equation"]
     assert one["cards"] != other["cards"]

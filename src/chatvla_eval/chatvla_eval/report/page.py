@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.report.assets import SCRIPT, STYLE
-from chatvla_eval.report.summary import forced_section, links_section, summary_section
+from chatvla_eval.report.summary import against_section, forced_section, links_section, summary_section
 from chatvla_eval.report.trial_row import trial_row
 from chatvla_eval.results import RESULTS_NAME
 from chatvla_eval.summary_table import policy_label
@@ -45,6 +45,7 @@ def report_html(results: Mapping[str, Any], traces: Mapping[int, Mapping[str, An
         f'<p class="soft">{escape(_about(results))}</p>',
         summary_section(results),
         links_section(results),
+        against_section(results),
         forced_section(results),
         "<h2>Trials</h2>",
         _tools(results),

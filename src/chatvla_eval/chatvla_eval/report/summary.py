@@ -9,7 +9,7 @@ from typing import Any
 
 from chatvla_eval.plots.svg import number
 
-__all__ = ["forced_section", "interval_bar", "links_section", "summary_section"]
+__all__ = ["against_section", "forced_section", "interval_bar", "links_section", "summary_section"]
 
 EXPLAINED = {
     "perception": "something was read wrong, and the text chose wrongly",
@@ -63,6 +63,24 @@ def forced_section(results: Mapping[str, Any]) -> str:
     )
     head = "<tr><th>measure</th><th>value</th><th>95% interval</th><th></th></tr>"
     return f"<h2>Same trials, right reasoning forced</h2><table>{head}{''.join(rows)}</table><p>{escape(words)}</p>"
+
+
+def against_section(results: Mapping[str, Any]) -> str:
+    """Return the paired comparison with an earlier run; nothing when none was given."""
+    found = results.get("against")
+    if found is None:
+        return ""
+    test = found["success"]
+    n, before, after = found["n"], test["both"] + test["only_first"], test["both"] + test["only_second"]
+    rows = [
+        _rate("before", {"k": before, "n": n, "low": None, "high": None}),
+        _rate("after", {"k": after, "n": n, "low": None, "high": None}),
+    ]
+    words = (
+        f"Before: {found['run']}, policy {found['policy']}{', cards swapped' if found['swap'] else ''}. "
+        f"Success only before {test['only_first']}, only after {test['only_second']}: p = {test['p']:.3g} (McNemar, exact)."
+    )
+    return f"<h2>Against an earlier run on the same trials</h2><table>{''.join(rows)}</table><p>{escape(words)}</p>"
 
 
 def interval_bar(value: float, low: float | None, high: float | None) -> str:
