@@ -17,7 +17,7 @@ from chatvla_torture.promise import Case
 
 __all__ = ["run"]
 
-_BLOCK = 2500
+_BLOCK = 1000
 _AT_FULL = 1_000_000
 _ROBOTS = ("arx_r5", "franka")
 

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The short form of `./chatvla torture`, and that a campaign notices what breaks."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chatvla_control.arm_controller import ArmController
+from chatvla_control.contracts import ActionChunk, ActionMode
+from chatvla_control.robot_spec import robot_spec
+from chatvla_torture.audit import AUDIT_FILE, AuditedController, read_audit
+from chatvla_torture.campaign import Campaign
+from chatvla_torture.cli import main
+from chatvla_torture.parts import Part
+from chatvla_torture.promise import Case, case_seed
+
+SPEC = robot_spec("arx_r5")
+
+
+def broken_part(run) -> None:
+    """Break in case 3 of 5, whatever came before it."""
+    promise = run.promise("odd", "no case is the third", planned=5)
+    for case in run.cases(5):
+        promise.require(case.number != 3, f"case {case.number} drew {case.random().integers(100)}", case)
+        promise.hold()
+
+
+BROKEN = Part(name="broken", summary="", target=f"{__name__}:broken_part", share=0.1)
+
+
+def chunk(rows: np.ndarray, *, now_s: float) -> ActionChunk:
+    return ActionChunk(
+        id="1",
+        actions=rows,
+        joint_names=SPEC.joint_names,
+        robot=SPEC.name,
+        mode=ActionMode.JOINT_POSITION,
+        stamp_s=now_s,
+        start_s=now_s,
+        step_period_s=0.02,
+        valid_until_s=now_s + 1.0,
+        policy="test",
+    )
+
+
+def drive(controller: ArmController, rows: np.ndarray, *, ticks: int) -> None:
+    home = np.array(SPEC.home)
+    controller.step(now_s=0.0, measured=home)
+    assert controller.accept(chunk(rows, now_s=0.0), now_s=0.0, measured=home) is None
+    measured = home
+    for tick in range(1, ticks):
+        command = controller.step(now_s=0.02 * tick, measured=measured, elapsed_s=0.02)
+        assert command is not None
+        measured = command.positions
+
+
+@pytest.fixture
+def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[AuditedController, Path]:
+    monkeypatch.setenv(AUDIT_FILE, str(tmp_path / "audit.jsonl"))
+    return AuditedController(SPEC), tmp_path / "audit.jsonl"
+
+
+def slow_rows() -> np.ndarray:
+    way = np.zeros((20, SPEC.width))
+    way[:, 0] = np.linspace(0.0, 0.05, 20)
+    return np.array(SPEC.home) + way
+
+
+def test_short_campaign_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["0.01", "--only", "chunks", "--seed", "1", "--jobs", "1", "--json", str(tmp_path / "out.json")]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"held +chunks\.limits: 1000 chunks: ", printed)
+    outcome = json.loads((tmp_path / "out.json").read_text())
+    assert outcome["held"]
+    assert outcome["promises"][0]["held"] == 1000
+
+
+def test_hostile_files_of_the_short_campaign_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["0.3", "--only", "files", "--seed", "1"]) == 0
+    assert "5 promises held" in capsys.readouterr().out
+
+
+def test_first_broken_promise_ends_the_campaign_with_the_command_that_repeats_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chatvla_torture.cli.PARTS", {"broken": BROKEN})
+    assert main(["20", "--seed", "9"]) == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"BROKEN +broken\.odd: 3 of 5 planned cases", printed)
+    assert "repeat it: ./chatvla torture --seed 9 --only broken --case 3" in printed
+
+
+def test_one_case_draws_alone_what_it_drew_in_the_campaign() -> None:
+    whole = Campaign(parts=[BROKEN], seed=9, minutes=20.0).run()
+    alone = Campaign(parts=[BROKEN], seed=9, minutes=20.0, only_case=3).run()
+    assert whole.broken is not None
+    assert alone.broken is not None
+    assert whole.broken.why == alone.broken.why
+    assert case_seed(9, "broken", 3) != case_seed(9, "broken", 4)
+    assert Case(part="a", number=1, campaign_seed=2).seed != Case(part="b", number=1, campaign_seed=2).seed
+
+
+def test_audit_sees_the_arm_come_to_rest(audited: tuple[AuditedController, Path]) -> None:
+    controller, path = audited
+    drive(controller, slow_rows(), ticks=80)
+    report = read_audit(path)
+    assert report.broken == ()
+    assert (report.holds, report.chunks) == (1, 1)
+    assert report.ticks >= 50
+
+
+def test_audit_notices_a_command_beyond_the_limits(
+    audited: tuple[AuditedController, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller, path = audited
+    honest = ArmController.step
+
+    def jerked(self, *, now_s, measured, elapsed_s=None):
+        command = honest(self, now_s=now_s, measured=measured, elapsed_s=elapsed_s)
+        command.positions[2] += 0.3 if now_s > 0.1 else 0.0
+        return command
+
+    monkeypatch.setattr(ArmController, "step", jerked)
+    drive(controller, slow_rows(), ticks=20)
+    assert read_audit(path).broken
+
+
+def test_audit_notices_motion_after_the_last_chunk(audited: tuple[AuditedController, Path]) -> None:
+    controller, path = audited
+    drive(controller, slow_rows(), ticks=18)
+    # A second chunk that only the player knows of: for the audit the arm goes on after the end of the first.
+    controller._player.load(chunk(slow_rows() + 0.01, now_s=0.4))
+    for tick in range(18, 90):
+        controller.step(now_s=0.02 * tick, measured=controller._player.positions, elapsed_s=0.02)
+    assert any("after the end of its last chunk" in line for line in read_audit(path).broken)
+
+
+@pytest.mark.slow
+def test_driver_under_attack_stays_inside_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["0.1", "--only", "messages", "--case", "0", "--seed", "1"]) == 0
+    assert re.search(r"held +messages\.limits: \d+", capsys.readouterr().out)
