@@ -78,7 +78,8 @@ def against_section(results: Mapping[str, Any]) -> str:
     ]
     words = (
         f"Before: {found['run']}, policy {found['policy']}{', cards swapped' if found['swap'] else ''}. "
-        f"Success only before {test['only_first']}, only after {test['only_second']}: p = {test['p']:.3g} (McNemar, exact)."
+        f"Success only before {test['only_first']}, only after {test['only_second']}: "
+        f"p = {test['p']:.3g} (McNemar, exact)."
     )
     return f"<h2>Against an earlier run on the same trials</h2><table>{''.join(rows)}</table><p>{escape(words)}</p>"
 

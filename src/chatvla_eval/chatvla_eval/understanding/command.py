@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
             arguments.data,
             policy=arguments.policy,
             base=arguments.base,
-            metric=arguments.metric,
+            metric=arguments.metric or "",
             limit=arguments.limit,
             suffix=arguments.suffix,
             quiet=arguments.quiet,
@@ -175,7 +175,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="LLaVA .json or VLMEvalKit .tsv files")
     parser.add_argument("--policy", required=True, help="checkpoint folder or name")
     parser.add_argument("--base", default="", help="checkpoint before robot training, to say what is retained")
-    parser.add_argument("--metric", type=one_of("metric", METRICS), default="", help=f"of: {', '.join(METRICS)}")
+    parser.add_argument("--metric", type=one_of("metric", METRICS), help=f"of: {', '.join(METRICS)}")
     parser.add_argument("--limit", type=count, default=0, help="first questions of each file only")
     parser.add_argument("--suffix", default="", help='added to each question, such as "Answer with a single word."')
     parser.add_argument("--out", type=Path, default=Path("runs/understanding"), help="folder for the results")
