@@ -50,7 +50,13 @@ def _trajectory_arm(node: Node, spec: RobotSpec, *, create: bool) -> TrajectoryA
         "Topic of the arm's joint_trajectory_controller.",
     )
     states = declare(
-        node, "states_topic", "/joint_states", "Joint states of arm and gripper, at 50 Hz or more; may come in parts."
+        node,
+        "states_topic",
+        "/joint_states",
+        "Joint states of the arm, at 50 Hz or more; of the gripper too, if they come here.",
+    )
+    gripper_states = declare(
+        node, "gripper_states_topic", "/joint_states", "Joint states of the gripper, where they come apart."
     )
     prefix = declare(node, "joint_prefix", "panda_joint", "The hardware's joint names without their number 1 .. 7.")
     gripper_kind = declare(
@@ -83,7 +89,7 @@ def _trajectory_arm(node: Node, spec: RobotSpec, *, create: bool) -> TrajectoryA
         spec,
         gripper,
         topic=topic,
-        states_topic=states,
+        states_topics=(states, gripper_states),
         joints={name: f"{prefix}{number}" for number, name in enumerate(spec.arms[0].joints, start=1)},
         rate_hz=rate_hz,
         connect_timeout_s=wait_s,

@@ -26,7 +26,9 @@ def seconds(duration: object) -> float:
 class ControllerPeer:
     """One controller for `joints`, which starts at `positions`."""
 
-    def __init__(self, domain: int, topic: str, joints: list[str], positions: list[float]) -> None:
+    def __init__(
+        self, domain: int, topic: str, joints: list[str], positions: list[float], states: str = "/joint_states"
+    ) -> None:
         self.joints = joints
         self.received: list[JointTrajectory] = []
         self.history: list[tuple[float, np.ndarray]] = []
@@ -35,7 +37,7 @@ class ControllerPeer:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("controller_peer_" + joints[0], context=self.context)
-        self._states = self.node.create_publisher(JointState, "/joint_states", 10)
+        self._states = self.node.create_publisher(JointState, states, 10)
         self.subscription = self.node.create_subscription(JointTrajectory, topic, self._on_trajectory, 10)
         self.node.create_timer(PERIOD_S, self._update)
         self._executor = SingleThreadedExecutor(context=self.context)

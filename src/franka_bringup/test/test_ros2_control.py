@@ -54,7 +54,7 @@ def port_of(node: Any, **changes: Any) -> TrajectoryArm:
     gripper = make_gripper(node, "trajectory", GRIPPER_TOPIC, **GRIPPER)
     stated = {
         "topic": ARM_TOPIC,
-        "states_topic": "/joint_states",
+        "states_topics": ("/joint_states", "/gripper_states"),
         "joints": dict(zip(SPEC.joint_names, HARDWARE, strict=False)),
         "rate_hz": 100.0,
         "connect_timeout_s": 20.0,
@@ -93,7 +93,7 @@ def test_port_reads_arm_and_gripper_from_two_broadcasters_and_commands_both(node
     port = port_of(node)
     with (
         ControllerPeer(ros_domain, ARM_TOPIC, HARDWARE, list(HOME[:7])) as arm,
-        ControllerPeer(ros_domain, GRIPPER_TOPIC, [KNUCKLE], [0.7929]) as gripper,
+        ControllerPeer(ros_domain, GRIPPER_TOPIC, [KNUCKLE], [0.7929], "/gripper_states") as gripper,
     ):
         port.connect()
         wait(lambda: _readable(port))

@@ -68,7 +68,7 @@ def test_port_speaks_with_controller_and_gripper(node: Any) -> None:
         SPEC,
         gripper,
         topic=COMMANDS,
-        states_topic="/joint_states",
+        states_topics=("/joint_states",),
         joints={name: name for name in SPEC.arms[0].joints},
         rate_hz=125.0,
         connect_timeout_s=30.0,

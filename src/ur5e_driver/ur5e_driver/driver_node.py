@@ -58,7 +58,7 @@ def make_port(node: Node) -> ArmPort:
             spec,
             gripper,
             topic=topic,
-            states_topic=states,
+            states_topics=(states,),
             joints={name: prefix + name for name in spec.arms[0].joints},
             rate_hz=rate_hz,
             connect_timeout_s=wait_s,

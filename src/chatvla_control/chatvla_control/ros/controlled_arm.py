@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,13 +35,15 @@ class ControlledArm(ArmPort):
         *,
         message: type[Any],
         topic: str,
-        states_topic: str,
+        states_topics: Sequence[str],
         joints: Mapping[str, str],
         rate_hz: float,
         connect_timeout_s: float = 5.0,
         steady_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`joints`: the hardware's name of each rotary joint of `spec`; `rate_hz`: how often commands come."""
+        """`joints`: the hardware's name of each rotary joint of `spec`; `rate_hz`: how often commands come;
+        `states_topics`: where joint states come, the arm's and the gripper's together or apart.
+        """
         self.spec, self.rate_hz = spec, rate_hz
         self.rotary = np.array([joint.unit == "rad" for joint in spec.joints])
         if self.rotary.sum() != spec.width - 1:
@@ -49,7 +51,7 @@ class ControlledArm(ArmPort):
         self.hardware_names = [joints[joint.name] for joint in spec.joints if joint.unit == "rad"]
         self._node, self._gripper = node, gripper
         self._connect_timeout_s, self._steady_clock = connect_timeout_s, steady_clock
-        self._inbox = JointInbox(node, states_topic, [joints.get(joint.name, gripper.joint) for joint in spec.joints])
+        self._inbox = JointInbox(node, states_topics, [joints.get(joint.name, gripper.joint) for joint in spec.joints])
         self._publisher = node.create_publisher(message, topic, 1)
 
     @abstractmethod

@@ -18,14 +18,16 @@ __all__ = ["JointInbox"]
 
 
 class JointInbox:
-    """The newest state of the joints `names` on a topic. The node's executor must run for states to arrive."""
+    """The newest state of the joints `names` on some topics. The node's executor must run for states to arrive."""
 
-    def __init__(self, node: Node, topic: str, names: Sequence[str]) -> None:
+    def __init__(self, node: Node, topics: Sequence[str], names: Sequence[str]) -> None:
         self._node, self._names = node, tuple(names)
         self._lock = threading.Lock()
         self._newest: dict[str, tuple[float, float, float, float]] = {}
         newest = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._subscription = node.create_subscription(JointStateMsg, topic, self._on_states, newest)
+        self._subscriptions = [
+            node.create_subscription(JointStateMsg, topic, self._on_states, newest) for topic in dict.fromkeys(topics)
+        ]
 
     def read(self) -> JointState:
         """Return positions, speeds and efforts in the hardware's units, stamped with the oldest part's arrival.
@@ -35,9 +37,8 @@ class JointInbox:
         with self._lock:
             missing = [name for name in self._names if name not in self._newest]
             if missing:
-                raise ArmStateMissingError(
-                    f"no state of joint {missing[0]!r} on {self._subscription.topic_name} yet; start its broadcaster"
-                )
+                heard = " or ".join(subscription.topic_name for subscription in self._subscriptions)
+                raise ArmStateMissingError(f"no state of joint {missing[0]!r} on {heard} yet; start its broadcaster")
             columns: NDArray[np.float64] = np.array([self._newest[name] for name in self._names])
         return JointState(
             positions=columns[:, 0], velocities=columns[:, 1], efforts=columns[:, 2], stamp_s=float(columns[:, 3].min())
@@ -45,7 +46,8 @@ class JointInbox:
 
     def close(self) -> None:
         """Stop listening."""
-        self._node.destroy_subscription(self._subscription)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
 
     def _on_states(self, msg: JointStateMsg) -> None:
         arrived_s = self._node.get_clock().now().nanoseconds * 1e-9
