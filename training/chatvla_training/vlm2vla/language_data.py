@@ -21,7 +21,7 @@ from torch import Tensor
 
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_policy.vlm2vla.config import Vlm2VlaConfig
-from chatvla_policy.vlm2vla.image_text_model import ImageTextModel, extended
+from chatvla_policy.vlm2vla.image_text_model import ChatInputs, extended
 from chatvla_policy.vlm2vla.prompts import PROMPTS, arms_sentence
 from chatvla_policy.vlm2vla.questions import pose_text
 from chatvla_policy.vlm2vla.text_forms import subtasks_text
@@ -135,15 +135,15 @@ class LanguageCollate:
     LONGEST = 4096
     """Tokens of a row; a longer one means prompts or action lists out of hand."""
 
-    def __init__(self, model: ImageTextModel) -> None:
-        self._model = model
+    def __init__(self, chat: ChatInputs) -> None:
+        self._chat = chat
 
     def __call__(self, samples: Sequence[LanguageSample]) -> LanguageBatch:
         """Return the batch of `samples`. Raises SourceError for a sample that is too long."""
         rows, lengths = [], []
         for sample in samples:
-            prompt = self._model.inputs(sample.question, sample.images)
-            answer = [*self._model.codec.ids(sample.answer, mapped=sample.mapped), self._model.codec.end_ids[0]]
+            prompt = self._chat(sample.question, sample.images)
+            answer = [*self._chat.codec.ids(sample.answer, mapped=sample.mapped), self._chat.codec.end_ids[0]]
             rows.append(extended(prompt, answer))
             lengths.append((prompt["input_ids"].shape[1], rows[-1]["input_ids"].shape[1]))
             if lengths[-1][1] > self.LONGEST:

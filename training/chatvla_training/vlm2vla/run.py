@@ -142,7 +142,7 @@ class Vlm2VlaRun:
         if recipe.checkpointing:
             self._model.enable_input_require_grads()
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
-        collate = LanguageCollate(ImageTextModel(self._model, processor, size=size, digit_tokens=digits))
+        collate = LanguageCollate(ImageTextModel(model, processor, size=size, digit_tokens=digits).inputs)
         return LanguageTask(self._model), _Collate(collate)
 
     def save(self, folder: Path, provenance: Mapping[str, Any]) -> None:
@@ -168,7 +168,7 @@ class Vlm2VlaRun:
             # Whoever loads the checkpoint names the base; a path of this machine means nothing elsewhere.
             item.base_model_name_or_path = self._config.base
         with tempfile.TemporaryDirectory() as work:
-            model.save_pretrained(work, safe_serialization=True)
+            model.save_pretrained(work, save_embedding_layers=False)
             for name in ("adapter_config.json", "adapter_model.safetensors"):
                 shutil.copyfile(Path(work) / name, folder / name)
 
@@ -195,7 +195,7 @@ def rarest_tokens(model: ImageTextModel, samples: Sequence[LanguageSample]) -> t
 
     Control tokens are left out. (VLM2VLA, appendix B.3: digits become the ten least likely tokens)
     """
-    collate = LanguageCollate(model)
+    collate = LanguageCollate(model.inputs)
     total_W: Tensor | None = None
     for sample in [item for item in samples if item.mapped][:8] or list(samples[:8]):
         batch = collate([sample])

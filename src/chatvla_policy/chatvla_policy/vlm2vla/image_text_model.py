@@ -24,7 +24,7 @@ from chatvla_policy.processing.images import ImageConfig, ImagePreparer
 from chatvla_policy.processing.tokens import BOX_MARKS
 from chatvla_policy.vlm2vla.processors import ChatProcessor, load_processor
 
-__all__ = ["AnswerCodec", "ImageTextModel", "load_base"]
+__all__ = ["AnswerCodec", "ChatInputs", "ImageTextModel", "extended", "load_base"]
 
 
 class AnswerCodec:
@@ -72,16 +72,29 @@ class AnswerCodec:
         return "".join(pieces)
 
 
+class ChatInputs:
+    """All of a model but its weights: questions and answers to ids; small enough for a worker that makes batches."""
+
+    def __init__(self, processor: ChatProcessor, codec: AnswerCodec, *, size: tuple[int, int]) -> None:
+        """`size`: width and height [px] that every picture is brought to before the model's own processor."""
+        self.processor, self.codec = processor, codec
+        self._preparer = ImagePreparer(ImageConfig(width=size[0], height=size[1]))
+
+    def __call__(self, question: str, images: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
+        """Return the model's inputs for a question about images (RGB), on the CPU."""
+        return self.processor(question, [self._preparer.place(image)[0] for image in images])
+
+
 class ImageTextModel:
     """A base model, its adapter folded in or still in training, and its processor."""
 
     def __init__(
         self, model: nn.Module, processor: ChatProcessor, *, size: tuple[int, int], digit_tokens: Sequence[int] = ()
     ) -> None:
-        """`size`: width and height [px] that every picture is brought to before the model's own processor."""
+        """`size` as in ChatInputs; `digit_tokens`: ids of 0 to 9 in the action-token variant."""
         self.model, self.processor = model, processor
-        self._preparer = ImagePreparer(ImageConfig(width=size[0], height=size[1]))
         self.codec = AnswerCodec(processor, _end_ids(model, processor), digit_tokens)
+        self.inputs = ChatInputs(processor, self.codec, size=size)
 
     @classmethod
     def load(
@@ -97,17 +110,13 @@ class ImageTextModel:
         """Return the model of a base folder or hub name with an adapter folded in, for inference."""
         model, processor = load_base(base, device=device, dtype=dtype)
         if adapter is not None:
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # pyright: ignore
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()  # pyright: ignore
         return cls(model.eval(), processor, size=size, digit_tokens=digit_tokens)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
-
-    def inputs(self, question: str, images: Sequence[NDArray[np.uint8]]) -> dict[str, Tensor]:
-        """Return the model's inputs for a question about images (RGB), on the CPU."""
-        return self.processor(question, [self._preparer.place(image)[0] for image in images])
 
     @torch.inference_mode()
     def write(
@@ -127,9 +136,8 @@ class ImageTextModel:
         `mapped`: digits of this answer are written in the variant's tokens.
         """
         inputs = {key: value.to(self.device) for key, value in self.inputs(question, images).items()}
-        for key in ("pixel_values",):
-            if key in inputs:
-                inputs[key] = inputs[key].to(self.model.dtype)  # pyright: ignore
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)  # pyright: ignore
         begun = self.codec.ids(begin, mapped=mapped) if begin else []
         inputs = extended(inputs, begun)
         length = inputs["input_ids"].shape[1]
