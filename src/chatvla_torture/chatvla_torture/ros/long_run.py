@@ -18,7 +18,8 @@ __all__ = ["run"]
 
 _NODES = ("sim", "driver", "expert", "rollout")
 _SAMPLE_S = 5.0
-_WARM_UP = 0.1
+_WARM_UP_S = 300.0
+"""Films of first trials, caches and pools fill in this time, at most half of the run."""
 _GROWTH = 0.02
 _DRIFT = 0.10
 _DRIFT_S = 0.002
@@ -61,13 +62,17 @@ def run(part: PartRun) -> None:
         limits.require(not audit.broken, str(audit.broken[:1]))
         limits.hold(audit.ticks)
         limits.notes["chunks"] = audit.chunks
-    first = int(samples * _WARM_UP)
+    first = max(1, min(round(_WARM_UP_S / _SAMPLE_S), samples // 2))
+    span = max(1, min(first, samples - first) // 2)
     for name, series in used.items():
-        grown = _level(series[-max(1, first) :]) / _level(series[first : 2 * first + 1]) - 1.0
+        grown = _level(series[-span:]) / _level(series[first : first + span]) - 1.0
         memory.notes[name] = f"{_level(series[-1:]) / 1e6:.0f} MB, {100 * grown:+.2f}%"
         memory.require(grown < _GROWTH, f"{name} grew by {100 * grown:.2f}%")
         for what in ("threads", "handles"):
-            before, after = (np.median([getattr(item, what) for item in part_]) for part_ in _ends(series, first))
+            before, after = (
+                np.median([getattr(item, what) for item in part_])
+                for part_ in (series[first : first + span], series[-span:])
+            )
             handles.require(after <= before, f"{name} has {after:g} {what}, at first {before:g}")
             handles.notes[f"{name} {what}"] = int(after)
     memory.hold(samples)
@@ -84,7 +89,3 @@ def run(part: PartRun) -> None:
 
 def _level(series: Sequence[Usage]) -> float:
     return float(np.median([item.memory_bytes for item in series]))
-
-
-def _ends(series: Sequence[Usage], first: int) -> tuple[Sequence[Usage], Sequence[Usage]]:
-    return series[first : 2 * first + 1], series[-max(1, first) :]
