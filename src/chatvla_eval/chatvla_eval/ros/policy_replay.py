@@ -27,7 +27,7 @@ from chatvla_control.ros.convert_scene import scene_truth_from_msg
 from chatvla_control.ros.images import image_from_msg
 from chatvla_control.ros.stamps import time_from_msg
 from chatvla_control.scene import SceneTruth
-from chatvla_eval.bags.notes import read_notes
+from chatvla_eval.bags.notes import NotesError, read_notes
 from chatvla_eval.tasks import TASKS, task_by_name
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.replay import Input, OpenLoopError, Replayed, replayed
@@ -64,13 +64,16 @@ class BagInputs:
                 topics = {connection.topic for connection in reader.connections}
                 self._check(topics)
                 said = f"{self.prefix}instruction" in topics and not self.instruction
-                notes = read_notes(self.folder)
-                if notes is not None:
-                    start_s = reader.start_time * 1e-9
-                    self.truths = [(start_s + note.from_s, note.truth) for note in notes]
+                start_s = reader.start_time * 1e-9
+                notes = read_notes(self.folder) or []
+                self.truths = [(start_s + note.from_s, note.truth) for note in notes]
+                told = [] if said or self.instruction else list(self.truths)
                 if self.instruction:
-                    yield Input(received_s=reader.start_time * 1e-9, instruction=self.instruction)
+                    yield Input(received_s=start_s, instruction=self.instruction)
                 for connection, received_ns, raw in reader.messages():
+                    while told and told[0][0] <= received_ns * 1e-9:
+                        noted_s, truth = told.pop(0)
+                        yield Input(received_s=noted_s, instruction=truth.instruction)
                     if connection.topic.startswith(self.prefix):
                         name = connection.topic.removeprefix(self.prefix)
                         wanted = self._input(
@@ -78,7 +81,7 @@ class BagInputs:
                         )
                         if wanted is not None:
                             yield wanted
-        except ReplayError:
+        except (ReplayError, NotesError):
             raise
         except Exception as error:  # A damaged bag makes the reader raise anything.
             what = f"{type(error).__name__}: {error!s:.300}"

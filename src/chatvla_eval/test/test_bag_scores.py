@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags without a rollout's marks: a person's notes, the simulator's resets, folders of bags, two policies."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.serialization import serialize_message
+
+from chatvla_control.arm_port import JointState
+from chatvla_control.contracts import Reasoning, ReasoningSource
+from chatvla_control.robot_spec import robot_spec
+from chatvla_control.ros.convert import joint_state_to_msg, reasoning_to_msg
+from chatvla_control.ros.convert_scene import scene_truth_to_msg
+from chatvla_control.ros.images import image_to_msg
+from chatvla_eval.bags.bag_writer import BagWriter
+from chatvla_eval.bags.message_types import MessageTypes
+from chatvla_eval.bags.metadata import TopicInfo
+from chatvla_eval.cli import main
+from chatvla_eval.ros.bag_policies import compared_on_bags
+from chatvla_eval.tasks.example_scene import GOOD_TEXT, scene
+
+SPEC = robot_spec("arx_r5")
+START_S = 1_700_000_000.0
+KINDS = {
+    "reasoning": "chatvla_msgs/msg/Reasoning",
+    "joint_states": "sensor_msgs/msg/JointState",
+    "sim/bench_state": "chatvla_msgs/msg/BenchState",
+    "camera/top/image_raw": "sensor_msgs/msg/Image",
+}
+NOTE = {
+    "instruction": "Pick the card.",
+    "equation": "3 + 4",
+    "answer": "7",
+    "cards": [["left", "12"], ["middle", "7"], ["right", "1"]],
+    "picked": "7",
+    "success": True,
+}
+
+
+def write_bag(folder, *, texts=((0.5, GOOD_TEXT),), truths=(), robot=False):
+    """Write a bag of two seconds; `robot` adds camera and joints."""
+    writer = BagWriter(folder, MessageTypes())
+    for name, kind in KINDS.items():
+        writer.add_topic(TopicInfo(name=f"/chatvla/{name}", msgtype=kind))
+    messages = []
+    for after_s, text in texts:
+        reasoning = Reasoning(
+            id="r", text=text, stamp_s=START_S + after_s, source=ReasoningSource.GENERATED, policy="tiny"
+        )
+        messages.append((after_s, "reasoning", reasoning_to_msg(reasoning)))
+    for truth in truths:
+        messages.append((truth.stamp_s - START_S, "sim/bench_state", scene_truth_to_msg(truth, real_time_factor=1.0)))
+    rng, still = np.random.default_rng(0), np.zeros(SPEC.width)
+    for tick in range(100 if robot else 0):
+        after_s = 0.02 * (tick + 1)
+        state = JointState(positions=np.array(SPEC.home), velocities=still, efforts=still, stamp_s=START_S + after_s)
+        messages.append((after_s, "joint_states", joint_state_to_msg(SPEC.joint_names, state)))
+        if tick % 2 == 0:
+            image = rng.integers(0, 255, (48, 64, 3), np.uint8)
+            messages.append((after_s, "camera/top/image_raw", image_to_msg(image, START_S + after_s, "camera")))
+    for after_s, name, message in sorted(messages, key=lambda item: item[0]):
+        writer.write(f"/chatvla/{name}", round((START_S + after_s) * 1e9), serialize_message(message))
+    writer.close()
+    return folder
+
+
+def scored(out, *bags, more=()):
+    code = main(["--bag", *map(str, bags), "--out", str(out), *more])
+    return code, json.loads((out / "results.json").read_text()) if code == 0 else {}
+
+
+def test_notes_of_a_person_score_a_real_robots_bag(tmp_path, capsys):
+    bag = write_bag(tmp_path / "monday", texts=((0.1, "noise"), (0.5, GOOD_TEXT), (1.6, "I should pick right card.")))
+    second = NOTE | {"from_s": 1.0, "picked": "1", "success": False}
+    (bag / "trials.json").write_text(json.dumps([NOTE | {"from_s": 0.3, "to_s": 1.0}, second]))
+    code, results = scored(tmp_path / "out", bag)
+    assert code == 0
+    assert (results["simulation"], results["policy"], results["transport"]) == (False, "tiny", "bag")
+    first, last = results["trials"]
+    assert (first["text"], first["ocr"], first["math"], first["success"], first["picked"]) == (
+        GOOD_TEXT,
+        4,
+        2,
+        True,
+        "7",
+    )
+    assert (last["success"], last["picked"], last["link"]) == (False, "1", "perception")
+    assert "real robot" in capsys.readouterr().out
+
+
+def test_trials_go_by_the_simulators_resets_without_marks(tmp_path):
+    truths = [
+        scene(stamp_s=START_S + 0.1, trial=4, seed=400_001),
+        scene(stamp_s=START_S + 0.9, trial=4, seed=400_001, placed="card_1", success=True),
+        scene(stamp_s=START_S + 1.1, trial=5, seed=400_002),
+    ]
+    bag = write_bag(tmp_path / "sim", texts=((0.5, GOOD_TEXT), (1.1, "nothing")), truths=truths)
+    _, results = scored(tmp_path / "out", bag)
+    assert [trial["success"] for trial in results["trials"]] == [True, False]
+    assert [trial["text"] for trial in results["trials"]] == [GOOD_TEXT, "nothing"]
+    assert results["seed"] == 4
+
+
+def test_folder_of_bags_becomes_one_table(tmp_path, capsys):
+    for name in ("a", "b"):
+        bag = write_bag(tmp_path / "bags" / name)
+        (bag / "trials.json").write_text(json.dumps([NOTE]))
+    _, results = scored(tmp_path / "out", tmp_path / "bags", more=["--report"])
+    assert [(trial["index"], trial["bag"]) for trial in results["trials"]] == [(0, "a"), (1, "b")]
+    assert results["summary"]["success"]["k"] == 2
+    assert "a: tiny, 1/1" in capsys.readouterr().out
+    assert "2/2 = 100%" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("notes", "sentence"),
+    [
+        (None, "shows no trial"),
+        ("{", "is no JSON"),
+        ('[{"answer": "7"}]', "trial 0 lacks instruction"),
+        (json.dumps([NOTE | {"answer": "9"}]), "no card shows answer '9'"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_sentence(tmp_path, capsys, notes, sentence):
+    bag = write_bag(tmp_path / "bag")
+    if notes is not None:
+        (bag / "trials.json").write_text(notes)
+    assert scored(tmp_path / "out", bag)[0] == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_comparison_of_two_policies_pairs_trials_and_bags():
+    def run(chosen, ocr, error):
+        trials = [
+            {"bag": "a", "number": k, "chosen": c, "ocr": o} for k, (c, o) in enumerate(zip(chosen, ocr, strict=True))
+        ]
+        return {"trials": trials, "open_loop": {"a": error}}
+
+    found = compared_on_bags(run([True, True], [4, 2], 0.2), run([True, False], [3, 1], 0.1))
+    assert (found["trials"], found["chosen"]["both"], found["chosen"]["only_first"]) == (2, 1, 1)
+    assert found["ocr"]["mean"] == -1
+    assert found["open_loop"]["mean"] == pytest.approx(-0.1)
+
+
+@pytest.mark.slow
+def test_two_checkpoints_on_the_same_bag(tmp_path, capsys):
+    from chatvla_policy.systems.untrained import save_untrained
+
+    save_untrained(tmp_path / "one", max_tokens=8)
+    bag = write_bag(tmp_path / "bag", robot=True)
+    (bag / "trials.json").write_text(json.dumps([NOTE]))
+    words = ["--policy", str(tmp_path / "one"), "--policy", str(tmp_path / "one")]
+    assert main(["--bag", str(bag), *words, "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / "out" / "bags.json").read_text())
+    assert [len(run["trials"]) for run in found["policies"]] == [1, 1]
+    assert found["comparison"]["chosen"]["p"] == 1
+    assert found["comparison"]["open_loop"]["mean"] == 0
+    assert "second against first, 1 trials" in capsys.readouterr().out
