@@ -89,7 +89,7 @@ class Parts:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    grey, warm = rng.uniform(0.30, 0.44), rng.uniform(-0.02, 0.05)
+    grey, warm = rng.uniform(0.40, 0.56), rng.uniform(-0.02, 0.05)
     return Look(
         table=(float(grey + warm), float(grey), float(grey - warm)),
         shade=float(rng.uniform(0.92, 1.05)),
