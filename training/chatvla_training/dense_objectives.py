@@ -35,6 +35,10 @@ PLACES = ("far left", "left", "middle", "right", "far right")
 PLACE_TOKENS = ("far", " far", "left", " left", "middle", " middle", "right", " right")
 GLYPH_HEIGHT_PX = 14.0
 """Height of a digit in a prepared scene, roughly; how near a patch must be to carry its label."""
+TOKEN_NORM = 0.5
+"""Length that image tokens shall have, that of a word's embedding."""
+TIED_SCALE, TIED_COSINE = 16.0, 0.3
+"""An image token says a word when its cosine to the word's embedding is above TIED_COSINE."""
 SCENE_ROWS, SCENE_COLUMNS = 32, 32
 """Most rows and columns of patches that have labels of their own."""
 
@@ -68,8 +72,8 @@ class DenseHeads(nn.Module):
         self.rows, self.columns = nn.Linear(width, SCENE_ROWS), nn.Linear(width, SCENE_COLUMNS)
         self.merged_characters = nn.Linear(language, 4 * (1 + len(CHARACTERS)))
         self.merged_places = nn.Linear(language, 1 + len(PLACES))
-        self.embedding = model.backbone.get_input_embeddings()
-        self.scale, self.bias = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(-2.0))
+        # Held by a tuple: the words stay as they are while the image tokens move towards them.
+        self._embedding = (model.backbone.get_input_embeddings(),)
         self.words, self.word_characters, self.word_places = tied_words(built.start.codec)
 
     def forward(self, batch: DenseBatch, *, generator: torch.Generator | None = None) -> LossTerms:
@@ -94,18 +98,25 @@ class DenseHeads(nn.Module):
         )
 
     def _token_loss(self, tokens_MV: Tensor, batch: DenseBatch) -> Tensor:
+        norm_M = tokens_MV.norm(dim=1).clamp_min(1e-6)
+        size = (norm_M / TOKEN_NORM).log().square().mean()
+        # As the language model's first layer will see them.
+        tokens_MV = tokens_MV * (tokens_MV.shape[1] ** 0.5 / norm_M)[:, None]
         characters_M4, places_M4 = batch.characters_P.view(-1, 4), batch.places_P.view(-1, 4)
         place_M = places_M4.max(1).values
         logits_M4C = self.merged_characters(tokens_MV).view(len(tokens_MV), 4, -1)
         loss = _entropy(logits_M4C.flatten(0, 1), characters_M4.flatten())
         loss = loss + _entropy(self.merged_places(tokens_MV), place_M)
         device = tokens_MV.device
-        words_SV = self.embedding(self.words.to(device))
-        logits_MS = self.scale * (tokens_MV @ words_SV.T).float() + self.bias
+        words_SV = self._embedding[0].weight.detach()[self.words.to(device)]
+        words_SV = functional.normalize(words_SV - words_SV.mean(0), dim=1)
+        cosine_MS = tokens_MV @ words_SV.T / tokens_MV.shape[1] ** 0.5
+        logits_MS = TIED_SCALE * (cosine_MS.float() - TIED_COSINE)
         shown_MC = functional.one_hot(characters_M4, 1 + len(CHARACTERS)).amax(1)[:, 1:].float()
         place_MC = functional.one_hot(place_M, 1 + len(PLACES))[:, 1:].float()
         target_MS = shown_MC @ self.word_characters.to(device) + place_MC @ self.word_places.to(device)
-        return loss + 4 * functional.binary_cross_entropy_with_logits(logits_MS, target_MS.clamp(max=1.0))
+        tied = functional.binary_cross_entropy_with_logits(logits_MS, target_MS.clamp(max=1.0))
+        return loss + 8 * tied + 0.1 * size
 
 
 def _entropy(logits_PC: Tensor, labels_P: Tensor) -> Tensor:

@@ -32,13 +32,13 @@ SUM = ("What is {eq}?", "{eq}=?", "Compute {eq}.")
 
 
 def card_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
-    """Return three short questions about the cards with their answers, in random order."""
+    """Return two short questions about the cards with their answers, one of which lists them all."""
     card, other = rng.choice(facts.cards), rng.choice(facts.cards)
-    pairs = [
-        (rng.choice(LIST), listing(facts, rng)),
+    single = [
         (rng.choice(WHERE).format(v=card.value), card.place),
         (rng.choice(WHAT).format(p=other.place), str(other.value)),
     ]
+    pairs = [(rng.choice(LIST), listing(facts, rng)), rng.choice(single)]
     rng.shuffle(pairs)
     return pairs
 
