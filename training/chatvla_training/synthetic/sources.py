@@ -38,7 +38,7 @@ __all__ = ["SOURCES", "STRIP_HEIGHT_PX", "LabelledSource", "SheetSource", "Synth
 SHEETS = 1_000_000
 """Sheets and sums that exist; each is made when it is asked for."""
 MIXES: dict[str, dict[str, float]] = {
-    "all": {"scenes": 0.4, "renders": 0.25, "cards": 0.1, "boards": 0.05, "sums": 0.2},
+    "all": {"scenes": 0.35, "renders": 0.2, "cards": 0.25, "boards": 0.05, "sums": 0.15},
     "strips": {"cards": 0.65, "boards": 0.25, "sums": 0.1},
     **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "boards", "sums")},
 }
