@@ -64,7 +64,7 @@ def test_card_boxes_hold_their_numbers() -> None:
     assert inside == [len(box.label) for box in boxes]
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"sheets", "labelled"}))
 def test_sample_is_a_function_of_seed_index_and_draw(name: str) -> None:
     source = open_source(name, 3)
     first, again, other = source.sample(17, 2), open_source(name, 3).sample(17, 2), source.sample(18, 2)
@@ -75,7 +75,7 @@ def test_sample_is_a_function_of_seed_index_and_draw(name: str) -> None:
 
 
 def test_unknown_source_lists_those_that_exist() -> None:
-    with pytest.raises(ValueError, match=r"no synthetic data 'scene'; there are: scenes, cards, boards, sums, all"):
+    with pytest.raises(ValueError, match=r"no synthetic data 'scene'; there are: all, strips, scenes, renders"):
         open_source("scene", 0)
 
 

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dense labels say what the pictures show, in the order of the processor's patches; kept scenes are what was drawn."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from chatvla_policy.processing.images import ImageConfig, ImagePreparer
+from chatvla_sim.math_match.fonts import font_files
+from chatvla_sim.math_match.handwriting import Glyph
+from chatvla_training.dense_objectives import PLACES, SceneCollate, merge_order
+from chatvla_training.recipe import changed
+from chatvla_training.recipes import find_recipe
+from chatvla_training.synthetic import sheets
+from chatvla_training.synthetic.pool import ScenePool
+from chatvla_training.synthetic.sheets import CHARACTERS, PATCH_PX, draw_sheet, patch_characters
+from chatvla_training.synthetic.sources import open_source, varied_scene
+from chatvla_training.training_run import train_recipe
+
+CONFIG = ImageConfig(width=224, height=168)
+
+
+def test_labels_stand_in_the_order_of_the_processors_patches() -> None:
+    """A picture whose patches each have their own grey: sorting patches and labels gives the same order."""
+    rows, columns = CONFIG.height // PATCH_PX, CONFIG.width // PATCH_PX
+    number = np.arange(rows * columns).reshape(rows, columns)
+    image = np.kron(number, np.ones((PATCH_PX, PATCH_PX))).astype(np.uint8)
+    prepared = ImagePreparer(CONFIG)([np.repeat(image[..., None], 3, 2)])
+    grey_P = prepared.pixel_values_PX.mean(1)
+    assert torch.equal(grey_P.argsort(stable=True), merge_order(number).argsort(stable=True))
+
+
+def test_patch_under_a_glyph_carries_its_character() -> None:
+    labels = patch_characters([Glyph(character="7", x=21.0, y=35.0)], [12.0], 4, 4)
+    assert labels[2, 1] == 1 + CHARACTERS.index("7")
+    assert np.count_nonzero(labels) == 1
+
+
+def test_sheets_are_labelled_where_there_is_ink_and_nowhere_else() -> None:
+    sheet = draw_sheet("test", np.random.default_rng(4))
+    patches = (
+        sheet.image.astype(float).mean(2).reshape(8, PATCH_PX, 8, PATCH_PX).transpose(0, 2, 1, 3).reshape(8, 8, -1)
+    )
+    contrast = np.ptp(patches, axis=2)
+    labelled = sheet.characters > 0
+    assert labelled.sum() > 12
+    # A blank patch holds the paper's noise alone.
+    assert not labelled[contrast < 60].any()
+    assert (contrast[labelled] > 100).mean() > 0.9
+
+
+def test_no_hand_of_the_sheets_is_held_out() -> None:
+    forbidden = set(font_files("held_out"))
+    for number in range(0, sheets.HANDS, 40):
+        rng = np.random.default_rng([number, 7302])
+        style = sheets.draw_style(rng, sheets.HANDWRITING_PARTS[number % len(sheets.HANDWRITING_PARTS)])
+        assert style.font not in forbidden
+        assert style.part != "held_out"
+
+
+def test_labelled_scene_names_glyphs_and_places_where_they_are() -> None:
+    scene = ScenePool("drawn", 3, None).scene(5)
+    batch = SceneCollate(CONFIG)([scene])
+    shown = {CHARACTERS[value - 1] for value in batch.characters_P.tolist() if value > 0}
+    assert shown <= set(scene.trial.equation.text + "".join(str(card.value) for card in scene.trial.cards))
+    assert set(scene.trial.equation.text) <= shown
+    places = {PLACES[value - 1] for value in batch.places_P.tolist() if value > 0}
+    assert places == {card.place for card in scene.trial.cards}
+    assert batch.rows_P.max() == CONFIG.height // PATCH_PX - 1
+    assert batch.columns_P.max() == CONFIG.width // PATCH_PX - 1
+
+
+def test_marks_move_with_the_picture() -> None:
+    scene = ScenePool("drawn", 3, None).scene(2)
+    moved = varied_scene(scene, np.random.default_rng(7))
+    shift = (moved.glyphs[0].x - scene.glyphs[0].x, moved.glyphs[0].y - scene.glyphs[0].y)
+    assert shift != (0, 0)
+    assert [glyph.x - shift[0] for glyph in moved.glyphs] == [glyph.x for glyph in scene.glyphs]
+    right, down = (int(value) for value in shift)
+    old, new = scene.image.astype(float).mean(2), moved.image.astype(float).mean(2)
+    inner = old[20:-20, 20:-20]
+    same = new[20 + down : new.shape[0] - 20 + down, 20 + right : new.shape[1] - 20 + right]
+    assert np.corrcoef(inner.ravel(), same.ravel())[0, 1] > 0.97
+
+
+def test_kept_scene_is_the_drawn_scene(tmp_path: Path) -> None:
+    drawn, pool = ScenePool("drawn", 3, None).scene(9), ScenePool("drawn", 3, tmp_path)
+    first, again = pool.scene(9), ScenePool("drawn", 3, tmp_path).scene(9)
+    for kept in (first, again):
+        assert np.array_equal(kept.image, drawn.image)
+        assert kept.trial == drawn.trial
+        assert [glyph.character for glyph in kept.glyphs] == [glyph.character for glyph in drawn.glyphs]
+        assert np.allclose([(g.x, g.y) for g in kept.glyphs], [(g.x, g.y) for g in drawn.glyphs], atol=1e-3)
+
+
+def test_arms_of_rendered_scenes_stand_in_other_places() -> None:
+    pool = ScenePool("rendered", 3, None)
+    first, second = pool.scene(0), pool.scene(1)
+    assert first.image.shape == (240, 320, 3)
+    assert not first.glyphs
+    assert first.trial != second.trial
+    # The same scene again, picture for picture.
+    assert np.array_equal(ScenePool("rendered", 3, None).scene(0).image, first.image)
+
+
+def test_dense_stages_train_and_hand_on_their_model(tmp_path: Path) -> None:
+    """Two steps of glyphs, then two of align from its checkpoint: only the vision tower changes."""
+    small = {"size": "micro", "steps": "2", "batch": "2", "micro_batch": "2", "workers": "0", "scene_cache": ""}
+    first = train_recipe(changed(find_recipe("tiny_glyphs"), small), tmp_path / "glyphs")
+    values = {key: value for key, value in small.items() if key != "size"}
+    recipe = replace(changed(find_recipe("tiny_align"), values), init=str(first))
+    second = train_recipe(recipe, tmp_path / "align")
+    from chatvla_policy.checkpoint import load_checkpoint
+
+    before, after = (load_checkpoint(folder).model.state_dict() for folder in (first, second))
+    changed_names = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed_names
+    assert all(".visual." in name for name in changed_names)
+
+
+def test_sources_of_dense_labels_are_functions_of_their_numbers() -> None:
+    for name in ("sheets", "labelled"):
+        first, again, other = (open_source(name, 3).sample(index, 2) for index in (17, 17, 18))
+        assert np.array_equal(first.image, again.image)
+        assert not np.array_equal(first.image, other.image)
