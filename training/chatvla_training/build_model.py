@@ -49,10 +49,6 @@ def start_model(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
         start = _from_checkpoint(recipe, specs)
     else:
         start = _from_qwen(recipe, specs)
-    if not math.isclose(recipe.merger_gain, 1.0):
-        with torch.no_grad():
-            for parameter in start.model.backbone.model.visual.merger.mlp[-1].parameters():
-                parameter.mul_(recipe.merger_gain)
     try:
         start.model.set_stage(Stage(recipe.stage))
     except ValueError as error:

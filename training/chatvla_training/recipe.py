@@ -66,8 +66,6 @@ class Recipe:
     """Width of the prepared images of a new model [px], height 3/4 of it; 0 keeps the size's own."""
     init_gain: float = 1.0
     """Factor on the attention and MLP weights of a new model."""
-    merger_gain: float = 1.0
-    """Factor on what image tokens are worth beside words, at the start: after `align` they are too loud."""
     action_loss_weight: float = 1.0
     lora_rank: int = 0
     """Rank of LoRA adapters (peft); 0 trains the weights themselves."""

@@ -48,7 +48,7 @@ TINY_ALIGN = replace(
     init="runs/tiny/tiny_glyphs/policy",
     objective="align",
     image_text="synthetic:labelled",
-    steps=1000,
+    steps=2000,
 )
 TINY_STRIPS = replace(
     _START,
@@ -56,8 +56,9 @@ TINY_STRIPS = replace(
     summary="tiny: short dialogues about strips of scenes, and sums",
     init="runs/tiny/tiny_align/policy",
     image_text="synthetic:strips",
-    merger_gain=0.1,
-    steps=1200,
+    # The language model knows nothing yet: its gradients would undo what the tower has learned.
+    freeze="backbone.model.visual",
+    steps=2400,
 )
 TINY_PRETRAIN = replace(
     _START,
@@ -65,7 +66,7 @@ TINY_PRETRAIN = replace(
     summary="tiny: dialogues about whole scenes: read, solve, list, point, explain",
     init="runs/tiny/tiny_strips/policy",
     image_text="synthetic:all",
-    steps=3000,
+    steps=4000,
 )
 TINY_STAGE1 = Recipe(
     name="tiny_stage1",
