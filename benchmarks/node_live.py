@@ -27,6 +27,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
@@ -91,6 +92,7 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
     launch = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         _wait(lambda: onlooker.state == "active" and onlooker.driver, launch)
+        _wait(lambda: onlooker.instruction.get_subscription_count() > 0, launch)
         onlooker.instruction.publish(String(data="Pick the card with the answer."))
         _wait(lambda: len(onlooker.chunks) > 1, launch)
         pid = _policy_pid(launch.pid)
@@ -108,7 +110,7 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
         executor.shutdown()
         spinner.join()
         onlooker.destroy_node()
-        rclpy.shutdown()
+        try_shutdown()
     ticks, missed = (int(after[key]) - int(before[key]) for key in ("ticks", "deadline_misses"))
     grown, expired = after_validity(onlooker.chunks, onlooker.commands)
     late = sum(start_s < arrived_s - _SLACK_S for arrived_s, start_s, _ in onlooker.chunks)

@@ -103,7 +103,10 @@ class Robot:
             time.sleep(float(self._rng.uniform(0.005, 0.04)))
         found = self.arrivals[begun:]
         if len(found) < 0.9 * count:
-            raise RuntimeError(f"{count} pictures brought {len(found)} chunks; see the node's messages above")
+            raise RuntimeError(
+                f"{count} pictures brought {len(found)} chunks; an inference that outlasts its chunk brings "
+                "none: free the processor, or see the node's messages above"
+            )
         return found
 
     def now_s(self) -> float:
