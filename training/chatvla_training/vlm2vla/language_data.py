@@ -71,7 +71,7 @@ class LanguageSource:
     """The questions of one relabelled data set."""
 
     def __init__(self, folder: Path, config: Vlm2VlaConfig, *, split: str = "train") -> None:
-        """Read `folder`. Raises SourceError when it is none or has no question that the config asks."""
+        """Read `folder`, as far as the config asks such questions. Raises SourceError when it is no relabelled data."""
         self.name, self._folder, self._config = f"{folder.name}:{split}", folder, config
         path = folder / "language.jsonl"
         try:
