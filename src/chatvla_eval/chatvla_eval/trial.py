@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.scene import SceneTruth
 from chatvla_eval.causes import broken_link, failure_cause
 from chatvla_eval.oracle import right_reasoning
 from chatvla_eval.session import TrialSession, TrialSettings, TrialSetup, Watch
@@ -32,9 +33,13 @@ class Touched:
     name: str = ""
     placed_since_s: float | None = None
     approach: Approach = field(default_factory=Approach)
+    untouched: SceneTruth | None = None
+    """The scene as it was first seen: what the first reasoning text is about."""
 
     def see(self, watch: Watch) -> None:
         """Take note of one watch."""
+        if self.untouched is None:
+            self.untouched = next(iter(watch.seen), watch.truth)
         for truth in (*watch.seen, watch.truth):
             held = next((item.name for item in truth.objects if item.held), "")
             self.name = truth.placed or held or self.name
@@ -112,7 +117,8 @@ def score_trial(task: Task, setup: TrialSetup, watch: Watch, touched: Touched, *
     """Return the result of a trial that ended with `watch`."""
     truth = watch.truth
     text = watch.texts[0] if watch.texts else ""
-    scored = task.score(text, truth)
+    # Objects move in the course of a trial, and a text that points at them is right or wrong about its own time.
+    scored = task.score(text, touched.untouched or truth)
     success = truth.success and not watch.error
     labels = {item.name: item.label for item in truth.objects}
     # Only a trial in which nothing was taken needs it, and it takes time.
