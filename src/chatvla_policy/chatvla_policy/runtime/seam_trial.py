@@ -59,6 +59,7 @@ def seam_ratios(*, delay_s: float, seconds: float, seed: int = 0, robot: str = "
     player = ChunkPlayer(spec)
     player.reset(here, 100.0)
     plan: ActionChunk | None = None
+    coming: tuple[float, ActionChunk] | None = None
     jumps: list[float] = []
     inside: list[float] = []
     seams: list[float] = []
@@ -81,10 +82,11 @@ def seam_ratios(*, delay_s: float, seconds: float, seed: int = 0, robot: str = "
             if plan is not None:
                 jumps.append(float(np.abs(chunk.actions[0] - plan_at(plan, chunk.start_s))[spec.rotary].max()))
             plan = stitched_plan(chunk, playing=plan, measured=here)
+            coming = (ready_s - 1e-6, chunk)
         for tick_s in np.arange(now_s, until_s - 0.5 * STEP_S, STEP_S):
-            if chunk is not None and tick_s >= ready_s:
-                player.load(chunk)
-                chunk, began_s = None, chunk.start_s
+            if coming is not None and tick_s >= coming[0]:
+                player.load(coming[1])
+                coming, began_s = None, max(coming[1].start_s, float(tick_s))
             before = player.positions
             step = float(np.abs(player.step(float(tick_s)).positions - before)[spec.rotary].max())
             at_seam = jumps and began_s - 0.5 * STEP_S < tick_s < began_s + 1.5 * STEP_S
