@@ -169,5 +169,6 @@ def test_adapter_of_lmms_eval_with_the_package_itself(tmp_path):
     model = ChatVLA.create_from_arg_string(f"checkpoint={tmp_path / 'random'}", {"batch_size": 1})
     model.task_dict = {"t": {"test": [Image.new("RGB", (40, 30), "red")]}}
     arguments = ("Colour?", {"until": ["\n"]}, lambda image: [image], 0, "t", "test")
-    request = Instance(request_type="generate_until", arguments=arguments, idx=0, metadata={"task": "t"})
+    metadata = {"task": "t", "doc_id": 0, "repeats": 1}
+    request = Instance(request_type="generate_until", arguments=arguments, idx=0, metadata=metadata)
     assert [type(answer) for answer in model.generate_until([request])] == [str]
