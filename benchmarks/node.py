@@ -48,7 +48,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DELAYS_MS = (0, 50, 100, 200, 350, 500)
 STAGES = ("wait", "preprocess", "reasoning", "denoise", "publish", "total", "overhead")
 BARS = {"overhead_p50": 1.5, "overhead_p99": 4.0}
-_START_S = 180.0
+_START_S = 300.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

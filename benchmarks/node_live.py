@@ -38,7 +38,7 @@ __all__ = ["live_figures"]
 
 ROOT = Path(__file__).resolve().parents[1]
 STOPS, STOPPED_S, BETWEEN_S = 3, 3.0, 3.0
-_START_S = 180.0
+_START_S = 300.0
 _SAMPLES = 200
 _SLACK_S = 0.03
 """A chunk may reach the driver this much later than this process."""
