@@ -24,7 +24,7 @@ __all__ = ["Layout", "Place", "draw_layout", "standing_pose"]
 Array = NDArray[np.float64]
 TOY_X, TOY_Y, TOY_YAW = (0.37, 0.56), (-0.26, 0.25), (-0.5, 0.5)
 REFERENCE_X, REFERENCE_Y, REFERENCE_YAW = (0.41, 0.57), (-0.19, 0.19), (-0.4, 0.4)
-GOAL_X, GOAL_Y = (0.34, 0.66), 0.30
+GOAL_X, GOAL_Y = (0.34, 0.66), (-0.27, 0.30)
 RACK_X, RACK_Y = (0.655, 0.685), (0.05, 0.13)
 HAND_M = 0.08
 """Room around a toy for the gripper."""
@@ -137,7 +137,7 @@ class Draw:
         goal = Spot(float(x), float(y), 0.03)
         if self._relation == "below":
             return goal
-        inside = GOAL_X[0] <= x <= GOAL_X[1] and abs(y) <= GOAL_Y
+        inside = GOAL_X[0] <= x <= GOAL_X[1] and GOAL_Y[0] <= y <= GOAL_Y[1]
         return goal if inside and off_rack(replace(goal, radius=HAND_M), rack) else None
 
     def _draw_toys(

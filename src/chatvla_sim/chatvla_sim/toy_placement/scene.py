@@ -30,7 +30,7 @@ __all__ = ["RIGHT_CAMERA", "TIME_STEP_S", "build_model", "set_camera"]
 TIME_STEP_S = 0.002
 LAMP = 0.45
 """Brightness of the lamp at `Look.light` 1, no unit."""
-RIGHT_CAMERA = PinholeCamera(position=(0.95, -0.54, 0.64), target=(0.52, 0.01, 0.08), fovy_deg=37.0)
+RIGHT_CAMERA = PinholeCamera(position=(0.95, -0.56, 0.66), target=(0.53, 0.01, 0.07), fovy_deg=38.0)
 """On the robot's right, in front of it, looking back across the table."""
 OTHER_COLOURS = {
     "black": (0.07, 0.07, 0.08),
