@@ -116,7 +116,7 @@ def test_goal_fulfils_its_relation_and_no_other_place_does(relation: str) -> Non
     stands = pose_matrix(np.eye(3), np.array([*(deck or (0.5, 0.0)), floor + reference[2] / 2]))
     goal = pose_matrix(np.eye(3), goal_position(relation, stands, reference, toy))
     assert is_fulfilled(relation, goal, toy, stands, reference, deck)
-    for offset in ([0.2, 0, 0], [0, 0.2, 0], [0, -0.2, 0], [-0.25, 0, 0], [0, 0, 0.03]):
+    for offset in ([0.24, 0, 0], [0, 0.2, 0], [0, -0.2, 0], [-0.25, 0, 0], [0, 0, 0.03]):
         away = goal.copy()
         away[:3, 3] += offset
         assert not is_fulfilled(relation, away, toy, stands, reference, deck), offset
