@@ -59,10 +59,12 @@ def run_campaign(spec: RobotSpec, *, chunks: int, seed: int) -> CampaignReport:
     now_s = 1.7e9
     previous = _reset(player, spec, random, now_s)
     arms = arm_models(spec)
+    farthest: dict[str, Array] = {}
     ticks = accepted = loaded = guarded = 0
     for number in range(chunks):
         if random.random() < 0.02:
             previous = _reset(player, spec, random, now_s)
+            farthest = {}
         if arms and random.random() < 0.5:
             chunk = random_pose_chunk(spec, arms, random, player.positions, now_s)
         else:
@@ -75,6 +77,7 @@ def run_campaign(spec: RobotSpec, *, chunks: int, seed: int) -> CampaignReport:
             pass  # refused by name: that is what the player promises for numbers that are not finite
         if random.random() < 0.05:
             player.hold_at(spec.lower + random.random(spec.width) * (spec.upper - spec.lower))
+            farthest = {}
         for _ in range(int(random.integers(1, 12))):
             now_s, elapsed_s = _next_time(random, now_s, 1.0 / spec.rate_hz)
             command = player.step(now_s, elapsed_s)
@@ -83,7 +86,7 @@ def run_campaign(spec: RobotSpec, *, chunks: int, seed: int) -> CampaignReport:
             fault = broken_promise(limits, previous, command)
             if player.guarded:
                 guarded += 1
-                fault = fault or broken_tool_promise(arms, previous, command)
+                fault = fault or broken_tool_promise(arms, previous, command, farthest)
             if fault:
                 raise BrokenPromiseError(f"seed {seed}, chunk {number} of {spec.name}: {fault}")
             previous = command
@@ -117,15 +120,24 @@ def broken_promise(spec: RobotSpec | MotionLimits, previous: Command, command: C
     return f"moved by {positions - previous.positions}, speed {velocities} for {tick_s} s"
 
 
-def broken_tool_promise(arms: Sequence[ArmModel], previous: Command, command: Command) -> str:
-    """Return which limit of a tool `command` breaks when it follows `previous`; empty when none."""
+def broken_tool_promise(
+    arms: Sequence[ArmModel], previous: Command, command: Command, farthest: dict[str, Array] | None = None
+) -> str:
+    """Return which limit of a tool `command` breaks when it follows `previous`; empty when none.
+
+    An arm outside its limits may come back by a way that goes in and then out again a little, as its joints brake;
+    `farthest`, kept from call to call, holds per arm how far out it has been since it was inside: it may not go farther.
+    """
+    farthest = {} if farthest is None else farthest
     for arm in arms:
         both = np.stack([previous.positions[arm.places], command.positions[arm.places]])
         room, poses = margins(arm, both)
-        allowed = np.where(room[0] < 0.0, room[0] - _OUTSIDE_M, 0.0) - _ROUNDING
+        worst = np.minimum(farthest.get(arm.name, room[0]), room[0])
+        before = farthest[arm.name] = np.where(room[0] < 0.0, worst, room[0])
+        allowed = np.where(before < 0.0, before - _OUTSIDE_M, 0.0) - _ROUNDING
         if (room[1] < allowed).any():
             place = int(np.argmin(room[1] - allowed))
-            return f"{arm.name}: {margin_names(arm)[place]} left by {-room[1, place]:.6f}, before {-room[0, place]:.6f}"
+            return f"{arm.name}: {margin_names(arm)[place]} left by {-room[1, place]:.6f}, before {-before[place]:.6f}"
         moved_m = float(np.linalg.norm(poses[1, :3, 3] - poses[0, :3, 3]))
         turned_rad = float(rotation_angle(poses[0, :3, :3], poses[1, :3, :3]))
         tick_s, limits = command.tick_s * (1.0 + 1e-6) + _ROUNDING, arm.cartesian

@@ -92,16 +92,16 @@ class CartesianGuard:
                 continue
             stop_s = self._stop_s(arm, speed[None])[0]
             brake = speed * max(0.0, 1.0 - h / stop_s) if stop_s > 0.0 else np.zeros_like(speed)
-            mixed = brake + _MIXES[:, None] * (wish - brake)
+            mixed = self._stoppable(arm, now, brake + _MIXES[:, None] * (wish - brake), h)
             passed = np.flatnonzero(self._safe(arm, now, mixed, h))
             passed_all &= bool(passed.size)
             chosen = chosen.copy()
-            chosen[arm.places] = self._stoppable(arm, now, mixed[passed[0]] if passed.size else brake, h)
+            chosen[arm.places] = mixed[passed[0]] if passed.size else self._stoppable(arm, now, brake, h)
         self._holds |= passed_all
         return np.minimum(np.maximum(positions + chosen * h, self._lower), self._upper), chosen
 
     def _stoppable(self, arm: ArmModel, now: Array, speeds: Array, h: float) -> Array:
-        """Return speeds at which each joint can still stop at its own limit.
+        """Return `speeds`, shape (J,) or (K, J), cut to those at which each joint can still stop at its own limit.
 
         Braking in proportion takes some joints farther than braking each for itself, which is what holds before the
         guard does.
