@@ -126,7 +126,7 @@ def broken_tool_promise(
     """Return which limit of a tool `command` breaks when it follows `previous`; empty when none.
 
     An arm outside its limits may come back by a way that goes in and then out again a little, as its joints brake;
-    `farthest`, kept from call to call, holds per arm how far out it has been since it was inside: it may not go farther.
+    `farthest`, kept from call to call, holds per arm how far out it has been since it was inside; no farther then.
     """
     farthest = {} if farthest is None else farthest
     for arm in arms:
