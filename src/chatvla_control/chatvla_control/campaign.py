@@ -128,12 +128,14 @@ def broken_tool_promise(
     An arm outside its limits may come back by a way that goes in and then out again a little, as its joints brake;
     `farthest`, kept from call to call, holds per arm how far out it has been since it was inside; no farther then.
     """
-    farthest = {} if farthest is None else farthest
+    known: dict[str, Array] = {} if farthest is None else farthest
     for arm in arms:
         both = np.stack([previous.positions[arm.places], command.positions[arm.places]])
         room, poses = margins(arm, both)
-        worst = np.minimum(farthest.get(arm.name, room[0]), room[0])
-        before = farthest[arm.name] = np.where(room[0] < 0.0, worst, room[0])
+        now = np.asarray(room[0])
+        worst = np.minimum(known[arm.name], now) if arm.name in known else now
+        before = np.where(now < 0.0, worst, now)
+        known[arm.name] = before
         allowed = np.where(before < 0.0, before - _OUTSIDE_M, 0.0) - _ROUNDING
         if (room[1] < allowed).any():
             place = int(np.argmin(room[1] - allowed))

@@ -59,7 +59,8 @@ def _feasible_steps(
     fastest = np.minimum(limits.velocity, braking_speed(limits.upper - before, limits.acceleration, h)) * more
     slowest = np.minimum(limits.velocity, braking_speed(before - limits.lower, limits.acceleration, h)) * more
     steady = np.abs(speeds - speeds_before) <= limits.acceleration * h * more
-    return ((speeds <= fastest + _MET) & (-speeds <= slowest + _MET) & steady).all(axis=1)
+    met: NDArray[np.bool_] = (speeds <= fastest + _MET) & (-speeds <= slowest + _MET) & steady
+    return np.all(met, axis=1)
 
 
 def _met(positions: Array, velocities: Array, row: Array, speed: Array, h: float) -> bool:

@@ -41,12 +41,13 @@ def planned_chunk(
     times = np.array([duration_from_msg(point.time_from_start) for point in trajectory.points])
     if times[-1] > _MOST_S or (np.diff(times) <= 0.0).any():
         raise ValueError(f"the plan takes {times[-1]:.1f} s, at most {_MOST_S:g} s in rising times; move in parts")
+    planned_names = list(trajectory.joint_names)
     planned = np.array([point.positions for point in trajectory.points])
     period_s = 1.0 / spec.rate_hz
     grid = np.arange(0.0, times[-1] + period_s, period_s)
     rows = np.repeat(measured[None], len(grid), axis=0)
     for name, hardware in joints.items():
-        column = planned[:, trajectory.joint_names.index(hardware)]
+        column = planned[:, planned_names.index(hardware)]
         rows[:, spec.joint_names.index(name)] = np.interp(grid, times, column)
     return ActionChunk(
         id=chunk_id,
