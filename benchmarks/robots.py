@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Robots: cost of a control tick, of a check and of inverse kinematics; promises tried at random.
+"""Measure robots: cost of a control tick, of a check and of inverse kinematics; promises tried at random.
 
 Times are processor time of one thread: what a tick takes of its period, not what a loaded machine makes of it.
 """

@@ -151,7 +151,9 @@ class ToyPlacementBench(Bench):
         if self._renderer is None:
             self._renderer = SceneRenderer(self._model, width=self._size[0], height=self._size[1])
             self._drawn_model = self._model
-        self._view_data.qpos[:] = self._data.qpos if snapshot is None else snapshot
+        # A snapshot of the scene before a reset has other objects: what stands there now is shown instead.
+        fits = snapshot is not None and len(snapshot) == len(self._view_data.qpos)
+        self._view_data.qpos[:] = snapshot if fits else self._data.qpos
         mujoco.mj_kinematics(self._model, self._view_data)
         mujoco.mj_camlight(self._model, self._view_data)
         return self._renderer.draw(self._view_data, view)
