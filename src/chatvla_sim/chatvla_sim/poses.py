@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.kinematics import pose_matrix
 from chatvla_control.scene import Pose
-from chatvla_sim.kinematics import pose_matrix
 
 __all__ = ["matrix_of"]
 

@@ -7,9 +7,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from chatvla_control.kinematics import IkError, rotation_vector
 from chatvla_control.robot_spec import robot_spec
 from chatvla_sim.arms.x5 import TOOL_OFFSET_M, arm_chain
-from chatvla_sim.kinematics import IkError, rotation_vector
 from chatvla_sim.math_match.bench import MathMatchBench
 from chatvla_sim.math_match.geometry import ARM_BASES
 from chatvla_sim.trajectory import MotionBuilder

@@ -9,9 +9,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from chatvla_control.kinematics import pose_matrix
 from chatvla_sim.bench import BenchError
 from chatvla_sim.benches import make_bench
-from chatvla_sim.kinematics import pose_matrix
 from chatvla_sim.toy_placement.bench import ToyPlacementBench
 from chatvla_sim.toy_placement.instructions import PHRASINGS, RELATION_PHRASES
 from chatvla_sim.toy_placement.judge import GOAL

@@ -16,8 +16,8 @@ import mujoco
 import numpy as np
 
 from chatvla_control.cartesian_spec import ArmCartesian, cartesian_spec
+from chatvla_control.kinematics import Chain, Link, pose_matrix, rotation_xyz
 from chatvla_control.robot_spec import ArmSpec, RobotSpec
-from chatvla_sim.kinematics import Chain, Link, pose_matrix, rotation_xyz
 
 __all__ = ["HELD_JOINT", "elbow_up_chain", "panda_actuators_xml", "panda_body_xml", "panda_chain"]
 

@@ -13,10 +13,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.arm_port import JointState
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.scene import SceneTruth
-from chatvla_sim.bench import Bench, BenchError
+from chatvla_sim.bench import BenchError
 from chatvla_sim.camera import PinholeCamera
 from chatvla_sim.math_match.fonts import load_digits
 from chatvla_sim.math_match.geometry import MAX_CARDS, TOP_CAMERA, flat_card_pose
@@ -24,7 +23,7 @@ from chatvla_sim.math_match.judge import CardState, scene_truth
 from chatvla_sim.math_match.scene import TIME_STEP_S, build_model, spare_position
 from chatvla_sim.math_match.textures import board_picture, card_picture
 from chatvla_sim.math_match.trial import TRIAL_SPLITS, Trial, draw_trial
-from chatvla_sim.mujoco_robot import MujocoRobot
+from chatvla_sim.mujoco_bench import MujocoBench
 from chatvla_sim.rendering import SceneRenderer, open_viewer, set_texture
 
 __all__ = ["MathMatchBench"]
@@ -34,47 +33,23 @@ LAMP = 0.4
 SPAWN_SHIFTS_M = (0.0, 0.03, -0.03, 0.06, -0.06)
 
 
-class MathMatchBench(Bench):
+class MathMatchBench(MujocoBench):
     """Two ARX R5 arms, a whiteboard with an equation, 3-5 number cards, one camera above."""
 
     name = "math_match"
     views = ("top",)
     splits = TRIAL_SPLITS
+    time_step_s = TIME_STEP_S
 
     def __init__(self, *, robot: str = "arx_r5", width: int = 320, height: int = 240) -> None:
         """Raises BenchError for a robot that this bench is not made for."""
         if robot != "arx_r5":
             raise BenchError(f"math_match is a bench of robot 'arx_r5', not of {robot!r}")
         self.spec: RobotSpec = robot_spec(robot)
-        self._model = build_model(self.spec)
-        self._data = mujoco.MjData(self._model)
-        self._robot = MujocoRobot(self._model, self.spec)
-        self._size = (width, height)
-        self._camera = TOP_CAMERA
-        self._renderer: SceneRenderer | None = None
-        self._view_data = mujoco.MjData(self._model)
+        super().__init__(build_model(self.spec), TOP_CAMERA, width=width, height=height)
         self._stale_textures: list[int] = []
         self._trial: Trial | None = None
-        self._count = 0
-        self._robot.place(self._data, np.array(self.spec.home))
-        self._robot.command(self._data, np.array(self.spec.home))
-        mujoco.mj_forward(self._model, self._data)
         load_digits()
-
-    @property
-    def model(self) -> mujoco.MjModel:
-        """The MuJoCo model, for viewers and tests."""
-        return self._model
-
-    @property
-    def data(self) -> mujoco.MjData:
-        """The MuJoCo state, for viewers and tests."""
-        return self._data
-
-    @property
-    def time_s(self) -> float:
-        """Simulated time since construction."""
-        return float(self._data.time)
 
     @property
     def trial(self) -> Trial:
@@ -109,24 +84,6 @@ class MathMatchBench(Bench):
         self._place_cards()
         return self.truth()
 
-    def command(self, positions: NDArray[np.float64]) -> None:
-        """Set the servos' targets; see Bench.command."""
-        self._robot.command(self._data, positions)
-
-    def step(self, duration_s: float) -> None:
-        """Advance simulated time."""
-        steps = max(0, round(duration_s / TIME_STEP_S))
-        if steps:
-            mujoco.mj_step(self._model, self._data, steps)
-
-    def joint_state(self) -> JointState:
-        """Return the measured joints."""
-        return self._robot.state(self._data)
-
-    def snapshot(self) -> NDArray[np.float64]:
-        """Return the generalised positions now."""
-        return self._data.qpos.copy()
-
     def render(self, view: str, snapshot: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
         """Return the RGB image of one view; see Bench.render."""
         self.camera(view)
@@ -140,12 +97,6 @@ class MathMatchBench(Bench):
         mujoco.mj_camlight(self._model, self._view_data)
         return self._renderer.draw(self._view_data, view)
 
-    def camera(self, view: str) -> PinholeCamera:
-        """Return the camera of one view."""
-        if view not in self.views:
-            raise BenchError(f"no view {view!r}; math_match has: {', '.join(self.views)}")
-        return self._camera
-
     def truth(self) -> SceneTruth:
         """Return the truth of the scene now."""
         # Poses in the data lag one step behind until the kinematics are run again.
@@ -157,16 +108,6 @@ class MathMatchBench(Bench):
     def open_viewer(self) -> Callable[[], None]:
         """Open a window onto the scene; see Bench.open_viewer."""
         return open_viewer(self._model, self._data)
-
-    def close_renderer(self) -> None:
-        """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-    def close(self) -> None:
-        """Free everything."""
-        self.close_renderer()
 
     def _card_states(self) -> list[CardState]:
         touches = self._robot.pad_contacts(self._data)

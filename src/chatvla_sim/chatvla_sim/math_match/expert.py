@@ -25,9 +25,9 @@ from chatvla_control.contracts import (
     Reasoning,
     ReasoningSource,
 )
+from chatvla_control.kinematics import IkError, pose_matrix
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.scene import Pose, SceneObject, SceneTruth
-from chatvla_sim.kinematics import IkError, pose_matrix
 from chatvla_sim.math_match.geometry import CARD_ROW_X_M, flat_card_pose
 from chatvla_sim.math_match.motions import GRIPS, ArmMotions, Plan
 from chatvla_sim.math_match.reasoning import find_place, reasoning_text

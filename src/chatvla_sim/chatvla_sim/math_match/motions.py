@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.kinematics import IkError, pose_matrix
 from chatvla_control.robot_spec import ArmSpec, RobotSpec
 from chatvla_sim.arms.x5 import arm_chain
-from chatvla_sim.kinematics import IkError, pose_matrix
 from chatvla_sim.math_match.geometry import ARM_BASES, CARD_SIZE_M, goal_pose
 from chatvla_sim.trajectory import MotionBuilder, Trajectory
 

@@ -14,12 +14,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.arm_port import JointState
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.scene import SceneTruth
-from chatvla_sim.bench import Bench, BenchError, CameraStream
+from chatvla_sim.bench import BenchError, CameraStream
 from chatvla_sim.camera import PinholeCamera
-from chatvla_sim.mujoco_robot import MujocoRobot
+from chatvla_sim.mujoco_bench import MujocoBench
 from chatvla_sim.rendering import SceneRenderer, open_viewer
 from chatvla_sim.toy_placement.judge import ThingState, scene_truth
 from chatvla_sim.toy_placement.scene import RIGHT_CAMERA, TIME_STEP_S, build_model, set_camera
@@ -38,49 +37,22 @@ ZED = CameraStream(
 SPAWN_SHIFTS_M = (0.0, 0.03, -0.03, 0.06, -0.06)
 
 
-class ToyPlacementBench(Bench):
+class ToyPlacementBench(MujocoBench):
     """One Panda with a parallel gripper, toys, reference objects, sometimes a rack, one camera on the right."""
 
     name = "toy_placement"
     views = (VIEW,)
     splits = TRIAL_SPLITS
+    time_step_s = TIME_STEP_S
 
     def __init__(self, *, robot: str = "franka", width: int = 320, height: int = 240) -> None:
         """Raises BenchError for a robot that this bench is not made for."""
         if robot != "franka":
             raise BenchError(f"toy_placement is a bench of robot 'franka', not of {robot!r}")
         self.spec: RobotSpec = robot_spec(robot)
-        self._size = (width, height)
-        self._camera = RIGHT_CAMERA
-        self._renderer: SceneRenderer | None = None
+        super().__init__(build_model(self.spec, None), RIGHT_CAMERA, width=width, height=height)
         self._drawn_model: mujoco.MjModel | None = None
         self._trial: Trial | None = None
-        self._count = 0
-        self._use(build_model(self.spec, None))
-        self._robot.place(self._data, np.array(self.spec.home))
-        self._robot.command(self._data, np.array(self.spec.home))
-        mujoco.mj_forward(self._model, self._data)
-
-    def _use(self, model: mujoco.MjModel) -> None:
-        """Take `model` as the present one, its state as the model has it."""
-        self._model, self._data = model, mujoco.MjData(model)
-        self._view_data = mujoco.MjData(model)
-        self._robot = MujocoRobot(model, self.spec)
-
-    @property
-    def model(self) -> mujoco.MjModel:
-        """The MuJoCo model of the present scene, for viewers and tests."""
-        return self._model
-
-    @property
-    def data(self) -> mujoco.MjData:
-        """The MuJoCo state of the present scene, for viewers and tests."""
-        return self._data
-
-    @property
-    def time_s(self) -> float:
-        """Simulated time since construction."""
-        return float(self._data.time)
 
     @property
     def trial(self) -> Trial:
@@ -125,24 +97,6 @@ class ToyPlacementBench(Bench):
         self._make_room()
         return self.truth()
 
-    def command(self, positions: NDArray[np.float64]) -> None:
-        """Set the servos' targets; see Bench.command."""
-        self._robot.command(self._data, positions)
-
-    def step(self, duration_s: float) -> None:
-        """Advance simulated time."""
-        steps = max(0, round(duration_s / TIME_STEP_S))
-        if steps:
-            mujoco.mj_step(self._model, self._data, steps)
-
-    def joint_state(self) -> JointState:
-        """Return the measured joints."""
-        return self._robot.state(self._data)
-
-    def snapshot(self) -> NDArray[np.float64]:
-        """Return the generalised positions now."""
-        return self._data.qpos.copy()
-
     def render(self, view: str, snapshot: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
         """Return the RGB image of one view; see Bench.render."""
         self.camera(view)
@@ -157,12 +111,6 @@ class ToyPlacementBench(Bench):
         mujoco.mj_kinematics(self._model, self._view_data)
         mujoco.mj_camlight(self._model, self._view_data)
         return self._renderer.draw(self._view_data, view)
-
-    def camera(self, view: str) -> PinholeCamera:
-        """Return the camera of one view."""
-        if view not in self.views:
-            raise BenchError(f"no view {view!r}; toy_placement has: {', '.join(self.views)}")
-        return self._camera
 
     def stream(self, view: str) -> CameraStream:
         """Return the ZED driver's topics; see Bench.stream."""
@@ -188,16 +136,6 @@ class ToyPlacementBench(Bench):
             refresh()
 
         return show
-
-    def close_renderer(self) -> None:
-        """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-    def close(self) -> None:
-        """Free everything."""
-        self.close_renderer()
 
     def _states(self) -> list[ThingState]:
         touches = self._robot.pad_contacts(self._data)

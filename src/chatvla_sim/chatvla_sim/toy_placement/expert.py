@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.contracts import ActionChunk, ActionMode, Inference, Observation, Reasoning, ReasoningSource
+from chatvla_control.kinematics import IkError, pose_matrix
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.scene import SceneObject, SceneTruth
-from chatvla_sim.kinematics import IkError, pose_matrix
 from chatvla_sim.poses import matrix_of
 from chatvla_sim.toy_placement.judge import RACK
 from chatvla_sim.toy_placement.kinds import KINDS

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.contracts import BoundingBox
+from chatvla_control.kinematics import pose_matrix
 from chatvla_control.scene import Pose, SceneObject, SceneTruth
 from chatvla_sim.camera import PinholeCamera, box_corners
-from chatvla_sim.kinematics import pose_matrix
 from chatvla_sim.toy_placement.kinds import KINDS
 from chatvla_sim.toy_placement.layout import standing_pose
 from chatvla_sim.toy_placement.objects import kind_of

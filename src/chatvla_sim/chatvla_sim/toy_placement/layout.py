@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_sim.kinematics import pose_matrix, rotation_xyz
+from chatvla_control.kinematics import pose_matrix, rotation_xyz
 from chatvla_sim.toy_placement.kinds import KINDS
 from chatvla_sim.toy_placement.objects import kind_of
 from chatvla_sim.toy_placement.rack import DECK_M, DECK_TOP_M, TRAY_FRONT_M

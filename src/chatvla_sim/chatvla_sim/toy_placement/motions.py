@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.kinematics import IkError, pose_matrix
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_sim.arms.panda import HELD_JOINT, elbow_up_chain, panda_chain
-from chatvla_sim.kinematics import IkError, pose_matrix
 from chatvla_sim.trajectory import MotionBuilder, Trajectory
 
 __all__ = ["GRIPS", "Grip", "Plan", "ToyMotions"]
