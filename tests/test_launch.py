@@ -19,7 +19,7 @@ import yaml
 
 from chatvla_cli.errors import ChatvlaError
 from chatvla_cli.launch_graph import read_graph
-from chatvla_cli.shared_memory import SHM, mapped_files
+from chatvla_cli.shared_memory import SHM, files_in_use, mapped_files
 from chatvla_cli.substitutions import package_share
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,6 +64,11 @@ class Launch:
         """Return the pids of the nodes, in order of their names in the graph."""
         tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(word) for word in tasks.split()]
+
+
+def left_behind(used: set[str]) -> set[str]:
+    """Return the files of `used` that exist for nobody: nodes map those of every participant in their domain too."""
+    return {name for name in used if (SHM / name).exists()} - files_in_use()
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float) -> None:
@@ -156,7 +161,7 @@ def test_a_trial_is_scored_and_nothing_is_left(launch: Callable[..., Launch], tm
     assert results["policy"] == "expert"
     assert results["privileged"] is True
     run.wait_for("Results: ", 2.0)
-    assert not [name for name in used if (SHM / name).exists()]
+    assert not left_behind(used)
 
 
 @needs_install
@@ -174,7 +179,7 @@ def test_ctrl_c_stops_everything_within_three_seconds(launch: Callable[..., Laun
     assert run.process.wait(timeout=6) == 130
     assert time.monotonic() - started_s < 3.0
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    assert not [name for name in used if (SHM / name).exists()]
+    assert not left_behind(used)
 
 
 @needs_install

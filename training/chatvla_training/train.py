@@ -24,12 +24,14 @@ def main(arguments: Sequence[str]) -> int:
     except RecipeError as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
+    from chatvla_policy.runtime.host_memory import keep_freed_memory
     from chatvla_training.devices import start_on_devices, started_by_launcher, visible_devices
     from chatvla_training.training_run import RUN_ERRORS, train_recipe
 
     devices = devices or visible_devices()
     if devices > 1 and not started_by_launcher():
         return start_on_devices(arguments, devices)
+    keep_freed_memory()
     try:
         record_missing(arguments[0], recipes)
         for recipe, folder in planned(recipes, out):

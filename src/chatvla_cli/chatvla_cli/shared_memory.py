@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["SHM", "SharedMemoryFiles", "companions", "mapped_files", "open_files"]
+__all__ = ["SHM", "SharedMemoryFiles", "companions", "files_in_use", "mapped_files", "open_files"]
 
 SHM = Path("/dev/shm")
 PREFIXES = ("fastrtps_", "sem.fastrtps_", "fast_datasharing_")
@@ -40,6 +40,12 @@ def open_files(pid: int | str) -> set[str]:
     return names
 
 
+def files_in_use() -> set[str]:
+    """Return the names of Fast DDS's files that any live process maps or holds open."""
+    pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return set().union(*(mapped_files(pid) | open_files(pid) for pid in pids))
+
+
 def companions(name: str) -> set[str]:
     """Return the names of a segment's own lock and mutex."""
     return {f"{name}_el", f"sem.{name}_mutex"}
@@ -62,9 +68,7 @@ class SharedMemoryFiles:
         left = {name for name in self._seen if (SHM / name).exists()}
         if not left:
             return []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                left -= mapped_files(entry.name) | open_files(entry.name)
+        left -= files_in_use()
         for name in left:
             with contextlib.suppress(OSError):
                 (SHM / name).unlink()

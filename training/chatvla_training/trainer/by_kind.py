@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train ChatVLA-2 with image-text and robot samples in forwards of their own.
+"""Train ChatVLA-2 with image-text and robot samples in forwards of their own, pictures of one size together.
 
 Rows of one kind are of like length; side by side in one batch the short ones would be padded to the longest dialogue.
 The loss is the same: sums and counts add up, and the routers' losses are averaged by rows.
@@ -31,10 +31,13 @@ class ByKindCollate:
         self._collate = collate
 
     def __call__(self, samples: Sequence[Any]) -> Parts:
-        """Return the image-text batch and the robot batch, whichever there are."""
-        robot = [sample for sample in samples if isinstance(sample, RobotSample)]
-        other = [sample for sample in samples if not isinstance(sample, RobotSample)]
-        return tuple(self._collate(part) for part in (other, robot) if part)
+        """Return a batch for robot samples and one for each size of image-text pictures, whichever there are."""
+        kinds: dict[tuple[bool, int], list[Any]] = {}
+        for sample in samples:
+            robot = isinstance(sample, RobotSample)
+            pixels = 0 if robot else sum(image.shape[0] * image.shape[1] for image in sample.images)
+            kinds.setdefault((robot, pixels), []).append(sample)
+        return tuple(self._collate(kinds[kind]) for kind in sorted(kinds))
 
 
 class _ByKind(nn.Module):
