@@ -17,6 +17,9 @@ from chatvla_sim.bench import BenchError
 
 __all__ = ["SceneRenderer", "open_viewer", "set_texture"]
 
+MOST_GEOMS = 2000
+"""Shapes that a picture may hold."""
+
 
 def set_texture(model: mujoco.MjModel, name: str, image: NDArray[np.uint8]) -> int:
     """Write `image` (H, W, 3) RGB, top row first, into a texture of `model` and return the texture's id.
@@ -59,7 +62,9 @@ class SceneRenderer:
         """Raises RuntimeError with the remedy when no OpenGL library is there."""
         self._model = model
         try:
-            self._renderer: mujoco.Renderer | None = mujoco.Renderer(model, height=height, width=width)
+            self._renderer: mujoco.Renderer | None = mujoco.Renderer(
+                model, height=height, width=width, max_geom=MOST_GEOMS
+            )
         except Exception as error:  # The OpenGL loaders raise many kinds: AttributeError, ImportError, RuntimeError.
             raise RuntimeError(
                 f"cannot render off screen: {error}. Set MUJOCO_GL=osmesa and install libosmesa6, "
@@ -74,6 +79,16 @@ class SceneRenderer:
             context.make_current()
         for texture in textures:
             mujoco.mjr_uploadTexture(self._model, renderer._mjr_context, texture)
+
+    def use(self, model: mujoco.MjModel) -> None:
+        """Draw `model` from now on, in the same OpenGL context: a new one takes ten times as long as a picture.
+
+        It must have the textures and meshes of the model that the renderer was made with.
+        """
+        renderer = self._open()
+        # MuJoCo's Renderer has no public way to change its model.
+        self._model = renderer._model = model
+        renderer._scene = mujoco.MjvScene(model=model, maxgeom=MOST_GEOMS)
 
     def draw(self, data: mujoco.MjData, camera: str | mujoco.MjvCamera) -> NDArray[np.uint8]:
         """Return the RGB image, shape (H, W, 3)."""

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.scene import SceneTruth
 from chatvla_sim.bench import BenchError, CameraStream
-from chatvla_sim.camera import PinholeCamera
 from chatvla_sim.mujoco_bench import MujocoBench
 from chatvla_sim.rendering import SceneRenderer, open_viewer
 from chatvla_sim.toy_placement.judge import ThingState, scene_truth
-from chatvla_sim.toy_placement.scene import RIGHT_CAMERA, TIME_STEP_S, build_model, set_camera
+from chatvla_sim.toy_placement.scene import RIGHT_CAMERA, TIME_STEP_S, build_model, set_camera, trial_camera
 from chatvla_sim.toy_placement.trial import TRIAL_SPLITS, Trial, draw_trial
 
 __all__ = ["ToyPlacementBench"]
@@ -71,8 +70,11 @@ class ToyPlacementBench(MujocoBench):
             raise BenchError(str(error)) from error
         return self.show(trial)
 
-    def show(self, trial: Trial) -> SceneTruth:
-        """Build the scene of a given trial and return its truth; the arm stays where it is."""
+    def show(self, trial: Trial, joints: NDArray[np.float64] | None = None) -> SceneTruth:
+        """Build the scene of a given trial and return its truth.
+
+        The arm stays where it is; with `joints` [rad, m], shape (D,), it stands there at once.
+        """
         before_model, before = self._model, self._data
         self._use(build_model(self.spec, trial))
         self._trial = trial
@@ -85,14 +87,10 @@ class ToyPlacementBench(MujocoBench):
                 name = before_model.joint(index).name
                 self._data.joint(name).qpos = before.joint(name).qpos
                 self._data.joint(name).qvel = before.joint(name).qvel
-        look = trial.look
-        self._camera = PinholeCamera(
-            position=tuple(np.add(RIGHT_CAMERA.position, look.camera_shift_m).tolist()),
-            target=tuple(np.add(RIGHT_CAMERA.target, look.camera_turn_m).tolist()),
-            fovy_deg=RIGHT_CAMERA.fovy_deg,
-            width=self._size[0],
-            height=self._size[1],
-        )
+        if joints is not None:
+            self._robot.place(self._data, joints)
+            self._robot.command(self._data, joints)
+        self._camera = trial_camera(trial.look, *self._size)
         set_camera(self._model, VIEW, self._camera)
         self._make_room()
         return self.truth()
@@ -100,11 +98,12 @@ class ToyPlacementBench(MujocoBench):
     def render(self, view: str, snapshot: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
         """Return the RGB image of one view; see Bench.render."""
         self.camera(view)
-        if self._renderer is not None and self._drawn_model is not self._model:
-            self.close_renderer()
         if self._renderer is None:
             self._renderer = SceneRenderer(self._model, width=self._size[0], height=self._size[1])
-            self._drawn_model = self._model
+        elif self._drawn_model is not self._model:
+            # All scenes have the same textures and no meshes.
+            self._renderer.use(self._model)
+        self._drawn_model = self._model
         # A snapshot of the scene before a reset has other objects: what stands there now is shown instead.
         fits = snapshot is not None and len(snapshot) == len(self._view_data.qpos)
         self._view_data.qpos[:] = snapshot if fits else self._data.qpos

@@ -23,9 +23,9 @@ from chatvla_sim.toy_placement.rack import (
     leg_places,
 )
 from chatvla_sim.toy_placement.shapes import Kind, Part
-from chatvla_sim.toy_placement.trial import Trial
+from chatvla_sim.toy_placement.trial import Look, Trial
 
-__all__ = ["RIGHT_CAMERA", "TIME_STEP_S", "build_model", "set_camera"]
+__all__ = ["RIGHT_CAMERA", "TIME_STEP_S", "build_model", "set_camera", "trial_camera"]
 
 TIME_STEP_S = 0.002
 LAMP = 0.45
@@ -149,6 +149,17 @@ def build_model(spec: RobotSpec, trial: Trial | None) -> mujoco.MjModel:
     actuators, tendons, equalities = ("".join(part) for part in zip(*parts, strict=True))
     xml += f"</worldbody><actuator>{actuators}</actuator><tendon>{tendons}</tendon>"
     return mujoco.MjModel.from_xml_string(xml + f"<equality>{equalities}</equality></mujoco>")
+
+
+def trial_camera(look: Look, width: int = 320, height: int = 240) -> PinholeCamera:
+    """Return the right camera as it stands in a trial that looks like `look`."""
+    return PinholeCamera(
+        position=tuple(np.add(RIGHT_CAMERA.position, look.camera_shift_m).tolist()),
+        target=tuple(np.add(RIGHT_CAMERA.target, look.camera_turn_m).tolist()),
+        fovy_deg=RIGHT_CAMERA.fovy_deg,
+        width=width,
+        height=height,
+    )
 
 
 def set_camera(model: mujoco.MjModel, name: str, pinhole: PinholeCamera) -> None:
