@@ -3,8 +3,8 @@
 
 Promises tried at every tick: positions inside the limits, speeds within the speed limits, changes of speed within
 acceleration times the tick's length, positions that move by speed times tick, nothing but finite numbers, no
-exception; and where the player guards the tool: workspace, table, approach and tool speed. Half of the chunks of a
-robot with Cartesian data are poses. The same seed tries the same things. About 2 ms a chunk on one core.
+exception; and where the player guards the tool: workspace, table, approach and tool speed. The same seed tries the
+same things. A chunk of joints takes about 1 ms on one core, with the tool's guard 3 ms, one of poses 11 ms.
 """
 
 from __future__ import annotations
@@ -51,8 +51,11 @@ class CampaignReport:
     """Ticks at which the tool's limits were held to their promise."""
 
 
-def run_campaign(spec: RobotSpec, *, chunks: int, seed: int) -> CampaignReport:
-    """Try `chunks` random chunks on `spec`. Raises BrokenPromiseError at the first promise that does not hold."""
+def run_campaign(spec: RobotSpec, *, chunks: int, seed: int, pose_share: float = 0.5) -> CampaignReport:
+    """Try `chunks` random chunks on `spec`; of a robot with Cartesian data, `pose_share` of them are poses.
+
+    Raises BrokenPromiseError at the first promise that does not hold.
+    """
     random = np.random.default_rng(seed)
     player = ChunkPlayer(spec)
     limits = MotionLimits.of(spec)
@@ -65,7 +68,7 @@ def run_campaign(spec: RobotSpec, *, chunks: int, seed: int) -> CampaignReport:
         if random.random() < 0.02:
             previous = _reset(player, spec, random, now_s)
             farthest = {}
-        if arms and random.random() < 0.5:
+        if arms and random.random() < pose_share:
             chunk = random_pose_chunk(spec, arms, random, player.positions, now_s)
         else:
             chunk = random_joint_chunk(spec, random, player.positions, now_s)

@@ -184,6 +184,24 @@ def test_unknown_types_are_named(types):
 
 
 @pytest.mark.parametrize(
+    "name", ["{}/Popen", "{}/msg/Popen", "{}/run", "../{}/msg/Popen", "sensor_msgs/{}/Popen", "", "/"]
+)
+def test_a_name_in_a_bag_imports_nothing_but_messages(name, tmp_path, monkeypatch):
+    for package in ("evil", "evil/msg"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(f"open({str(tmp_path / 'exploded')!r}, 'w')\nPopen = run = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UnknownTypeError, match="is not installed"):
+        message_class(name.format("evil"))
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_messages_of_every_kind_of_package_have_a_class():
+    for name in ("sensor_msgs/msg/Image", "chatvla_msgs/msg/ActionChunk", "std_msgs/msg/String"):
+        assert message_class(name).__name__ == name.rpartition("/")[2]
+
+
+@pytest.mark.parametrize(
     ("topic", "selected"),
     [
         ("/chatvla/camera/top/image_raw", True),

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 __all__ = ["MessageTypes", "UnknownTypeError", "message_class"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*/msg/[A-Z][A-Za-z0-9]*")
 
 
 class UnknownTypeError(ValueError):
@@ -54,12 +58,32 @@ class MessageTypes:
 
 
 def message_class(msgtype: str) -> type[Any]:
-    """Return the Python class of `msgtype`. Raises UnknownTypeError."""
-    package, _, name = msgtype.rpartition("/")
+    """Return the Python class of `msgtype` ("package/msg/Name"). Raises UnknownTypeError.
+
+    Only ROS 2's common messages and those whose .msg file is installed are imported, only from their package's `msg`
+    module: the name may come from a bag, and importing runs code.
+    """
+    if not (_NAME.fullmatch(msgtype) and (msgtype in _common().fielddefs or _definition(msgtype).is_file())):
+        raise UnknownTypeError(f"message type {msgtype!r:.200} is not installed: no package here has such a .msg file")
+    package, _, name = msgtype.partition("/msg/")
     try:
-        return getattr(import_module(package.replace("/", ".")), name)
+        return getattr(import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError) as error:
         raise UnknownTypeError(f"message type {msgtype} has no Python class here: {error}") from error
+
+
+@cache
+def _common() -> Typestore:
+    return get_typestore(Stores.ROS2_JAZZY)
+
+
+def _definition(msgtype: str) -> Path:
+    """Return where the .msg file of "package/msg/Name" is, if it is installed."""
+    package, _, name = msgtype.partition("/msg/")
+    try:
+        return Path(get_package_share_directory(package)) / "msg" / f"{name}.msg"
+    except (PackageNotFoundError, ValueError):
+        return Path("/nonexistent")
 
 
 def _used_types(definition: Any) -> set[str]:
