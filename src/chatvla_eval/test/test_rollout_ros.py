@@ -141,6 +141,23 @@ def test_forced_text_is_followed_and_an_interrupt_keeps_the_results(bench, tmp_p
     assert (trial["text"], trial["picked"], results["forced_reasoning"]) == (force, right, force)
 
 
+def test_silence_of_the_simulator_ends_one_trial_by_name_and_the_next_one_runs(bench, tmp_path):
+    running = rollout(trials=3, seed=5, out=tmp_path, timeout=30.0, wait=60.0)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "results.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(4.0)
+    bench[0].send_signal(signal.SIGSTOP)
+    time.sleep(4.5)
+    bench[0].send_signal(signal.SIGCONT)
+    output, _ = running.communicate(timeout=200)
+    assert running.returncode == 0, output
+    causes = [trial["cause"] for trial in json.loads((tmp_path / "results.json").read_text())["trials"]]
+    assert len(causes) == 3, output
+    assert causes[1].startswith("error:sim/bench_state is silent for"), causes
+    assert "silent" not in causes[2]
+
+
 def test_a_second_bench_among_the_same_topics_is_refused(bench, tmp_path):
     second = node("-m", "chatvla_sim.ros.sim_node")
     try:

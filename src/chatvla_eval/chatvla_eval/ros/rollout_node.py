@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluate whatever policy is launched, through ROS and in real time; write results.json after every trial.
 
+A trial in which a node falls silent or goes away ends with that as its cause; the next one waits until all parts are
+there again. A trial that could not begin is tried again.
+
 Exit code: 0 when all trials ran, whatever their scores; 1 on an error; 130 when told to stop.
 """
 
@@ -35,6 +38,8 @@ from chatvla_eval.trial_result import TrialResult
 __all__ = ["RolloutSettings", "main"]
 
 STOPPED = 130
+_BEGINNINGS = 3
+"""How often the beginning of a trial is tried before the run ends."""
 _SPLITS = tuple(sorted({split for task in TASKS.values() for split in task.splits}))
 
 
@@ -110,15 +115,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(session: RosSession, settings: RolloutSettings, stopped: threading.Event) -> int:
-    if not wait_for_parts(session.parts(), timeout_s=settings.wait_s, report=_say, stopped=stopped.is_set):
-        return STOPPED
+    _wait_for_parts(session, settings, stopped)
     session.check_alone()
     task = task_by_name(settings.task)
     info = _info(session, settings)
     results: list[TrialResult] = []
     try:
         for index in range(settings.trials):
-            result = _trial(session, task, settings, index)
+            result = _trial(session, task, settings, index, stopped)
             results.append(result)
             name = session.policy_name
             info = replace(info, policy=name, system=system_name(name), privileged=session.privileged)
@@ -132,7 +136,16 @@ def _evaluate(session: RosSession, settings: RolloutSettings, stopped: threading
     return 0
 
 
-def _trial(session: RosSession, task: Task, settings: RolloutSettings, index: int) -> TrialResult:
+def _wait_for_parts(session: RosSession, settings: RolloutSettings, stopped: threading.Event) -> None:
+    """Raises GraphIncompleteError, and StoppedError when told to stop."""
+    if not wait_for_parts(session.parts(), timeout_s=settings.wait_s, report=_say, stopped=stopped.is_set):
+        raise StoppedError("stopped while waiting for other nodes")
+
+
+def _trial(
+    session: RosSession, task: Task, settings: RolloutSettings, index: int, stopped: threading.Event
+) -> TrialResult:
+    """Return the result of trial `index`. Raises RosSessionError when it cannot begin, in spite of new tries."""
     setup = TrialSetup(
         index=index,
         split=settings.split,
@@ -140,12 +153,22 @@ def _trial(session: RosSession, task: Task, settings: RolloutSettings, index: in
         swap=settings.swap,
         forced_reasoning=settings.force,
     )
-    film = TrialFilm() if index == 0 else None
     limits = TrialSettings(timeout_s=settings.timeout_s)
-    result = run_trial(session, task, setup, settings=limits, on_frame=film.add if film else None)
-    if film is not None:
-        film.write(settings.out, f"trial_{index:03d}", result, session.policy_name)
-    return result
+    for tried in range(1, _BEGINNINGS + 1):
+        _wait_for_parts(session, settings, stopped)
+        film = TrialFilm() if index == 0 else None
+        try:
+            result = run_trial(session, task, setup, settings=limits, on_frame=film.add if film else None)
+        except RosSessionError as error:
+            if tried == _BEGINNINGS:
+                raise
+            session.stop()
+            _say(f"trial {index + 1} did not begin: {error}; trying it again")
+            continue
+        if film is not None:
+            film.write(settings.out, f"trial_{index:03d}", result, session.policy_name)
+        return result
+    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def _info(session: RosSession, settings: RolloutSettings) -> RunInfo:

@@ -170,12 +170,14 @@ class RosSession:
         truth, age_s = self._topics.truth()
         # No truth may come after the last one seen: the bag is scored up to the stamp of this look.
         truth = seen[-1] if seen else truth
-        if truth is None or age_s > _TRUTH_AGE_S:
-            raise RosSessionError(f"sim/bench_state is silent for {age_s:.0f} s: the simulator stopped")
+        if truth is None:
+            raise RosSessionError("sim/bench_state never came")
         outcome = self._outcome
         error = "" if outcome is None else _error_of(outcome)
         if outcome is None and not self._follow.server_is_ready():
             error = "the policy went away during the trial"
+        if age_s > _TRUTH_AGE_S:
+            error = f"sim/bench_state is silent for {age_s:.0f} s: the simulator stopped"
         self._watch = Watch(
             elapsed_s=time.monotonic() - self._started_s,
             truth=truth,
