@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chatvla_control.robot_spec import RobotSpec, robot_spec
+from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_policy.checkpoint import RobotSetup
 from chatvla_policy.model.batch import VlaBatch
 from chatvla_policy.model.chatvla2 import ChatVLA2
@@ -41,8 +41,10 @@ class RobotData:
     validation: tuple[EpisodeDataset, ...]
 
     def specs(self, default: str) -> tuple[RobotSpec, ...]:
-        """Return the robots of the data, or `default` where there is none."""
+        """Return the robots of the data, or `default` where there is none. Raises RecipeError without either."""
         names = dict.fromkeys(data.robot for data in self.train) or {default: None}
+        if "" in names:
+            raise RecipeError(f"there is no robot data: give --robot NAME, one of {', '.join(robot_names())}")
         return tuple(robot_spec(name) for name in names)
 
 
@@ -124,8 +126,9 @@ def robot_setups(recipe: Recipe, robot: RobotData, before: Sequence[RobotSetup])
         plain = Statistics.from_samples(spec.joint_names, limits, "min_max")
         statistics = RobotStatistics(state=plain, action=plain)
         known = tuple(setup for setup in before if setup.spec.name == spec.name)
+        cameras = _wanted(recipe) or ("top",)
         return known or (
-            RobotSetup(spec=spec, cameras=("top",), statistics=statistics, step_period_s=1.0 / spec.rate_hz),
+            RobotSetup(spec=spec, cameras=cameras, statistics=statistics, step_period_s=1.0 / spec.rate_hz),
         )
     return tuple(_setup(recipe, spec, robot) for spec in robot.specs(recipe.robot))
 
@@ -149,11 +152,15 @@ def _setup(recipe: Recipe, spec: RobotSpec, robot: RobotData) -> RobotSetup:
 
 def _cameras(recipe: Recipe, data: EpisodeDataset) -> tuple[str, ...]:
     """Return the views that the policy shall see. Raises RecipeError for one that the data lacks."""
-    wanted = tuple(part.strip() for part in recipe.cameras.split(",") if part.strip())
+    wanted = _wanted(recipe)
     for view in wanted:
         if view not in data.views:
             raise RecipeError(f"cameras: {data.folder} has no view {view!r}; it has: {', '.join(data.views)}")
     return wanted or data.views
+
+
+def _wanted(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(part.strip() for part in recipe.cameras.split(",") if part.strip())
 
 
 def half_widths(setups: Sequence[RobotSetup]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from chatvla_policy.model.moe import MoeConfig, MoeKind
 from chatvla_policy.model.upcycle import upcycle_backbone
 from chatvla_policy.processing.tokens import TextCodec
 from chatvla_training.recipe import Recipe, RecipeError
-from chatvla_training.vocabulary import tiny_tokenizer
+from chatvla_training.vocabulary import tasks_of, tiny_tokenizer
 
 __all__ = ["StartModel", "start_model"]
 
@@ -78,17 +78,14 @@ def _moe(recipe: Recipe) -> MoeConfig:
 
 
 def _new(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
-    """Return a model of random weights, with the tiny vocabulary."""
+    """Return a model of random weights, with the vocabulary of the tasks that its image-text data is about."""
     if recipe.size not in ("micro", "tiny"):
         raise RecipeError(
             f"a new model of size {recipe.size!r} has no vocabulary; give --init a Qwen2-VL folder or name"
         )
-    codec = TextCodec(tiny_tokenizer())
+    codec = TextCodec(tiny_tokenizer(tasks_of(recipe.image_text)))
     config = _config(recipe, specs, codec)
-    if recipe.image_width:
-        width = recipe.image_width
-        config = replace(config, images=replace(config.images, width=width, height=width * 3 // 4))
-    model = ChatVLA2(config)
+    model = ChatVLA2(replace(config, images=_images(recipe, config.images)))
     _scale(model.backbone, recipe.init_gain)
     return StartModel(model=model, codec=codec, robots=(), origin={"init": "random weights"})
 
@@ -103,6 +100,14 @@ def _config(recipe: Recipe, specs: Sequence[RobotSpec], codec: TextCodec | None)
         conditioning=recipe.conditioning,
     )
     return replace(config, action_loss_weight=recipe.action_loss_weight, system=recipe.system)
+
+
+def _images(recipe: Recipe, images: ImageConfig) -> ImageConfig:
+    """Return `images` at the recipe's width and 4:3, in whole image tokens."""
+    if not recipe.image_width:
+        return images
+    token = images.patch_size * images.merge_size
+    return replace(images, width=recipe.image_width, height=round(recipe.image_width * 3 / 4 / token) * token)
 
 
 @torch.no_grad()
@@ -130,7 +135,14 @@ def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
         size = recipe.action_size
         action = action_size(size, queries=action.queries) if size else action
         action = replace(action, embodiments=wanted, conditioning=recipe.conditioning)
-    config = replace(config, moe=moe, action=action, action_loss_weight=recipe.action_loss_weight, system=recipe.system)
+    config = replace(
+        config,
+        moe=moe,
+        action=action,
+        images=_images(recipe, config.images),
+        action_loss_weight=recipe.action_loss_weight,
+        system=recipe.system,
+    )
     model = _rebuilt(model, config, recipe)
     origin = {"init": recipe.init, "init_sha256": checkpoint.sha256}
     return StartModel(model=model, codec=checkpoint.codec, robots=checkpoint.robots, origin=origin)

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from chatvla_policy.model.batch import to_device
 from chatvla_policy.model.loss import LossTerms
-from chatvla_policy.processing.images import ImageConfig, ImagePreparer
+from chatvla_policy.processing.images import ImageConfig, ImagePreparer, Placement
 from chatvla_policy.processing.tokens import TextCodec
 from chatvla_training.objectives import Built, CollateFunction
 from chatvla_training.synthetic.sheets import CHARACTERS, PATCH_PX, SIZE_PX, Sheet, patch_characters
@@ -201,7 +201,7 @@ class SceneCollate:
         """Return the batch of `scenes` (synthetic.pool.Scene)."""
         prepared = self._images([scene.image for scene in scenes])
         labels = [
-            self._labels(scene, placement.scale, grid)
+            self._labels(scene, placement, grid)
             for scene, placement, grid in zip(scenes, prepared.placements, prepared.grid_thw_N3.tolist(), strict=True)
         ]
         characters, places, rows, columns = (torch.cat([part[k] for part in labels]) for k in range(4))
@@ -214,13 +214,15 @@ class SceneCollate:
             columns_P=columns,
         )
 
-    def _labels(self, scene: Any, scale: float, grid: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _labels(self, scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows, columns = grid[1], grid[2]
-        marks = [replace(glyph, x=glyph.x * scale, y=glyph.y * scale) for glyph in scene.glyphs]
+        aside, down = at.offset_x, at.offset_y
+        marks = [replace(glyph, x=glyph.x * at.scale + aside, y=glyph.y * at.scale + down) for glyph in scene.glyphs]
         characters = patch_characters(marks, [GLYPH_HEIGHT_PX] * len(marks), rows, columns)
         places = np.zeros((rows, columns), np.int64)
         for card, box in zip(scene.trial.cards, scene.card_boxes, strict=True):
-            left, top, right, bottom = (value * scale / PATCH_PX for value in box)
+            left, right = ((value * at.scale + aside) / PATCH_PX for value in box[0::2])
+            top, bottom = ((value * at.scale + down) / PATCH_PX for value in box[1::2])
             inner = slice(max(0, round(top)), max(0, round(bottom))), slice(max(0, round(left)), max(0, round(right)))
             places[inner] = 1 + PLACES.index(card.place)
         row_index, column_index = np.indices((rows, columns))

@@ -36,6 +36,8 @@ OBJECTIVES: dict[str, str] = {
     "by_kind": "chatvla_training.objectives:by_kind",
     "glyphs": "chatvla_training.dense_objectives:glyphs",
     "align": "chatvla_training.dense_objectives:align",
+    "objects": "chatvla_training.toy_objectives:objects",
+    "objects_align": "chatvla_training.toy_objectives:objects_align",
 }
 """Name to `module:function`."""
 

@@ -57,7 +57,7 @@ class Recipe:
     """VLM2VLA: paper or short."""
     tell_pose: bool = False
     """VLM2VLA: write the tool's place into the prompts."""
-    robot: str = "arx_r5"
+    robot: str = ""
     """Robot of a run without robot data; with data, theirs."""
     horizon: int = 50
     """Steps of an action chunk."""

@@ -17,6 +17,7 @@ from chatvla_training.recipes_baselines import BASELINE_PLANS, BASELINE_RECIPES
 from chatvla_training.recipes_chatvla1 import CHATVLA1_PLANS, CHATVLA1_RECIPES
 from chatvla_training.recipes_vlm2vla import VLM2VLA_RECIPES
 from chatvla_training.tiny_recipes import TINY_DEMOS, TINY_PLANS, TINY_RECIPES
+from chatvla_training.tiny_toy_recipes import TOY_DEMOS, TOY_PLANS, TOY_RECIPES
 
 __all__ = ["PLANS", "PLAN_DEMOS", "RECIPES", "find_recipe"]
 
@@ -45,6 +46,7 @@ PRETRAIN = Recipe(
     summary="broad synthetic image-text data for the tiny model: the stand-in for web pretraining",
     stage="language",
     image_text="synthetic:all",
+    robot="arx_r5",
     ratio=(1, 0),
     steps=10_000,
     batch=24,
@@ -65,14 +67,15 @@ RECIPES: dict[str, Recipe] = {
         replace(STAGE1, name="stage1_15k", summary="stage 1 with the supplement's 15k steps", steps=15_000),
         STAGE2,
         *TINY_RECIPES,
+        *TOY_RECIPES,
         *CHATVLA1_RECIPES,
         *BASELINE_RECIPES,
         *VLM2VLA_RECIPES,
     )
 }
-PLANS: dict[str, tuple[str, ...]] = {**TINY_PLANS, **CHATVLA1_PLANS, **BASELINE_PLANS}
+PLANS: dict[str, tuple[str, ...]] = {**TINY_PLANS, **TOY_PLANS, **CHATVLA1_PLANS, **BASELINE_PLANS}
 """Recipes that run one after the other, each starting from the checkpoint of the one before."""
-PLAN_DEMOS: dict[str, tuple[str, int]] = dict(TINY_DEMOS)
+PLAN_DEMOS: dict[str, tuple[str, int]] = {**TINY_DEMOS, **TOY_DEMOS}
 """Task and number of demonstrations that a plan records first, where its data set is not there yet."""
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,10 @@ RUN_ERRORS = (
     UnknownRobotError,
 )
 
+TEXTS_LOOKED_AT = 1000
+REWORDED_LONGER = 1.2
+"""How much longer another wording may be than the longest that was looked at."""
+
 
 def train_recipe(recipe: Recipe, folder: Path) -> Path:
     """Train `recipe` in run folder `folder` and return the folder of its checkpoint; a finished run returns at once.
@@ -85,6 +91,7 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
         return policy
     started = time.monotonic()
     start = start_model(recipe, robot.specs(recipe.robot))
+    make_room_for_texts(start, robot)
     setups = robot_setups(recipe, robot, start.robots)
     if recipe.lora_rank:
         add_lora(
@@ -110,6 +117,15 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
         add_golden(policy, (robot.validation or robot.train)[0])
     accelerator.wait_for_everyone()
     return policy
+
+
+def make_room_for_texts(start: StartModel, robot: RobotData) -> None:
+    """Lengthen the model's longest reasoning, in place, where the data's texts do not fit: they would be cut."""
+    texts = [text for data in robot.train for text in data.texts()[:: max(1, len(data) // TEXTS_LOOKED_AT)]]
+    longest = 1 + max((len(start.codec.reasoning(text)) for text in texts), default=0)
+    if longest > start.model.config.max_reasoning_tokens:
+        room = 8 * math.ceil(REWORDED_LONGER * longest / 8)
+        start.model.config = replace(start.model.config, max_reasoning_tokens=room)
 
 
 def claim(recipe: Recipe, run: RunFolder, accelerator: Accelerator, mixture: Mixture) -> dict[str, Any]:

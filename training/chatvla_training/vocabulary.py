@@ -1,37 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the vocabulary of a new tiny model from what it will read and write. The same on every machine."""
+"""Make the vocabulary of a new tiny model from what it will read and write. The same on every machine.
+
+A task has its texts in TEXTS_OF and the number of tokens that they need in SIZES.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tokenizers import Tokenizer
 
 from chatvla_sim.math_match.equations import apply_operator
 from chatvla_sim.math_match.geometry import PLACE_WORDS
+from chatvla_training.synthetic.toy_facts import imagined_scene, scene_facts
+from chatvla_training.synthetic.toy_trials import image_text_toy_trial
+from chatvla_training.text import toy_phrases
 from chatvla_training.text.math_phrases import Card, MathFacts, instruction, reasoning
+from chatvla_training.text.toy_questions import short_dialogue, toy_dialogue
 from chatvla_training.tokenizer import train_tokenizer
 
-__all__ = ["tiny_tokenizer"]
+__all__ = ["tasks_of", "tiny_tokenizer"]
 
-SIZE = 512
+SIZES = {"math_match": 512, "toy_placement": 576}
+"""Tokens of a vocabulary for one task; for several, what goes beyond bytes and control tokens adds up."""
+BASE = 268
+"""Bytes and control tokens."""
 TEXTS = 3000
+SCENES = 300
+FRAMES = ("system user assistant", "Answer based on question", "Predict robot action")
 PROMPTS = (
-    "system user assistant",
-    "Answer based on question",
-    "Predict robot action",
+    *FRAMES,
     "What is written on the whiteboard? Which number is on the card? Where is the card? How many cards are there?",
     "List the cards from left to right. Read the equation. What is the answer? Point to the card.",
 )
 
 
-def tiny_tokenizer() -> Tokenizer:
-    """Return the tokenizer of a new tiny model: SIZE tokens learned from the bench's own phrases."""
-    return train_tokenizer(_texts(), size=SIZE)
+def tasks_of(image_text: str) -> tuple[str, ...]:
+    """Return the tasks that a recipe's image-text data is about; the math bench where it does not say."""
+    names = [part.strip() for part in image_text.split(",") if part.strip().startswith("synthetic:")]
+    toys = [name for name in names if name.startswith("synthetic:toys_")]
+    found = ("math_match",) if len(toys) < len(names) or not toys else ()
+    return found + (("toy_placement",) if toys else ())
 
 
-def _texts() -> Iterator[str]:
+def tiny_tokenizer(tasks: Sequence[str] = ("math_match",)) -> Tokenizer:
+    """Return the tokenizer of a new tiny model, learned from the phrases of `tasks`.
+
+    Raises KeyError for a task without texts.
+    """
+    texts = (text for task in tasks for text in TEXTS_OF[task]())
+    return train_tokenizer(texts, size=BASE + sum(SIZES[task] - BASE for task in tasks))
+
+
+def _math_texts() -> Iterator[str]:
     rng = random.Random(0)
     for _ in range(TEXTS):
         left, right = rng.randint(0, 20), rng.randint(0, 20)
@@ -43,3 +66,23 @@ def _texts() -> Iterator[str]:
         yield reasoning(MathFacts(left=left, operator=operator, right=right, cards=cards), rng)
         yield instruction(rng)
     yield from PROMPTS * 50
+
+
+def _toy_texts() -> Iterator[str]:
+    """Yield instructions, reasonings and dialogues of image-text data, without control tokens."""
+    rng = random.Random(0)
+    for text in toy_phrases.texts(TEXTS, rng):
+        yield _unmarked(text)
+    for seed in range(SCENES):
+        facts = scene_facts(imagined_scene(image_text_toy_trial(seed)))
+        for question, answer in (*toy_dialogue(facts, rng), *short_dialogue(facts, rng)):
+            yield _unmarked(question)
+            yield _unmarked(answer)
+    yield from FRAMES * 50
+
+
+def _unmarked(text: str) -> str:
+    return re.sub(r"<\|[a-z_]+\|>", " ", text)
+
+
+TEXTS_OF: Mapping[str, Callable[[], Iterator[str]]] = {"math_match": _math_texts, "toy_placement": _toy_texts}

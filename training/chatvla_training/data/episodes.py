@@ -142,6 +142,10 @@ class EpisodeDataset:
         """Return the row of the data set at which sample `index` was seen."""
         return int(self._row_of_frame[self._frames[index]])
 
+    def texts(self) -> list[str]:
+        """Return the stored reasoning of all samples."""
+        return [self._reasoning[frame] for frame in self._frames]
+
     def facts(self, episode: int) -> dict[str, Any]:
         """Return what is known of an episode: seed, equation, noise."""
         return json.loads(self.episodes[episode]["facts"])

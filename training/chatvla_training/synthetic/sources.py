@@ -7,6 +7,7 @@
 - `sums`: arithmetic without an image.
 - `strips`, `all`: mixes of these (MIXES).
 - `sheets`, `labelled`: dense labels for the objectives `glyphs` and `align`.
+- `toys_...`: about the toy bench, see toy_sources.py.
 Sample (index, draw) is the same on every machine: index picks the scene, draw the questions and small changes of light.
 """
 
@@ -28,6 +29,7 @@ from chatvla_training.data.samples import ChatSample, SampleSource, Turn
 from chatvla_training.synthetic import pool, sheets, trials
 from chatvla_training.synthetic.pool import Scene, ScenePool
 from chatvla_training.synthetic.sheets import Sheet, draw_sheet
+from chatvla_training.synthetic.toy_sources import TOY_SOURCES, open_toy_source
 from chatvla_training.synthetic.trials import image_text_equations
 from chatvla_training.text import math_phrases, questions
 from chatvla_training.text.math_phrases import Card, MathFacts
@@ -53,12 +55,14 @@ def open_source(name: str, seed: int, cache: Path | None = None) -> SampleSource
 
     Raises ValueError with the list of sources for another name.
     """
+    if name in TOY_SOURCES:
+        return open_toy_source(name, seed, cache)
     if name == "sheets":
         return SheetSource(seed=seed)
     if name == "labelled":
         return LabelledSource(scenes=ScenePool("drawn", seed, cache))
     if name not in MIXES:
-        raise ValueError(f"no synthetic data {name!r}; there are: {', '.join(SOURCES)}")
+        raise ValueError(f"no synthetic data {name!r}; there are: {', '.join([*SOURCES, *TOY_SOURCES])}")
     pools = {kind: ScenePool(kind, seed, cache) for kind in ("drawn", "rendered")}
     return SyntheticSource(name=f"synthetic:{name}", shares=MIXES[name], seed=seed, pools=pools)
 

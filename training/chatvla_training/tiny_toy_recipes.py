@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes of the tiny model for the toy bench: the steps of tiny_recipes.py, with things in place of handwriting.
+
+Pictures are larger than the math model's (336 px wide, 108 image tokens): a toy is 20 px in the camera's 320. Chunks
+have the paper's 16 steps at 15 Hz.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chatvla_training.recipe import Recipe
+from chatvla_training.tiny_recipes import TINY_ALIGN, TINY_GLYPHS, TINY_PRETRAIN, TINY_STAGE1, TINY_STAGE2, TINY_STRIPS
+
+__all__ = ["TOY_DEMOS", "TOY_PLANS", "TOY_RECIPES"]
+
+ROBOT, CAMERAS, HORIZON = "franka", "right", 16
+DATA = "data/toy_placement"
+
+
+def _for_toys(recipe: Recipe, name: str, summary: str) -> Recipe:
+    return replace(recipe, name=name, summary=summary, robot=ROBOT, cameras=CAMERAS, horizon=HORIZON)
+
+
+TOYS_OBJECTS = replace(
+    _for_toys(
+        TINY_GLYPHS,
+        "tiny_toys_objects",
+        "tiny, toys: a new vision tower learns to see kinds, colours and rectangles, on crowded tables",
+    ),
+    objective="objects",
+    image_text="synthetic:toys_crowds",
+    image_width=336,
+    batch=16,
+    micro_batch=16,
+)
+TOYS_ALIGN = replace(
+    _for_toys(
+        TINY_ALIGN,
+        "tiny_toys_align",
+        "tiny, toys: image tokens learn to say what they show and where it ends, on labelled tables",
+    ),
+    init="runs/tiny_toys/tiny_toys_objects/policy",
+    objective="objects_align",
+    image_text="synthetic:toys_labelled",
+)
+TOYS_WORDS = replace(
+    _for_toys(TINY_STRIPS, "tiny_toys_words", "tiny, toys: short questions: point, name, list, relate"),
+    init="runs/tiny_toys/tiny_toys_align/policy",
+    image_text="synthetic:toys_short",
+)
+TOYS_PRETRAIN = replace(
+    _for_toys(TINY_PRETRAIN, "tiny_toys_pretrain", "tiny, toys: dialogues about whole tables, with explanations"),
+    init="runs/tiny_toys/tiny_toys_words/policy",
+    image_text="synthetic:toys_all",
+)
+TOYS_STAGE1 = replace(
+    _for_toys(TINY_STAGE1, "tiny_toys_stage1", "tiny, toys: all of the model, 8 experts, on image-text and robot data"),
+    init="runs/tiny_toys/tiny_toys_pretrain/policy",
+    data=DATA,
+    image_text="synthetic:toys_all",
+)
+TOYS_STAGE2 = replace(
+    _for_toys(TINY_STAGE2, "tiny_toys_stage2", "tiny, toys: the action expert alone, on kept features"),
+    init="runs/tiny_toys/tiny_toys_stage1/policy",
+    data=DATA,
+)
+
+TOY_RECIPES: tuple[Recipe, ...] = (TOYS_OBJECTS, TOYS_ALIGN, TOYS_WORDS, TOYS_PRETRAIN, TOYS_STAGE1, TOYS_STAGE2)
+TOY_PLANS: dict[str, tuple[str, ...]] = {"tiny_toys": tuple(recipe.name for recipe in TOY_RECIPES)}
+TOY_DEMOS: dict[str, tuple[str, int]] = {"tiny_toys": ("toy_placement", 600)}
