@@ -63,7 +63,7 @@ class Launch:
     def children(self) -> list[int]:
         """Return the pids of the nodes, in order of their names in the graph."""
         tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(word) for word in tasks.split()]
+        return [pid for pid in map(int, tasks.split()) if b"__node:=" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def left_behind(used: set[str]) -> set[str]:

@@ -2,7 +2,8 @@
 """Start the processes of a launch, show their output, and end them together: all, within three seconds.
 
 Each process has a session of its own, so that a Ctrl-C reaches only the launcher, which then stops them in order:
-SIGINT, then SIGTERM, then SIGKILL. When the launcher itself is killed, the kernel kills its children.
+SIGINT, then SIGTERM, then SIGKILL. When the launcher itself is killed, the kernel kills its children, and a reaper
+removes the shared memory that they leave.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from chatvla_cli.reaper import Reaper
 from chatvla_cli.shared_memory import SharedMemoryFiles
 
 __all__ = ["Child", "ProcessGroup", "describe_exit"]
@@ -84,6 +86,7 @@ class ProcessGroup:
         self._stop_requests = 0
         self._stopping = False
         self._observe_at_s = 0.0
+        self._reaper: Reaper | None = None
 
     def run(self) -> int:
         """Run to the end; return the exit code of the launch. Only callable from the main thread."""
@@ -105,6 +108,8 @@ class ProcessGroup:
             os.close(reader)
             os.close(writer)
             self._files.remove_leftovers()
+            if self._reaper is not None:
+                self._reaper.close()
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self._stop_requests += 1
@@ -200,7 +205,11 @@ class ProcessGroup:
         now_s = time.monotonic()
         if force or now_s >= self._observe_at_s:
             self._observe_at_s = now_s + OBSERVE_PERIOD_S
-            self._files.observe(child.process.pid for child in self._children if child.process and child.alive)
+            pids = [child.process.pid for child in self._children if child.process and child.alive]
+            new = self._files.observe(pids)
+            if new:
+                self._reaper = self._reaper or Reaper()
+                self._reaper.tell(new)
 
     def _pump(self, timeout_s: float) -> None:
         """Show what the children have printed; wait at most `timeout_s`."""

@@ -54,14 +54,22 @@ def companions(name: str) -> set[str]:
 class SharedMemoryFiles:
     """The files that a group of processes has used."""
 
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names`: files that are known to be of the group, without folders."""
+        self._seen = {name for name in names if name.startswith(PREFIXES) and "/" not in name}
 
-    def observe(self, pids: Iterable[int]) -> None:
-        """Take note of what the live processes `pids` map now."""
+    @property
+    def seen(self) -> frozenset[str]:
+        """Names of all files that the group has used."""
+        return frozenset(self._seen)
+
+    def observe(self, pids: Iterable[int]) -> set[str]:
+        """Take note of what the live processes `pids` map now; return the names that are new."""
+        before = set(self._seen)
         for pid in pids:
             mapped = mapped_files(pid)
             self._seen |= mapped.union(*map(companions, mapped))
+        return self._seen - before
 
     def remove_leftovers(self) -> list[str]:
         """Delete what was seen and no live process uses any more; return the names deleted."""

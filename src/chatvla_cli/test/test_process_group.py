@@ -164,11 +164,18 @@ def test_stop_leaves_no_process_and_no_shared_memory(launcher, number: signal.Si
 
 
 @pytest.mark.parametrize("launcher", [NODE], ids=["node"], indirect=True)
-def test_a_killed_launcher_takes_its_children_along(launcher) -> None:
+def test_a_killed_launcher_takes_its_children_and_their_shared_memory_along(launcher) -> None:
     process, pid = launcher
+    mapped = mapped_files(pid)
+    time.sleep(1.0)  # the launcher looks every quarter of a second
+    children = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     process.kill()
     process.wait()
     assert eventually(lambda: not is_alive(pid), 3.0)
+    own = mapped - mapped_files("self")
+    assert own
+    assert eventually(lambda: not [n for n in own.union(*map(companions, own)) if (SHM / n).exists()], 5.0)
+    assert eventually(lambda: not any(map(is_alive, children)), 5.0)
 
 
 def test_shared_memory_of_a_live_process_is_kept(tmp_path: Path) -> None:
