@@ -26,7 +26,7 @@ from chatvla_sim.toy_placement.relations import goal_position, is_fulfilled
 from chatvla_sim.toy_placement.shapes import Part
 from chatvla_sim.toy_placement.trial import Thing, Trial
 
-__all__ = ["GOAL", "MOVED_M", "RACK", "STILL_M_S", "ThingState", "scene_truth"]
+__all__ = ["GOAL", "MOVED_M", "RACK", "STILL_M_S", "ThingState", "outline", "scene_truth"]
 
 Array = NDArray[np.float64]
 STILL_M_S = 0.02

@@ -85,6 +85,16 @@ class ToyMotions:
         """Return base_from_tool (4, 4) at joint positions (D,)."""
         return self._chain.forward(positions[self._joints])
 
+    def over(self, point: Array, across: Array, opening_m: float) -> Array:
+        """Return joint positions (D,) whose tool is at `point` (3,), fingers along the horizontal unit vector `across`.
+
+        Raises IkError when it is out of reach.
+        """
+        positions = self._home.copy()
+        positions[self._joints] = self._solve(pose_matrix(grip_rotation(across), point))
+        positions[self._gripper] = opening_m
+        return positions
+
     def _builder(self, start_s: float, positions: Array, speed: Array) -> MotionBuilder:
         return MotionBuilder(
             start_s=start_s,
