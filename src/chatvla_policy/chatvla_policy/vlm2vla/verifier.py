@@ -10,10 +10,7 @@ from CHATVLA_VERIFIER_KEY, and its answer is waited for CHATVLA_VERIFIER_TIMEOUT
 from __future__ import annotations
 
 import base64
-import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from chatvla_policy.endpoint_answer import EndpointError, chat_answer
 from chatvla_policy.vlm2vla.image_text_model import ImageTextModel
 from chatvla_policy.vlm2vla.text_forms import MalformedError, Verdict, parse_verdict
 
@@ -97,18 +95,11 @@ class EndpointVerifier:
             "temperature": 0.0,
             "messages": [{"role": "user", "content": content}],
         }
-        headers = {"Content-Type": "application/json"}
-        if self._settings.key:
-            headers["Authorization"] = f"Bearer {self._settings.key}"
-        request = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=self._settings.timeout_s) as answer:
-                said = json.load(answer)["choices"][0]["message"]["content"]
-        except (urllib.error.URLError, OSError) as error:
-            raise VerifierError(f"no answer from {self._url} in {self._settings.timeout_s:g} s: {error}") from error
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise VerifierError(f"{self._url} did not answer as an OpenAI-compatible endpoint: {error!r}") from error
-        return _parsed(str(said))
+            said = chat_answer(self._url, body, key=self._settings.key, timeout_s=self._settings.timeout_s)
+        except EndpointError as error:
+            raise VerifierError(str(error)) from error
+        return _parsed(said)
 
 
 def make_verifier(settings: VerifierSettings, own: ImageTextModel, *, size: tuple[int, int]) -> Verifier | None:
