@@ -66,11 +66,11 @@ def measure(*, minutes: float = 2.0, pictures: int = 100, checkpoint: str = "") 
         policy = checkpoint or (str(SHIPPED / "tiny") if "tiny" in shipped_names() else "")
         if not policy:
             policy = f"{folder}/untrained"
-            save_untrained(policy, size="tiny", horizon=100, max_tokens=24)
+            save_untrained(policy, robot="arx_r5", size="tiny", horizon=100, max_tokens=24)
         print(f"policy {Path(policy).name}; {pictures} pictures a phase; live part {minutes:g} minutes", flush=True)
         figures = _latency(policy, pictures, Path(folder))
         for delay_ms in DELAYS_MS:
-            jump, step = seam_ratios(delay_s=delay_ms / 1e3, seconds=15.0)
+            jump, step = seam_ratios(robot="arx_r5", delay_s=delay_ms / 1e3, seconds=15.0)
             figures[f"seam_jump_{delay_ms}ms"] = _figure(jump, "ratio", 1.0)
             figures[f"seam_step_{delay_ms}ms"] = _figure(step, "ratio", None)
         figures |= live_figures(policy, seconds=60.0 * max(minutes, 0.5))

@@ -19,7 +19,7 @@ from .test_launch import Launch, needs_install
 @pytest.mark.slow
 @pytest.mark.usefixtures("ros_domain")
 def test_checkpoint_starts_in_the_graph(tmp_path: Path) -> None:
-    save_untrained(tmp_path / "untrained")
+    save_untrained(tmp_path / "untrained", robot="arx_r5")
     launch = Launch(f"policy:={tmp_path / 'untrained'}", "trials:=0")
     try:
         launch.wait_for("untrained is configured for arx_r5 with top", 60.0)

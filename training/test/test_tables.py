@@ -141,7 +141,7 @@ def test_a_failed_unit_leaves_out_what_needs_it_and_nothing_else(tmp_path):
 
 @pytest.mark.slow
 def test_table_from_nothing_in_a_few_steps_and_again_at_once(tmp_path, arm_data: Path, llava_file: Path, capsys):
-    save_untrained(tmp_path / "start", max_tokens=8)
+    save_untrained(tmp_path / "start", robot="arx_r5", max_tokens=8)
     words = ["4", "--out", str(tmp_path / "out"), "--start", str(tmp_path / "start"), "--data", str(arm_data)]
     small = {"batch": 2, "micro_batch": 2, "image_text": f"qa={llava_file}", "objective": "vla", "moe": "keep"}
     small |= {"validate_every": 0, "frame_every": 1, "balance_weight": 0.0}

@@ -13,7 +13,10 @@ from chatvla_control.scene import SceneObject, SceneTruth
 
 __all__ = ["ORACLES", "NoOracleError", "reasoning_for", "right_reasoning"]
 
-ORACLES: Mapping[str, str] = {"math_match": "chatvla_sim.math_match.reasoning:reasoning_text"}
+ORACLES: Mapping[str, str] = {
+    "math_match": "chatvla_sim.math_match.reasoning:reasoning_text",
+    "toy_placement": "chatvla_sim.toy_placement.reasoning:reasoning_about",
+}
 
 
 class NoOracleError(ValueError):

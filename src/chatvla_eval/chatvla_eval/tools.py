@@ -11,7 +11,6 @@ from importlib import import_module
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.robot_spec import robot_spec
 from chatvla_control.scene import SceneTruth
 from chatvla_eval.session import Watch
 
@@ -19,8 +18,11 @@ __all__ = ["NEAR_M", "TOOLS", "Approach", "tool_points"]
 
 NEAR_M = 0.08
 """A tool point this near to an object's centre has come to it: cards lie at least 0.09 m apart."""
-TOOLS: Mapping[str, str] = {"math_match": "chatvla_eval.tools:_arx_on_math_bench"}
-"""Task to `module:function` that returns joint positions (D,) -> tool points (arms, 3)."""
+TOOLS: Mapping[str, str] = {
+    "math_match": "chatvla_sim.math_match.motions:tool_points",
+    "toy_placement": "chatvla_sim.toy_placement.motions:tool_points",
+}
+"""Task to `module:function` that returns a function from joint positions (D,) to tool points (arms, 3)."""
 
 ToolPoints = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -32,18 +34,6 @@ def tool_points(task: str) -> ToolPoints | None:
         return None
     module, _, name = TOOLS[task].partition(":")
     return getattr(import_module(module), name)()
-
-
-def _arx_on_math_bench() -> ToolPoints:
-    from chatvla_sim.arms.x5 import arm_chain
-    from chatvla_sim.math_match.geometry import ARM_BASES
-
-    spec = robot_spec("arx_r5")
-    arms = [
-        (arm_chain(spec, arm, ARM_BASES[arm.name]), [spec.joint_names.index(name) for name in arm.joints])
-        for arm in spec.arms
-    ]
-    return lambda joints: np.array([chain.forward(joints[index])[:3, 3] for chain, index in arms])
 
 
 @dataclass
@@ -77,6 +67,6 @@ class Approach:
             points = tools(self._joints[float(times[index])])
             for item in truth.objects:
                 distance = float(np.linalg.norm(points - np.array(item.pose.position), axis=1).min())
-                if distance < nearest and not item.placed:
+                if distance < nearest and not item.placed and item.role != "fixture":
                     nearest, name = distance, item.name
         return name

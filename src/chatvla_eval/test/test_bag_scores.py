@@ -150,7 +150,7 @@ def test_comparison_of_two_policies_pairs_trials_and_bags():
 def test_two_checkpoints_on_the_same_bag(tmp_path, capsys):
     from chatvla_policy.systems.untrained import save_untrained
 
-    save_untrained(tmp_path / "one", max_tokens=8)
+    save_untrained(tmp_path / "one", robot="arx_r5", max_tokens=8)
     bag = write_bag(tmp_path / "bag", robot=True)
     (bag / "trials.json").write_text(json.dumps([NOTE]))
     words = ["--policy", str(tmp_path / "one"), "--policy", str(tmp_path / "one")]

@@ -83,7 +83,7 @@ def test_expert_flips_every_time_and_its_paraphrase_changes_nothing(tmp_path, ca
 def test_untrained_checkpoint_heads_nowhere_and_two_policies_are_compared(tmp_path):
     from chatvla_policy.systems.untrained import save_untrained
 
-    save_untrained(tmp_path / "random", max_tokens=96)
+    save_untrained(tmp_path / "random", robot="arx_r5", max_tokens=96)
     words = ["--policy", "expert", "--policy", str(tmp_path / "random"), "--frames", "2", "--resamples", "1"]
     assert main(["counterfactual", *words, "--jobs", "1", "--quiet", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "counterfactual.json").read_text())

@@ -36,7 +36,7 @@ KINDS = {
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "untrained"
-    save_untrained(folder)
+    save_untrained(folder, robot="arx_r5")
     return folder
 
 

@@ -50,7 +50,7 @@ def test_figures_of_even_and_uneven_loads():
 def test_both_kinds_before_and_after(tmp_path, capsys):
     from chatvla_policy.systems.untrained import save_untrained
 
-    save_untrained(tmp_path / "random", max_tokens=8)
+    save_untrained(tmp_path / "random", robot="arx_r5", max_tokens=8)
     words = ["--policy", str(tmp_path / "random"), "--before", str(tmp_path / "random"), "--trials", "2"]
     assert main(["router", *words, "--out", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "router.json").read_text())

@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, sentence):
 def test_checkpoint_is_asked_and_its_base_retains_all_of_itself(tmp_path, capsys):
     from chatvla_policy.systems.untrained import save_untrained
 
-    save_untrained(tmp_path / "random", max_tokens=8)
+    save_untrained(tmp_path / "random", robot="arx_r5", max_tokens=8)
     (tmp_path / "TextVQA_x.tsv").write_text(f"index\timage\tquestion\tanswer\n0\t{encoded('red')}\tColour?\tred\n")
     words = ["--data", str(tmp_path / "TextVQA_x.tsv"), "--policy", str(tmp_path / "random"), "--quiet"]
     assert main(["understanding", *words, "--base", str(tmp_path / "random"), "--out", str(tmp_path / "out")]) == 0
@@ -153,7 +153,7 @@ def test_adapter_of_vlmevalkit_with_the_package_itself(tmp_path):
     from chatvla_eval.understanding.adapters.vlmevalkit import ChatVLA
     from chatvla_policy.systems.untrained import save_untrained
 
-    save_untrained(tmp_path / "random", max_tokens=8)
+    save_untrained(tmp_path / "random", robot="arx_r5", max_tokens=8)
     Image.new("RGB", (40, 30), "red").save(tmp_path / "a.png")
     assert isinstance(ChatVLA(str(tmp_path / "random")).generate([str(tmp_path / "a.png"), "Colour?"]), str)
 
@@ -165,7 +165,7 @@ def test_adapter_of_lmms_eval_with_the_package_itself(tmp_path):
     from chatvla_eval.understanding.adapters.lmms_eval import ChatVLA
     from chatvla_policy.systems.untrained import save_untrained
 
-    save_untrained(tmp_path / "random", max_tokens=8)
+    save_untrained(tmp_path / "random", robot="arx_r5", max_tokens=8)
     model = ChatVLA.create_from_arg_string(f"checkpoint={tmp_path / 'random'}", {"batch_size": 1})
     model.task_dict = {"t": {"test": [Image.new("RGB", (40, 30), "red")]}}
     arguments = ("Colour?", {"until": ["\n"]}, lambda image: [image], 0, "t", "test")

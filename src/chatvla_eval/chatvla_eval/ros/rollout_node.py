@@ -34,6 +34,7 @@ from chatvla_eval.summary_table import summary_table, trial_line
 from chatvla_eval.tasks import TASKS, Task, task_by_name
 from chatvla_eval.trial import run_trial, trial_seed
 from chatvla_eval.trial_result import TrialResult
+from chatvla_sim.benches import bench_robot
 
 __all__ = ["RolloutSettings", "main"]
 
@@ -78,7 +79,8 @@ class RolloutSettings:
             seed=seed,
             out=Path(out) if out else Path("runs") / "eval" / name,
             policy=policy,
-            robot=declare(node, "robot", "arx_r5", "Robot the bench holds, a RobotSpec name."),
+            robot=declare(node, "robot", "", "Robot the bench holds, a RobotSpec name; empty: the bench's own.")
+            or bench_robot(task),
             view=declare(node, "view", "top", "Camera whose pictures the film shows, a view of the bench."),
             swap=declare(node, "swap", False, "Permute the cards against the same seeds."),
             force=declare(node, "force", "", "Reasoning to act on instead of the policy's own; empty for its own."),

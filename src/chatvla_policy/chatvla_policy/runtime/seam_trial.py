@@ -47,7 +47,7 @@ def still_joints(positions: Array, stamp_s: float) -> JointState:
     return JointState(positions=positions, velocities=still, efforts=still, stamp_s=stamp_s)
 
 
-def seam_ratios(*, delay_s: float, seconds: float, seed: int = 0, robot: str = "arx_r5") -> tuple[float, float]:
+def seam_ratios(*, delay_s: float, seconds: float, robot: str, seed: int = 0) -> tuple[float, float]:
     """Return the largest rotary jump and commanded step at a seam, each over the 99th percentile of steps inside.
 
     A jump is how far a new plan begins from where the old one is at that time; a commanded step is the way that the

@@ -29,11 +29,17 @@ _REACH = 0.001
 
 
 def save_untrained(
-    folder: Path | str, *, robot: str = "arx_r5", size: str = "micro", horizon: int = 50, max_tokens: int = 48
+    folder: Path | str,
+    *,
+    robot: str,
+    camera: str = "top",
+    size: str = "micro",
+    horizon: int = 50,
+    max_tokens: int = 48,
 ) -> str:
     """Save a random checkpoint with a golden input into `folder`; return the SHA-256 of its weights.
 
-    Its weights are drawn from a fixed seed. `max_tokens` is the longest reasoning that it writes.
+    It is for `robot` and one camera. Its weights are drawn from a fixed seed. `max_tokens` is the longest reasoning that it writes.
     """
     spec = robot_spec(robot)
     codec = TextCodec(Tokenizer.from_str(make_tiny_tokenizer().backend_tokenizer.to_str()))
@@ -46,12 +52,12 @@ def save_untrained(
     home, reach = np.array(spec.home), _REACH * (spec.upper - spec.lower)
     rows = np.stack([np.maximum(home - reach, spec.lower), np.minimum(home + reach, spec.upper)])
     statistics = Statistics.from_samples(spec.joint_names, rows, "min_max")
-    setup = RobotSetup(spec=spec, cameras=("top",), statistics=RobotStatistics(state=statistics, action=statistics))
+    setup = RobotSetup(spec=spec, cameras=(camera,), statistics=RobotStatistics(state=statistics, action=statistics))
     checkpoint = Checkpoint(model=model, codec=codec, robots=(setup,), provenance={"trained": "no, random weights"})
     golden = ChatVLA2Policy(checkpoint).make_golden(
         Observation(
-            images={"top": np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)},
-            image_stamps_s={"top": 0.0},
+            images={camera: np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)},
+            image_stamps_s={camera: 0.0},
             joint_positions=home,
             instruction="Pick the card with the correct answer.",
             stamp_s=0.0,

@@ -30,7 +30,7 @@ TEXT = "I should pick the left card."
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "untrained"
-    save_untrained(folder)
+    save_untrained(folder, robot="arx_r5")
     return folder
 
 

@@ -246,6 +246,6 @@ def test_same_inputs_and_delays_give_the_same_chunks() -> None:
 
 @pytest.mark.parametrize("delay_ms", [0, 150, 500])
 def test_seams_of_the_benchmark_reach_their_bar(delay_ms: int) -> None:
-    jump, step = seam_ratios(delay_s=delay_ms / 1e3, seconds=8.0)
+    jump, step = seam_ratios(robot="arx_r5", delay_s=delay_ms / 1e3, seconds=8.0)
     assert jump <= 1.0
     assert step <= 1.5

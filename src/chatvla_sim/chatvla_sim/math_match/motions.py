@@ -6,18 +6,20 @@ Units rad, m, s. Tool frame: x out of the gripper, y across the fingers. D joint
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.kinematics import IkError, pose_matrix
-from chatvla_control.robot_spec import ArmSpec, RobotSpec
+from chatvla_control.robot_spec import ArmSpec, RobotSpec, robot_spec
 from chatvla_sim.arms.x5 import arm_chain
+from chatvla_sim.benches import bench_robot
 from chatvla_sim.math_match.geometry import ARM_BASES, CARD_SIZE_M, goal_pose
 from chatvla_sim.trajectory import MotionBuilder, Trajectory
 
-__all__ = ["GRIPS", "ArmMotions", "Grip", "Plan"]
+__all__ = ["GRIPS", "ArmMotions", "Grip", "Plan", "tool_points"]
 
 Array = NDArray[np.float64]
 GRASP_ABOVE_M = 0.014
@@ -259,3 +261,10 @@ class ArmMotions:
         target = builder.position
         target[self._grippers[arm]] = opening_m
         builder.move(target, least_s=least_s)
+
+
+def tool_points() -> Callable[[Array], Array]:
+    """Return the function from joint positions (D,) of the bench's robot to its tool points (arms, 3)."""
+    spec = robot_spec(bench_robot("math_match"))
+    motions = ArmMotions(spec)
+    return lambda joints: np.array([motions.tool_pose(arm.name, joints)[:3, 3] for arm in spec.arms])

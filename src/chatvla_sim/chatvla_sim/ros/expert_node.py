@@ -36,7 +36,7 @@ from chatvla_msgs.msg import BenchState
 from chatvla_msgs.msg import Reasoning as ReasoningMsg
 from chatvla_msgs.srv import OverrideReasoning
 from chatvla_sim.bench import BenchError
-from chatvla_sim.benches import bench_names
+from chatvla_sim.benches import bench_names, bench_robot
 from chatvla_sim.expert import make_expert
 from chatvla_sim.ros.expert_inputs import ExpertInputs
 
@@ -54,14 +54,14 @@ class ExpertNode(Node):
         """Raises BenchError or ParameterError with one sentence when a parameter does not fit."""
         super().__init__(node_name)
         task = declare(self, "task", "math_match", "Name of the bench.", choices=bench_names())
-        robot = declare(self, "robot", "arx_r5", "Name of the robot.", choices=robot_names())
+        robot = declare(self, "robot", "", "Name of the robot; empty: the bench's own.", choices=("", *robot_names()))
         period_s = declare(self, "chunk_period_s", 0.25, "Time between chunks, s.", low=0.05, high=1.0)
         default_s = declare(self, "timeout_s", 60.0, "Time-out of a goal that gives none, s.", low=1.0, high=3600.0)
         max_age_s = declare(self, "max_age_s", 0.5, "Oldest joints and truth to act on, s.", low=0.05, high=5.0)
         self._patience_s = declare(
             self, "patience_s", 5.0, "Fail after inputs stay away this long, s.", low=0.1, high=60.0
         )
-        self._spec = robot_spec(robot)
+        self._spec = robot_spec(robot or bench_robot(task))
         self._inputs = ExpertInputs(max_age_s=max_age_s)
         self._seen: SceneTruth | None = None
         self._expert = make_expert(task, self._spec, self._truth)

@@ -33,7 +33,7 @@ from chatvla_control.scene import SceneTruth
 from chatvla_msgs.msg import BenchState
 from chatvla_msgs.srv import ResetBench
 from chatvla_sim.bench import BenchError, CameraStream
-from chatvla_sim.benches import bench_names, make_bench
+from chatvla_sim.benches import bench_names, bench_robot, make_bench
 from chatvla_sim.real_time import RealTimeBench
 
 __all__ = ["SimNode", "main"]
@@ -52,7 +52,7 @@ class SimNode(Node):
         """
         super().__init__(node_name)
         task = declare(self, "task", "math_match", "Name of the bench.", choices=bench_names())
-        robot = declare(self, "robot", "arx_r5", "Name of the robot; it must be the bench's own.")
+        robot = declare(self, "robot", "", "Name of the robot; it must be the bench's own. Empty: the bench's own.")
         split = declare(self, "split", "in_domain", "Split of the first scene.")
         seed = declare(self, "seed", 0, "Seed of the first scene.", low=0, high=LARGEST_SEED)
         swap = declare(self, "swap", False, "Permute the objects' places of the first scene.")
@@ -69,7 +69,7 @@ class SimNode(Node):
         )
         viewer = declare(self, "viewer", False, "Open a window onto the scene; needs a display.")
         self._fonts = [name.strip() for name in fonts.split(",") if name.strip()]
-        bench = make_bench(task, robot=robot)
+        bench = make_bench(task, robot=robot or bench_robot(task))
         self._streams = {view: bench.stream(view) for view in bench.views}
         self._views = {view: self._camera_publishers(stream) for view, stream in self._streams.items()}
         self._joints = self.create_publisher(JointStateMsg, "sim/joint_states", 10)

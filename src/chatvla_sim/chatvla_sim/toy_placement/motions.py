@@ -7,17 +7,19 @@ Units rad, m, s. Tool frame: x out of the gripper, y across the fingers. D joint
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.kinematics import IkError, pose_matrix
-from chatvla_control.robot_spec import RobotSpec
+from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_sim.arms.panda import HELD_JOINT, elbow_up_chain, panda_chain
+from chatvla_sim.benches import bench_robot
 from chatvla_sim.trajectory import MotionBuilder, Trajectory
 
-__all__ = ["GRIPS", "Grip", "Plan", "ToyMotions"]
+__all__ = ["GRIPS", "Grip", "Plan", "ToyMotions", "tool_points"]
 
 Array = NDArray[np.float64]
 LIFT_M = 0.15
@@ -243,3 +245,9 @@ def grip_axes(toy: Array) -> tuple[Array, Array]:
     across = across * [1.0, 1.0, 0.0] / np.linalg.norm(across[:2])
     across = -across if across[1] > 0 else across
     return np.array([-across[1], across[0], 0.0]), across
+
+
+def tool_points() -> Callable[[Array], Array]:
+    """Return the function from joint positions (D,) of the bench's robot to its tool point (1, 3)."""
+    motions = ToyMotions(robot_spec(bench_robot("toy_placement")))
+    return lambda joints: motions.tool_pose(joints)[None, :3, 3]

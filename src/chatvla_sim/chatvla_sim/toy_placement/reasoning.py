@@ -15,7 +15,7 @@ from chatvla_control.scene import SceneObject, SceneTruth
 from chatvla_sim.toy_placement.instructions import OTHER_PHRASES, RELATION_PHRASES
 from chatvla_sim.toy_placement.judge import GOAL
 
-__all__ = ["IMAGE_SIZE", "find_label", "find_relation", "marked", "reasoning_text", "written_boxes"]
+__all__ = ["IMAGE_SIZE", "find_label", "find_relation", "marked", "reasoning_about", "reasoning_text", "written_boxes"]
 
 IMAGE_SIZE = (320, 240)
 """Width and height of the camera image that rectangles are pixels of."""
@@ -49,6 +49,11 @@ def reasoning_text(truth: SceneTruth, target: SceneObject, relation: str) -> str
         f"The toy is {named(target)}. The reference is {named(reference)}. "
         f"I should put the {target.label} {RELATION_PHRASES[relation]} the {reference.label}, at the {named(goal)}."
     )
+
+
+def reasoning_about(truth: SceneTruth, target: SceneObject) -> str:
+    """Return what a policy should think that places `target` as the scene's instruction wants."""
+    return reasoning_text(truth, target, truth.answer)
 
 
 def plain(text: str) -> str:

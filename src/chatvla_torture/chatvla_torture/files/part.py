@@ -48,7 +48,7 @@ def make_sound(kind: str, folder: Path) -> None:
     if kind == "checkpoints":
         from chatvla_policy.systems.untrained import save_untrained
 
-        save_untrained(folder)
+        save_untrained(folder, robot="arx_r5")
         return
     module = importlib.import_module(_KINDS[kind][0])
     (module.make_bag if kind == "bags" else module.make_dataset)(folder)
@@ -81,8 +81,8 @@ def open_hostile_text(seed: int, use: str, folder: Path) -> Opened:
 def run(part: PartRun) -> None:
     """Run the part."""
     names = {kind: variants(kind) for kind in _KINDS}
-    planned = {kind: min(part.scaled(2 * len(names[kind])), 4 * len(names[kind])) for kind in _KINDS}
-    texts = part.scaled(300, least=10)
+    planned = {kind: part.scaled(len(names[kind]), full=2 * len(names[kind])) for kind in _KINDS}
+    texts = part.scaled(60, full=300, least=10)
     code = part.promise(
         "no_foreign_code",
         "opening hostile files and texts runs no foreign code and touches nothing outside their folder",

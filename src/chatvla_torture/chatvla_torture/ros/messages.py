@@ -179,7 +179,7 @@ def _start(part: PartRun, rig: Rig, group: _Group) -> None:
     if "policy" in group.nodes:
         from chatvla_policy.systems.untrained import save_untrained
 
-        save_untrained(part.scratch / "untrained")
+        save_untrained(part.scratch / "untrained", robot="arx_r5")
         rig.wait_ready("sim", "driver")
         rig.start("policy", parameters={"checkpoint": str(part.scratch / "untrained")})
     if "expert" in group.nodes:
