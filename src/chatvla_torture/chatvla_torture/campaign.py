@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run parts one after the other, stop at the first broken promise, and say what was tried. No ROS.
 
-`minutes` scale how many cases a part tries: at 20 the counts are those that docs/safety.md names. A part that takes
-three times its share of the minutes stops early, and its lines then say "N of M planned".
+`minutes` scale how many cases a part tries. A part has its share of the minutes and what the parts before it left
+over; what it did not reach then shows as "N of M planned". A full campaign tries the counts that docs/safety.md names,
+however long that takes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +22,15 @@ from typing import Any
 from chatvla_torture.parts import Part
 from chatvla_torture.promise import BrokenPromiseError, Case, Promise
 
-__all__ = ["FULL_MINUTES", "Campaign", "Outcome", "PartRun"]
+__all__ = ["TWENTY", "Campaign", "Outcome", "PartRun"]
 
-FULL_MINUTES = 20.0
-_PATIENCE = 3.0
-_LEAST_S = 300.0
+_SHARED_OUT = 0.92
+"""Of the minutes: a part ends its last case a little late."""
+TWENTY = 20.0
+"""Minutes for which the parts name their counts."""
+_LEAST_S, _LEAST_OF_SHORT_S, _SHORT = 60.0, 300.0, 5.0
+"""A part may take this long even when its share is smaller: nodes take time to start. A campaign of fewer than _SHORT
+minutes tries so little that its counts bound it."""
 _SAY_EVERY_S = 5.0
 
 
@@ -41,6 +47,12 @@ class PartRun:
     jobs: int = 1
     """Processes that a part may use at once."""
     only_case: int | None = None
+    full: bool = False
+    """Try everything that docs/safety.md names, without limit of time."""
+    journal: Path | None = None
+    """Where a part that can go on later keeps what it has done."""
+    until_s: float = math.inf
+    """When the part must end, by the monotonic clock."""
     promises: list[Promise] = field(default_factory=list)
     started_s: float = field(default_factory=time.monotonic)
     _said_s: float = 0.0
@@ -50,18 +62,14 @@ class PartRun:
         self.promises.append(Promise(part=self.part.name, name=name, sentence=sentence, unit=unit, planned=planned))
         return self.promises[-1]
 
-    def scaled(self, at_full: int, *, least: int = 1) -> int:
-        """Return how many of `at_full` tries (those of a campaign of 20 minutes) this campaign makes."""
-        return max(least, math.ceil(at_full * self.minutes / FULL_MINUTES))
-
-    @property
-    def seconds(self) -> float:
-        """This part's share of the time, s."""
-        return self.part.share * self.minutes * 60.0
+    def scaled(self, at_twenty: int, *, full: int, least: int = 1) -> int:
+        """Return how many tries this campaign makes: `at_twenty` in one of 20 minutes, `full` in a full one."""
+        return full if self.full else max(least, math.ceil(at_twenty * self.minutes / TWENTY))
 
     def in_time(self) -> bool:
         """Return whether the part may go on."""
-        return time.monotonic() - self.started_s < max(_LEAST_S, _PATIENCE * self.seconds)
+        least_s = _LEAST_OF_SHORT_S if self.minutes < _SHORT else _LEAST_S
+        return self.full or time.monotonic() < max(self.until_s, self.started_s + least_s)
 
     def case(self, number: int) -> Case:
         """Return case `number`."""
@@ -145,13 +153,18 @@ class Campaign:
     minutes: float
     jobs: int = 1
     only_case: int | None = None
+    full: bool = False
+    journal: Path | None = None
 
     def run(self) -> Outcome:
         """Run the parts; print one line per promise as each part ends. Stops at the first broken promise."""
         promises: list[Promise] = []
         seconds: dict[str, float] = {}
         broken: BrokenPromiseError | None = None
+        until_s = time.monotonic()
+        whole = sum(part.share for part in self.parts) or 1.0
         for part in self.parts:
+            until_s += _SHARED_OUT * part.share / whole * self.minutes * 60.0 if part.share else math.inf
             with tempfile.TemporaryDirectory(
                 prefix=f"chatvla_torture_{part.name}_", ignore_cleanup_errors=True
             ) as name:
@@ -162,12 +175,11 @@ class Campaign:
                     scratch=Path(name),
                     jobs=self.jobs,
                     only_case=self.only_case,
+                    full=self.full,
+                    journal=self.journal,
+                    until_s=until_s,
                 )
-                try:
-                    module, _, function = part.target.partition(":")
-                    getattr(importlib.import_module(module), function)(run)
-                except BrokenPromiseError as error:
-                    broken = error
+                broken = _attempt(run)
                 seconds[part.name] = time.monotonic() - run.started_s
             promises += run.promises
             if sys.stderr.isatty():
@@ -177,3 +189,19 @@ class Campaign:
             if broken is not None:
                 break
         return Outcome(seed=self.seed, minutes=self.minutes, promises=promises, broken=broken, seconds=seconds)
+
+
+def _attempt(run: PartRun) -> BrokenPromiseError | None:
+    """Run a part; return what broke. A part that cannot go on, because a node does not start say, is broken too."""
+    try:
+        module, _, function = run.part.target.partition(":")
+        getattr(importlib.import_module(module), function)(run)
+    except BrokenPromiseError as error:
+        return error
+    except Exception as error:
+        traceback.print_exc()
+        promise = next((item for item in run.promises if item.held < item.planned), None) or run.promise(
+            "runs", "the part runs", planned=1
+        )
+        return BrokenPromiseError(promise, f"the part could not go on: {type(error).__name__}: {error}", None)
+    return None

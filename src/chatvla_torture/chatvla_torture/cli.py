@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatvla_eval.arguments import ArgumentParser, count, one_of, positive
-from chatvla_torture.campaign import FULL_MINUTES, Campaign
+from chatvla_torture.campaign import TWENTY, Campaign
 from chatvla_torture.parts import PARTS
 
 __all__ = ["main"]
@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_strictly(sys.argv[1:] if argv is None else argv)
     names = options.only or [part.name for part in PARTS.values() if part.share > 0.0]
     seed = int(time.time()) if options.seed is None else options.seed
-    print(f"seed {seed}, {options.minutes:g} minutes: {', '.join(names)}", flush=True)
+    size = "full" if options.full else f"{options.minutes:g} minutes"
+    print(f"seed {seed}, {size}: {', '.join(names)}", flush=True)
     started_s = time.monotonic()
     outcome = Campaign(
         parts=[PARTS[name] for name in names],
@@ -30,18 +31,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         minutes=options.minutes,
         jobs=options.jobs,
         only_case=options.case,
+        full=options.full,
+        journal=options.journal,
     ).run()
     if options.json is not None:
         options.json.write_text(json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8")
     seconds = time.monotonic() - started_s
     if outcome.broken is None:
-        print(f"{len(outcome.promises)} promises held; seed {seed}, {seconds:.0f} s")
+        held = sum(promise.held > 0 for promise in outcome.promises)
+        rest = f", {len(outcome.promises) - held} not tried" if held < len(outcome.promises) else ""
+        print(f"{held} promises held{rest}; seed {seed}, {seconds:.0f} s")
         return 0
     broken = outcome.broken
     print(f"broken: {broken.promise.part}.{broken.promise.name}: {broken.why}")
-    print(
-        f"repeat it: {broken.case.repeat() if broken.case else f'./chatvla torture {options.minutes:g} --seed {seed}'}"
-    )
+    again = f"./chatvla torture {options.minutes:g} --seed {seed} --only {broken.promise.part}"
+    print(f"repeat it: {broken.case.repeat() if broken.case else again}{' --full' if options.full else ''}")
     return 1
 
 
@@ -52,7 +56,7 @@ def _parser() -> ArgumentParser:
         + "; ".join(f"{part.name}: {part.summary}" for part in PARTS.values()),
     )
     parser.add_argument(
-        "minutes", type=positive, nargs="?", default=FULL_MINUTES, help="how much is tried (default: %(default)g)"
+        "minutes", type=positive, nargs="?", default=TWENTY, help="how much is tried (default: %(default)g)"
     )
     parser.add_argument("--seed", type=int, help="seed of the campaign (default: the time)")
     parser.add_argument(
@@ -61,6 +65,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--case", type=int, metavar="N", help="try only case N of the parts given by --only")
     parser.add_argument(
         "--jobs", type=count, default=os.cpu_count() or 1, help="processes for what needs no clock (default: all cores)"
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="as many tries as docs/safety.md names, however long they take"
+    )
+    parser.add_argument(
+        "--journal", type=Path, metavar="FILE", help="blocks of chunks that FILE says were tried are not tried again"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write promises, counts and figures into FILE")
     return parser

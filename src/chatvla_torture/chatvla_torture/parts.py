@@ -17,7 +17,7 @@ class Part:
     target: str
     """`module:function`, called with a PartRun."""
     share: float
-    """Share of the campaign's minutes; 0 where only --only runs it."""
+    """Share of the campaign's minutes; 0 where only --only runs it, for all of them."""
 
 
 PARTS: dict[str, Part] = {
@@ -27,25 +27,25 @@ PARTS: dict[str, Part] = {
             name="chunks",
             summary="random action chunks, delays and clocks against the check and the player",
             target="chatvla_torture.chunks:run",
-            share=0.2,
+            share=0.17,
         ),
         Part(
             name="files",
             summary="hostile checkpoints, bags, data sets and texts",
             target="chatvla_torture.files.part:run",
-            share=0.12,
+            share=0.14,
         ),
         Part(
             name="messages",
             summary="random and mutated messages on every topic and service, clock jumps, 1 kHz",
             target="chatvla_torture.ros.messages:run",
-            share=0.2,
+            share=0.25,
         ),
         Part(
             name="processes",
             summary="nodes killed, stopped and restarted at random while trials run",
             target="chatvla_torture.ros.kills:run",
-            share=0.3,
+            share=0.26,
         ),
         Part(
             name="load",

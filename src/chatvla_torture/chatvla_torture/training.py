@@ -20,14 +20,15 @@ from chatvla_torture.promise import Case
 
 __all__ = ["run"]
 
-_AT_FULL = 20
+_AT_TWENTY = 6
+_FULL = 20
 _KILLS_A_RUN = 5
 _FIGURES = ("step", "loss", "language", "action", "gradient", "lr")
 
 
 def run(part: PartRun) -> None:
     """Run the part."""
-    kills = part.scaled(_AT_FULL, least=1)
+    kills = part.scaled(_AT_TWENTY, full=_FULL, least=1)
     resumed = part.promise(
         "resume",
         "a run that was killed at random points ends with the losses and weights of one that was not, bit for bit",

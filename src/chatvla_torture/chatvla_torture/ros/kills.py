@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kill, stop and restart nodes at random while trials run; see that the arm holds and that the next trial runs.
 
-Most cases act on nodes that this process starts one by one: each can die and return alone. Every tenth case acts
-on `./chatvla launch`, which must report what died and leave nothing behind.
+Most cases act on nodes that this process starts one by one: each can die and return alone. The first bench is moved by
+the scripted expert, the second by the policy node with an untrained checkpoint, which needs the camera; in simulation
+camera and simulator are one process. Every tenth case acts on `./chatvla launch`, which must report what died and leave
+nothing behind, killed itself too.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from chatvla_cli.shared_memory import SHM, mapped_files, open_files
+from chatvla_cli.shared_memory import SHM, files_in_use, mapped_files
 from chatvla_torture.campaign import PartRun
 from chatvla_torture.processes import ProcessSet, wait_until
 from chatvla_torture.promise import Case, Promise
@@ -22,16 +25,20 @@ from chatvla_torture.ros.rig import Rig
 
 __all__ = ["run"]
 
-_AT_FULL = 100
+_AT_TWENTY = 20
+_FULL = 100
 _LAUNCH_EVERY = 10
-_NODES = ("expert", "sim", "driver", "rollout", "recorder")
+_NODES = ("sim", "driver", "rollout", "recorder")
+_ACTORS = ("expert", "policy")
+_POLICY_SHARE = 0.3
+_VICTIMS = ("launch", "driver", "sim", "policy")
 _ACTIONS = ("kill", "stop", "restart")
 _MOTION_S = 120.0
 
 
 def run(part: PartRun) -> None:
     """Run the part."""
-    count = part.scaled(_AT_FULL, least=2)
+    count = part.scaled(_AT_TWENTY, full=_FULL, least=2)
     holds = part.promise(
         "holds",
         "within two control periods of the last valid chunk's end every joint only nears its rest, inside the limits",
@@ -47,56 +54,99 @@ def run(part: PartRun) -> None:
     reports = part.promise(
         "launch", "launch names what died, restarts only what may be, and ends", planned=max(1, count // _LAUNCH_EVERY)
     )
-    clean = part.promise("clean", "no process and no shared-memory file is left", planned=2, unit="shutdowns")
+    clean = part.promise(
+        "clean",
+        "no process and no shared-memory file is left",
+        planned=count // _LAUNCH_EVERY + (count > 1),
+        unit="shutdowns",
+    )
     cases = list(range(count)) if part.only_case is None else [part.only_case]
-    bench = [number for number in cases if number % _LAUNCH_EVERY != _LAUNCH_EVERY - 1]
-    if bench:
-        with Rig(part.scratch / "rig") as rig:
-            _start_all(part, rig)
-            for number in bench:
-                if not part.in_time():
-                    break
-                part.say(f"fault {number + 1} of {count}")
-                _fault(part, rig, part.case(number), holds, recovers)
-            seen = rig.processes.shared_memory()
-            rig.processes.close()
-            _require_clean(rig.processes, seen, clean)
-    for number in sorted(set(cases) - set(bench)):
+    launches = [number for number in cases if number % _LAUNCH_EVERY == _LAUNCH_EVERY - 1]
+    for number in launches:
         if part.in_time():
             part.say(f"launch {number + 1} of {count}")
             _launch(part, part.case(number), reports, clean)
+    rest = [number for number in cases if number not in launches]
+    split = len(rest) - round(_POLICY_SHARE * len(rest)) if len(rest) > 1 else len(rest)
+    for actor, numbers in zip(_ACTORS, (rest[:split], rest[split:]), strict=True):
+        if not numbers:
+            continue
+        # The second bench has its part of the time.
+        share = 1.0 if actor == _ACTORS[-1] or part.full else 0.6
+        until_s = time.monotonic() + share * max(_MOTION_S, part.until_s - time.monotonic())
+        with Rig(part.scratch / actor, number=_ACTORS.index(actor)) as rig:
+            _start_all(part, rig, actor)
+            before = holds.held
+            for number in numbers:
+                if not part.full and time.monotonic() > until_s:
+                    break
+                part.say(f"fault {number + 1} of {count}")
+                _fault(part, rig, actor, part.case(number), recovers)
+                _count_holds(rig, part.case(number), holds, before)
+            seen = rig.processes.shared_memory()
+            rig.processes.close()
+            _require_clean(rig.processes, seen, clean)
+    _read_results(part, recovers)
 
 
-def _start_all(part: PartRun, rig: Rig) -> None:
+def _start_all(part: PartRun, rig: Rig, actor: str) -> None:
     rig.start("sim", parameters={"camera_rate_hz": 15.0})
     rig.start("driver")
-    rig.start("expert")
-    rig.start("recorder", words=["--out", str(part.scratch / "bag-0")])
-    rig.wait_ready("sim", "driver", "expert", "recorder")
-    _start_rollout(part, rig, 0)
+    rig.wait_ready("sim", "driver")
+    if actor == "policy":
+        from chatvla_policy.systems.untrained import save_untrained
+
+        save_untrained(part.scratch / "untrained", robot="arx_r5")
+        rig.start("policy", parameters={"checkpoint": str(part.scratch / "untrained")})
+    else:
+        rig.start("expert")
+    rig.start("recorder", words=["--out", str(part.scratch / f"bag-{actor}")])
+    rig.wait_ready(actor, "recorder")
+    _start_rollout(part, rig, actor, 0)
 
 
-def _start_rollout(part: PartRun, rig: Rig, number: int) -> None:
+def _start_rollout(part: PartRun, rig: Rig, actor: str, number: int) -> None:
     rig.start(
         "rollout",
         parameters={
             "trials": 9999,
             "split": "in_domain",
-            "policy": "expert",
+            "policy": actor,
             "seed": number,
             "timeout": 20.0,
-            "out": str(part.scratch / f"out-{number}"),
+            "out": str(part.scratch / f"out-{actor}-{number}"),
         },
     )
 
 
-def _fault(part: PartRun, rig: Rig, case: Case, holds: Promise, recovers: Promise) -> None:
+def _count_holds(rig: Rig, case: Case, holds: Promise, before: int) -> None:
+    audit = rig.audit()
+    holds.require(not audit.broken, f"{audit.broken[:1]}", case)
+    holds.held = before + audit.holds
+    holds.notes[f"ticks of {rig.folder.name}"] = audit.ticks
+    holds.largest("slowest rest s", audit.slowest_rest_s)
+
+
+def _read_results(part: PartRun, recovers: Promise) -> None:
+    """Require that each trial of each scorer succeeded or names its cause; note how many ended in a named error."""
+    trials = [
+        trial
+        for path in sorted(part.scratch.glob("out-*/results.json"))
+        for trial in json.loads(path.read_text(encoding="utf-8"))["trials"]
+    ]
+    nameless = [trial for trial in trials if not trial["success"] and not trial["cause"]]
+    recovers.require(not nameless, f"{len(nameless)} trials failed without a cause")
+    errors = [trial["cause"] for trial in trials if trial["cause"].startswith("error:")]
+    recovers.require(all(len(cause) > len("error:") for cause in errors), "an error has no sentence")
+    recovers.notes.update({"trials": len(trials), "ended in a named error": len(errors)})
+
+
+def _fault(part: PartRun, rig: Rig, actor: str, case: Case, recovers: Promise) -> None:
     random = case.random()
-    name, action = str(random.choice(_NODES)), str(random.choice(_ACTIONS))
-    _wait_for_motion(part, rig, case, recovers, f"before {action} of {name}")
+    name, action = str(random.choice((actor, *_NODES))), str(random.choice(_ACTIONS))
+    _wait_for_motion(part, rig, actor, case, recovers, f"before {action} of {name}")
     time.sleep(float(random.uniform(0.0, 2.0)))
-    rollout = rig.processes["rollout"]
-    said = len(rollout.text())
+    said = len(rig.processes["rollout"].text())
     if action == "stop":
         rig.processes.signal(name, signal.SIGSTOP)
         time.sleep(float(random.choice([0.05, 0.3, 1.0, 3.5])))
@@ -107,20 +157,16 @@ def _fault(part: PartRun, rig: Rig, case: Case, holds: Promise, recovers: Promis
         else:
             rig.processes.stop(name)
         time.sleep(float(random.uniform(0.0, 1.0)))
-        _restart(part, rig, name, case.number)
-    _wait_for_motion(part, rig, case, recovers, f"after {action} of {name}", said=said)
-    audit = rig.audit()
-    holds.require(not audit.broken, f"{action} of {name}: {audit.broken[:1]}", case)
-    holds.held = audit.holds
-    holds.notes["ticks"] = audit.ticks
-    holds.notes["slowest rest s"] = audit.slowest_rest_s
+        _restart(part, rig, actor, name, case.number)
+    _wait_for_motion(part, rig, actor, case, recovers, f"after {action} of {name}", said=said)
     recovers.hold()
-    recovers.notes[action] = int(recovers.notes.get(action, 0)) + 1
+    what = f"{action} {name}"
+    recovers.notes[what] = int(recovers.notes.get(what, 0)) + 1
 
 
-def _restart(part: PartRun, rig: Rig, name: str, number: int) -> None:
+def _restart(part: PartRun, rig: Rig, actor: str, name: str, number: int) -> None:
     if name == "rollout":
-        _start_rollout(part, rig, number + 1)
+        _start_rollout(part, rig, actor, number + 1)
     elif name == "recorder":
         rig.start("recorder", words=["--out", str(part.scratch / f"bag-{number + 1}")])
     else:
@@ -128,7 +174,7 @@ def _restart(part: PartRun, rig: Rig, name: str, number: int) -> None:
 
 
 def _wait_for_motion(
-    part: PartRun, rig: Rig, case: Case, recovers: Promise, when: str, *, said: int | None = None
+    part: PartRun, rig: Rig, actor: str, case: Case, recovers: Promise, when: str, *, said: int | None = None
 ) -> None:
     """Wait until the driver plays chunks that are newer than now; start the scorer anew where it ended in a sentence.
 
@@ -145,8 +191,8 @@ def _wait_for_motion(
             )
             recovers.require(named, f"{when}: the scorer ended without a sentence: {words}", case)
             recovers.notes["scorer started anew"] = int(recovers.notes.get("scorer started anew", 0)) + 1
-            _start_rollout(part, rig, case.number + 1000)
-        for name in ("sim", "driver", "expert"):
+            _start_rollout(part, rig, actor, case.number + 1000)
+        for name in ("sim", "driver", actor):
             member = rig.processes[name]
             recovers.require(member.alive, f"{when}: {name} died too: {member.text()[-500:]}", case)
         if time.monotonic() > end_s:
@@ -161,7 +207,7 @@ def _wait_for_motion(
 
 def _launch(part: PartRun, case: Case, reports: Promise, clean: Promise) -> None:
     random = case.random()
-    victim = ("driver", "sim", "policy")[int(random.integers(3))]
+    victim = _VICTIMS[case.number // _LAUNCH_EVERY % len(_VICTIMS)]
     command = [sys.executable, "-m", "chatvla_cli.main", "launch", "math_match", "policy:=expert", "trials:=0"]
     command += [f"out:={part.scratch / f'launch-{case.number}'}"]
     domain = str(100 - int(random.integers(5)))
@@ -170,6 +216,14 @@ def _launch(part: PartRun, case: Case, reports: Promise, clean: Promise) -> None
         reports.require(processes.wait_for("launch", "is ready", 120.0), f"launch: {launch.text()[-800:]}", case)
         pids = _children(launch.process.pid)
         seen = {name for pid in pids for name in mapped_files(pid)}
+        if victim == "launch":
+            time.sleep(1.0)
+            launch.process.kill()
+            reports.require(wait_until(lambda: not processes.descendants(), 15.0), "nodes outlive their launcher", case)
+            reports.notes["launch itself killed"] = int(reports.notes.get("launch itself killed", 0)) + 1
+            reports.hold()
+            _require_clean(processes, seen, clean, case)
+            return
         os.kill(_node(pids, victim), signal.SIGKILL)
         if victim == "policy":
             said = processes.wait_for("launch", r"policy died \(signal SIGKILL\): restarting it", 20.0)
@@ -195,16 +249,12 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _in_use(name: str) -> bool:
-    pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return any(name in mapped_files(pid) | open_files(pid) for pid in pids)
-
-
 def _require_clean(processes: ProcessSet, seen: set[str], clean: Promise, case: Case | None = None) -> None:
     wait_until(lambda: not processes.descendants(), 5.0)
     left = processes.descendants()
     clean.require(not left, f"processes are left: {left}", case)
     # What this process or another live one uses is not left over.
-    files = [name for name in seen if (SHM / name).exists() and not _in_use(name)]
+    used = files_in_use()
+    files = [name for name in seen if (SHM / name).exists() and name not in used]
     clean.require(not files, f"shared memory is left: {files}", case)
     clean.hold()

@@ -23,10 +23,15 @@ from chatvla_torture.ros.targets import Target, actions, services, topics
 __all__ = ["run"]
 
 _RATE_HZ = 1000.0
-_AT_FULL = 100_000
+_AT_TWENTY = 6000
+_FULL = 100_000
+"""Messages to each topic and service."""
+_PATIENCE_S = 120.0
+"""A full campaign waits this long for services after the last topic; what takes a model's answer is slow."""
 _LINES_PER_S = 12.0
 _LOGGED = re.compile(r"\[(DEBUG|INFO|WARN|ERROR|FATAL)\] ")
 _LONGEST_LINE = 2000
+_LEAST_S, _START_S = 5.0, 15.0
 _GROWTH, _GROWTH_BYTES = 0.15, 24e6
 
 
@@ -37,8 +42,8 @@ class _Group:
     name: str
     nodes: tuple[str, ...]
     targets: Callable[[Rig], list[Target]]
-    share: float = 1.0
-    """Of the messages of a whole group."""
+    alone: bool = False
+    """The attacked nodes come first, without simulator and driver, and must work with these afterwards."""
 
 
 _GROUPS = (
@@ -46,7 +51,8 @@ _GROUPS = (
         name="driver",
         nodes=("sim", "driver"),
         targets=lambda rig: (
-            topics(rig, ("action_chunk",), sound=0.3) + services(rig, ("driver/stop", "driver/clear_fault"))
+            topics(rig, ("action_chunk",), sound=0.3)
+            + services(rig, ("driver/stop", "driver/clear_fault", "driver/set_parameters"))
         ),
     ),
     _Group(
@@ -64,7 +70,7 @@ _GROUPS = (
                     "action_chunk",
                 ),
             )
-            + services(rig, ("sim/reset_bench", "override_reasoning", "driver/clear_fault"))
+            + services(rig, ("sim/reset_bench", "override_reasoning", "driver/clear_fault", "sim/set_parameters"))
             + actions(rig)
         ),
     ),
@@ -73,7 +79,7 @@ _GROUPS = (
         nodes=("sim", "driver", "policy"),
         targets=lambda rig: (
             topics(rig, ("camera/top/image_raw", "joint_states", "/diagnostics", "instruction"))
-            + services(rig, ("override_reasoning", "ask", "driver/clear_fault"))
+            + services(rig, ("override_reasoning", "ask", "driver/clear_fault", "policy/set_parameters"))
             + actions(rig)
         ),
     ),
@@ -81,13 +87,18 @@ _GROUPS = (
         name="clock",
         nodes=("sim", "driver"),
         targets=lambda rig: topics(rig, ("/clock", "action_chunk"), sound=0.8) + services(rig, ("driver/clear_fault",)),
-        share=0.3,
     ),
     _Group(
         name="scorer",
         nodes=("sim", "driver", "expert", "rollout"),
-        targets=lambda rig: topics(rig, ("reasoning", "/diagnostics")),
-        share=0.3,
+        targets=lambda rig: topics(rig, ("reasoning", "/diagnostics", "action_chunk", "camera/top/image_raw")),
+    ),
+    # While a scorer runs a trial it refuses a second sender of these two.
+    _Group(
+        name="waiting scorer",
+        nodes=("rollout",),
+        targets=lambda rig: topics(rig, ("sim/bench_state", "joint_states")),
+        alone=True,
     ),
 )
 
@@ -102,66 +113,49 @@ class _Promises:
 
 def run(part: PartRun) -> None:
     """Run the part."""
-    each = part.scaled(_AT_FULL, least=200)
-    total = sum(round(each * group.share) for group in _GROUPS)
+    each = part.scaled(_AT_TWENTY, full=_FULL, least=60)
     promises = _Promises(
-        alive=part.promise("alive", "no node dies or stops answering", planned=total, unit="messages"),
+        alive=part.promise("alive", "no node dies or stops answering", planned=each * len(_GROUPS), unit="messages"),
         limits=part.promise(
-            "limits", "no command leaves the driver outside its limits", planned=total // 100, unit="ticks"
+            "limits", "no command leaves the driver outside its limits", planned=each // 100, unit="ticks"
         ),
         memory=part.promise(
             "memory", "no node grows", planned=sum(len(group.nodes) for group in _GROUPS), unit="nodes"
         ),
-        log=part.promise(
-            "log", "each refusal has a name and the log is rate-limited", planned=total // 1000, unit="lines"
-        ),
+        log=part.promise("log", "each refusal has a name and the log is rate-limited", planned=1, unit="lines"),
     )
     for case in part.cases(len(_GROUPS)):
         group = _GROUPS[case.number % len(_GROUPS)]
-        with Rig(part.scratch / group.name, number=case.number) as rig:
-            _attack(part, rig, group, round(each * group.share), case, promises)
+        with Rig(part.scratch / group.name.replace(" ", "_"), number=case.number) as rig:
+            _attack(part, rig, group, each, case, promises)
 
 
-def _attack(part: PartRun, rig: Rig, group: _Group, count: int, case: Case, promises: _Promises) -> None:
+def _attack(part: PartRun, rig: Rig, group: _Group, each: int, case: Case, promises: _Promises) -> None:
     _start(part, rig, group)
-    random = case.random()
     targets = group.targets(rig)
     members = [rig.processes[name] for name in group.nodes]
-    before = {member.name: member.usage().memory_bytes for member in members}
-    measured = False
-    started_s = time.monotonic()
-    sent = 0
-    while sent < count and part.in_time():
-        due_s = started_s + sent / (_RATE_HZ * len(targets))
-        if (ahead_s := due_s - time.monotonic()) > 0:
-            time.sleep(ahead_s)
-        for target in targets:
-            target.send(random)
-            target.sent += 1
-        sent += len(targets)
-        if not measured and sent >= count // 4:
-            measured = True
-            before = {member.name: member.usage().memory_bytes for member in members if member.alive}
-        if sent % 500 < len(targets):
-            part.say(f"{group.name}: {sent} of {count} messages")
-            dead = [member for member in members if not member.alive]
-            promises.alive.require(not dead, f"{group.name}: {_last_words(dead)}", case)
-    seconds = time.monotonic() - started_s
+    before = _send(part, rig, group, targets, each, case, promises)
+    sent, seconds = sum(target.sent for target in targets), before.pop("", 1.0)
+    if group.alone:
+        _start_rest(part, rig, targets)
     _answers(rig, group, case, promises.alive)
     for member in members:
         promises.alive.require(member.alive, f"{group.name}: {_last_words([member])}", case)
         now, first = member.usage().memory_bytes, before[member.name]
-        grown = (now - first) / first
         promises.memory.require(
             now - first < _GROWTH * first + _GROWTH_BYTES,
             f"{group.name}: {member.name} grew from {first / 1e6:.0f} to {now / 1e6:.0f} MB",
             case,
         )
         promises.memory.hold()
-        promises.memory.largest("largest growth", round(grown, 4))
+        promises.memory.largest("largest growth", round((now - first) / first, 4))
         _read_log(member.name, member.text(), seconds, case, promises.log)
+    promises.alive.planned += each * (len(targets) - 1)
     promises.alive.hold(sent)
-    promises.alive.notes[group.name] = f"{sent} at {sent / seconds:.0f}/s"
+    slow = [f"{target.name} {target.sent}" for target in targets if target.sent < each]
+    promises.alive.notes[group.name] = f"{len(targets)} x {each} at {sent / seconds:.0f}/s" + (
+        f", but {', '.join(slow)}" if slow else ""
+    )
     audit = rig.audit()
     promises.limits.require(not audit.broken, f"{group.name}: {audit.broken[:1]}", case)
     promises.limits.hold(audit.ticks)
@@ -170,7 +164,63 @@ def _attack(part: PartRun, rig: Rig, group: _Group, count: int, case: Case, prom
     promises.log.require(refused <= {code.value for code in FaultCode}, f"unnamed refusals: {refused}", case)
 
 
+def _send(
+    part: PartRun, rig: Rig, group: _Group, targets: list[Target], each: int, case: Case, promises: _Promises
+) -> dict[str, float]:
+    """Send `each` messages to every target, up to 1 kHz each.
+
+    Return the bytes of every node after a quarter of them, and under "" how long it took [s].
+    """
+    random = case.random()
+    members = [rig.processes[name] for name in group.nodes]
+    used = {member.name: float(member.usage().memory_bytes) for member in members}
+    started_s = time.monotonic()
+    measured, rounds, topics_done_s = False, 0, 0.0
+    until_s = part.until_s if case.number == len(_GROUPS) - 1 else _share_until(part, case.number)
+    while pending := [target for target in targets if target.sent < each]:
+        due_s = started_s + rounds / _RATE_HZ
+        if (ahead_s := due_s - time.monotonic()) > 0:
+            time.sleep(ahead_s)
+        for target in pending:
+            target.sent += target.send(random)
+        rounds += 1
+        if not measured and rounds >= each // 4:
+            measured = True
+            used = {member.name: float(member.usage().memory_bytes) for member in members if member.alive}
+        if rounds % 200:
+            continue
+        part.say(f"{group.name}: " + ", ".join(f"{target.name} {target.sent}" for target in pending))
+        dead = [member for member in members if not member.alive]
+        promises.alive.require(not dead, f"{group.name}: {_last_words(dead)}", case)
+        now_s = time.monotonic()
+        if rounds >= each:
+            topics_done_s = topics_done_s or now_s
+        if (topics_done_s and now_s - topics_done_s > _PATIENCE_S) or (not part.full and now_s > until_s):
+            break
+    return used | {"": time.monotonic() - started_s}
+
+
+def _share_until(part: PartRun, number: int) -> float:
+    """Return until when group `number` may send, so that those after it have their time."""
+    now_s = time.monotonic()
+    return now_s + max(_LEAST_S, (part.until_s - now_s) / (len(_GROUPS) - number) - _START_S)
+
+
+def _start_rest(part: PartRun, rig: Rig, targets: list[Target]) -> None:
+    """Fall silent, and start what the attacked nodes wait for."""
+    for target in targets:
+        target.stop()
+    rig.start("sim", parameters={"camera_rate_hz": 10.0})
+    rig.start("driver")
+    rig.start("expert")
+    rig.wait_ready("sim", "driver", "expert")
+
+
 def _start(part: PartRun, rig: Rig, group: _Group) -> None:
+    if group.alone:
+        _start_rollout(part, rig)
+        rig.processes.wait_for("rollout", "waiting for", 60.0)
+        return
     rig.start("sim", parameters={"camera_rate_hz": 10.0})
     rig.start("driver", parameters={"use_sim_time": True} if group.name == "clock" else {})
     if group.name == "clock":
@@ -187,9 +237,21 @@ def _start(part: PartRun, rig: Rig, group: _Group) -> None:
     if "recorder" in group.nodes:
         rig.start("recorder", words=["--out", str(part.scratch / f"bag-{group.name}")])
     if "rollout" in group.nodes:
-        out = part.scratch / "out"
-        rig.start("rollout", parameters={"trials": 9999, "split": "in_domain", "out": str(out), "policy": "expert"})
+        _start_rollout(part, rig)
     rig.wait_ready(*group.nodes)
+
+
+def _start_rollout(part: PartRun, rig: Rig) -> None:
+    out = part.scratch / "out"
+    values = {
+        "trials": 9999,
+        "split": "in_domain",
+        "out": str(out),
+        "policy": "expert",
+        "wait": 3600.0,
+        "timeout": 20.0,
+    }
+    rig.start("rollout", parameters=values)
 
 
 def _answers(rig: Rig, group: _Group, case: Case, alive: Promise) -> None:
@@ -198,6 +260,10 @@ def _answers(rig: Rig, group: _Group, case: Case, alive: Promise) -> None:
     request = ResetBench.Request(split="in_domain", seed=1)
     answer = rig.call(ResetBench, "sim/reset_bench", request, 30.0)
     alive.require(answer is not None and answer.success, f"{group.name}: the simulator answers no more", case)
+    if group.alone:
+        chunks = rig.audit().chunks
+        moved = rig.until(lambda: rig.audit().chunks > chunks, 60.0)
+        alive.require(moved, f"the scorer runs no trial: {rig.processes['rollout'].text()[-500:]}", case)
     if "policy" in group.nodes or "expert" in group.nodes:
         release = OverrideReasoning.Request(scope=OverrideReasoning.Request.RELEASE)
         answer = rig.call(OverrideReasoning, "override_reasoning", release, 30.0)

@@ -30,7 +30,7 @@ def run(part: PartRun) -> None:
         "local", "in simulation every node of every launch graph is told to stay on this host", planned=1, unit="nodes"
     )
     still = part.promise(
-        "still", "no service call moves an arm at rest", planned=part.scaled(200, least=5), unit="calls"
+        "still", "no service call moves an arm at rest", planned=part.scaled(30, full=200, least=5), unit="calls"
     )
     endpoint = part.promise(
         "endpoint", "a remote endpoint is off by default; one that hangs or floods times out", planned=3

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.action.client import ActionClient
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -32,6 +34,7 @@ __all__ = ["SPEC", "Target", "actions", "services", "sound_chunk", "topics"]
 
 SPEC = robot_spec("arx_r5")
 _MOST_WAITING = 8
+_PARAMETERS = ("port", "rate_hz", "camera_rate_hz", "checkpoint", "tool_speed_m_s", "max_age_s", "", "x\x00y")
 Maker = Callable[[Rig, np.random.Generator], Any]
 
 
@@ -119,10 +122,13 @@ class Target:
     """One thing to send to, and what came of it."""
 
     name: str
-    send: Callable[[np.random.Generator], None]
+    send: Callable[[np.random.Generator], bool]
+    """Sends one and returns True, or False when too many calls wait for their answers."""
     sent: int = 0
     answered: int = 0
     waiting: list[Any] = field(default_factory=list)
+    stop: Callable[[], None] = lambda: None
+    """Leaves the topic."""
 
 
 def _table() -> dict[str, tuple[Any, Maker]]:
@@ -153,7 +159,7 @@ def _topic(rig: Rig, name: str, kind: Any, make: Maker, *, sound: float, raw: fl
     publisher = rig.node.create_publisher(kind, name, qos)
     last: list[Any] = []
 
-    def send(random: np.random.Generator) -> None:
+    def send(random: np.random.Generator) -> bool:
         message = make(rig, random)
         draw = random.random()
         if name == "/clock" or draw < sound:
@@ -166,8 +172,9 @@ def _topic(rig: Rig, name: str, kind: Any, make: Maker, *, sound: float, raw: fl
             spoilt = mutate(message, random)
             last[:] = [spoilt]
             publisher.publish(spoilt)
+        return True
 
-    return Target(name=name, send=send)
+    return Target(name=name, send=send, stop=lambda: rig.node.destroy_publisher(publisher) and None)
 
 
 def services(rig: Rig, names: tuple[str, ...]) -> list[Target]:
@@ -191,19 +198,38 @@ def services(rig: Rig, names: tuple[str, ...]) -> list[Target]:
         ),
         "ask": (Ask, lambda random: Ask.Request(question=hostile_text(random))),
     }
-    return [_service(rig, name, *kinds[name]) for name in names]
+    return [_service(rig, name, *kinds.get(name, (SetParameters, _parameters))) for name in names]
+
+
+def _parameters(random: np.random.Generator) -> Any:
+    """Return a request that sets one to three parameters, known or not, to values of any type."""
+    kinds = (
+        ParameterValue(type=1, bool_value=bool(random.integers(2))),
+        ParameterValue(type=2, integer_value=int(random.integers(-(2**62), 2**62))),
+        ParameterValue(type=3, double_value=float(random.choice([np.nan, np.inf, -1e308, 0.0, 1e9]))),
+        ParameterValue(type=4, string_value=hostile_text(random)[:1000]),
+        ParameterValue(type=int(random.integers(0, 256))),
+        ParameterValue(type=8, double_array_value=[float("nan")] * 100),
+    )
+    # Not use_sim_time, which any node takes at any time: a driver without a clock plays nothing more.
+    names = random.choice(_PARAMETERS, int(random.integers(1, 4)))
+    return SetParameters.Request(
+        parameters=[Parameter(name=str(name), value=kinds[int(random.integers(len(kinds)))]) for name in names]
+    )
 
 
 def _service(rig: Rig, name: str, kind: Any, make: Callable[[np.random.Generator], Any]) -> Target:
     client = rig.node.create_client(kind, name)
-    target = Target(name=name, send=lambda random: None)
+    target = Target(name=name, send=lambda random: False)
 
-    def send(random: np.random.Generator) -> None:
+    def send(random: np.random.Generator) -> bool:
         answered = [future for future in target.waiting if future.done()]
         target.answered += len(answered)
         target.waiting[:] = [future for future in target.waiting if not future.done()]
-        if len(target.waiting) < _MOST_WAITING:
-            target.waiting.append(client.call_async(make(random)))
+        if len(target.waiting) >= _MOST_WAITING:
+            return False
+        target.waiting.append(client.call_async(make(random)))
+        return True
 
     target.send = send
     return target
@@ -212,14 +238,16 @@ def _service(rig: Rig, name: str, kind: Any, make: Callable[[np.random.Generator
 def actions(rig: Rig) -> list[Target]:
     """Return the target for follow_instruction: hostile goals, each of which takes the place of the one before."""
     client = ActionClient(rig.node, FollowInstruction, "follow_instruction")
-    target = Target(name="follow_instruction", send=lambda random: None)
+    target = Target(name="follow_instruction", send=lambda random: False)
 
-    def send(random: np.random.Generator) -> None:
+    def send(random: np.random.Generator) -> bool:
         target.waiting[:] = [future for future in target.waiting if not future.done()]
-        if len(target.waiting) < _MOST_WAITING:
-            seconds = float(random.choice([0.0, -1.0, np.nan, np.inf, 1e30, 5.0]))
-            goal = FollowInstruction.Goal(instruction=hostile_text(random), timeout_s=min(seconds, 3.4e38))
-            target.waiting.append(client.send_goal_async(goal))
+        if len(target.waiting) >= _MOST_WAITING:
+            return False
+        seconds = float(random.choice([0.0, -1.0, np.nan, np.inf, 1e30, 5.0]))
+        goal = FollowInstruction.Goal(instruction=hostile_text(random), timeout_s=min(seconds, 3.4e38))
+        target.waiting.append(client.send_goal_async(goal))
+        return True
 
     target.send = send
     return [target]
