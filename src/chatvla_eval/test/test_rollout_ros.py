@@ -11,8 +11,11 @@ import time
 import numpy as np
 import pytest
 
+from chatvla_control.arm_controller import ArmController
+from chatvla_control.cartesian_guard import margins
 from chatvla_control.chunk_check import check_chunk
 from chatvla_control.chunk_fault import FaultCode
+from chatvla_control.clear_way import tool_arms
 from chatvla_control.robot_spec import robot_spec
 from chatvla_eval.bags.topics import EVALUATION_TOPICS, absolute_patterns, is_selected
 from chatvla_eval.ros.go_home import home_chunk, is_home
@@ -217,3 +220,29 @@ def test_way_home_keeps_the_joints_limits_from_anywhere(name):
         assert fault is None or (name == "franka" and number % 2 and fault.code in TOOL_FAULTS), fault
         np.testing.assert_allclose(chunk.actions[0], start)
         assert is_home(chunk.actions[-1], spec)
+
+
+def test_way_home_goes_round_what_the_straight_way_would_hit():
+    """From anywhere in the workspace; on the straight way the tool would sometimes leave it. Played, it comes home."""
+    spec = robot_spec("franka")
+    (arm,) = tool_arms(spec)
+    rng = np.random.default_rng(0)
+    drawn = rng.uniform(spec.lower, spec.upper, (60_000, spec.width))
+    inside = drawn[(margins(arm, drawn[:, arm.places])[0] > 0.005).all(axis=1)][:40]
+    refused, around = [], 0
+    for start in inside:
+        straight = np.linspace(start, spec.home, 40)
+        blocked = bool((margins(arm, straight[:, arm.places])[0] < -0.005).any())
+        chunk = home_chunk(start, spec, now_s=100.0)
+        controller, now_s, measured = ArmController(spec), 100.0, start
+        controller.step(now_s=now_s, measured=measured)
+        fault = controller.accept(chunk, now_s=now_s, measured=measured)
+        refused += [fault.message] if fault else []
+        around += blocked
+        while fault is None and blocked and now_s < chunk.valid_until_s:
+            now_s += 1.0 / spec.rate_hz
+            command = controller.step(now_s=now_s, measured=measured)
+            measured = measured if command is None else command.positions
+        assert fault is not None or not blocked or is_home(measured, spec)
+    assert around >= 3
+    assert len(refused) <= around // 3, refused
