@@ -18,6 +18,7 @@ from chatvla_policy.model.chatvla2 import ChatVLA2, Stage
 from chatvla_policy.model.config import BackboneConfig, ChatVLA2Config, chatvla2_config
 from chatvla_policy.model.moe import MoeConfig, MoeKind
 from chatvla_policy.model.upcycle import upcycle_backbone
+from chatvla_policy.processing.images import ImageConfig
 from chatvla_policy.processing.tokens import TextCodec
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.vocabulary import tasks_of, tiny_tokenizer

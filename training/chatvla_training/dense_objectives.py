@@ -33,8 +33,8 @@ __all__ = ["DenseBatch", "DenseTask", "align", "glyphs"]
 
 PLACES = ("far left", "left", "middle", "right", "far right")
 PLACE_TOKENS = ("far", " far", "left", " left", "middle", " middle", "right", " right")
-GLYPH_HEIGHT_PX = 14.0
-"""Height of a digit in a prepared scene, roughly; how near a patch must be to carry its label."""
+BOARD_GLYPH_PX, CARD_GLYPH_PX = 33.0, 15.0
+"""Height of a digit on the board and on a card in the camera's image, roughly; how far its label reaches."""
 TOKEN_NORM = 0.5
 """Length that image tokens shall have, that of a word's embedding."""
 TIED_SCALE, TIED_COSINE = 16.0, 0.3
@@ -218,7 +218,9 @@ class SceneCollate:
         rows, columns = grid[1], grid[2]
         aside, down = at.offset_x, at.offset_y
         marks = [replace(glyph, x=glyph.x * at.scale + aside, y=glyph.y * at.scale + down) for glyph in scene.glyphs]
-        characters = patch_characters(marks, [GLYPH_HEIGHT_PX] * len(marks), rows, columns)
+        on_board = len(scene.trial.equation.text)
+        heights = [(BOARD_GLYPH_PX if index < on_board else CARD_GLYPH_PX) * at.scale for index in range(len(marks))]
+        characters = patch_characters(marks, heights, rows, columns)
         places = np.zeros((rows, columns), np.int64)
         for card, box in zip(scene.trial.cards, scene.card_boxes, strict=True):
             left, right = ((value * at.scale + aside) / PATCH_PX for value in box[0::2])

@@ -63,7 +63,7 @@ class Recipe:
     """Steps of an action chunk."""
     normalisation: Normalisation = "quantile"
     image_width: int = 0
-    """Width of the prepared images of a new model [px], height 3/4 of it; 0 keeps the size's own."""
+    """Width of the prepared images [px], height about 3/4 of it; 0 keeps the checkpoint's or the size's own."""
     init_gain: float = 1.0
     """Factor on the attention and MLP weights of a new model."""
     action_loss_weight: float = 1.0

@@ -37,10 +37,10 @@ TINY_GLYPHS = replace(
     objective="glyphs",
     image_text="synthetic:sheets",
     init_gain=3.0,
-    image_width=224,
-    steps=1500,
-    batch=24,
-    micro_batch=24,
+    image_width=308,
+    steps=3000,
+    batch=32,
+    micro_batch=32,
 )
 TINY_ALIGN = replace(
     _START,

@@ -23,8 +23,8 @@ DIGITS = "0123456789"
 CHARACTERS = DIGITS + "+-x"
 PATCH_PX = 14
 SIZE_PX = 112
-HEIGHT_PX = (10.0, 30.0)
-"""Height of a line's digits."""
+HEIGHT_PX = ((9.0, 20.0), (20.0, 42.0))
+"""Height of a line's digits: as on cards, and as on the board."""
 INK_PX = 40
 HANDS = 600
 """Hands that the sheets are written in; each is drawn once in a process."""
@@ -62,7 +62,7 @@ def draw_sheet(identity: str, rng: np.random.Generator) -> Sheet:
     heights: list[float] = []
     top = rng.uniform(-4, 8)
     while top < SIZE_PX - 8:
-        height = float(rng.uniform(*HEIGHT_PX))
+        height = float(rng.uniform(*HEIGHT_PX[int(rng.random() < 0.35)]))
         inks = hand(int(rng.integers(HANDS)))
         x = float(rng.uniform(-6, 30))
         gap = float(rng.uniform(0.08, 0.5))

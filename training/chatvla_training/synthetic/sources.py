@@ -3,7 +3,7 @@
 
 - `scenes`: whole pictures of the bench with a dialogue: read, solve, list, point, explain. `renders`: the same, drawn
   by the bench itself, with arms and shadows.
-- `cards`, `boards`: strips cut from such pictures, where one skill is asked for.
+- `cards`, `points`, `boards`: strips cut from such pictures, where one skill is asked for.
 - `sums`: arithmetic without an image.
 - `strips`, `all`: mixes of these (MIXES).
 - `sheets`, `labelled`: dense labels for the objectives `glyphs` and `align`.
@@ -33,7 +33,7 @@ from chatvla_training.synthetic.toy_sources import TOY_SOURCES, open_toy_source
 from chatvla_training.synthetic.trials import image_text_equations
 from chatvla_training.text import math_phrases, questions
 from chatvla_training.text.math_phrases import Card, MathFacts
-from chatvla_training.text.questions import READ, arithmetic_dialogue, card_dialogue, scene_dialogue
+from chatvla_training.text.questions import READ, arithmetic_dialogue, card_dialogue, pointing_dialogue, scene_dialogue
 
 __all__ = ["SOURCES", "STRIP_HEIGHT_PX", "LabelledSource", "SheetSource", "SyntheticSource", "open_source"]
 
@@ -42,7 +42,7 @@ SHEETS = 1_000_000
 MIXES: dict[str, dict[str, float]] = {
     "all": {"scenes": 0.35, "renders": 0.2, "cards": 0.25, "boards": 0.05, "sums": 0.15},
     "strips": {"cards": 0.65, "boards": 0.25, "sums": 0.1},
-    **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "boards", "sums")},
+    **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "points", "boards", "sums")},
 }
 SOURCES = (*MIXES, "sheets", "labelled")
 STRIP_HEIGHT_PX = 80
@@ -93,6 +93,8 @@ class SyntheticSource:
         facts = facts_of(scene.trial)
         if kind == "cards":
             return _chat(identity, (card_strip(varied),), card_dialogue(facts, rng))
+        if kind == "points":
+            return _chat(identity, (card_strip(varied),), pointing_dialogue(facts, rng))
         if kind == "boards":
             return _chat(identity, (board_strip(varied),), [(rng.choice(READ), facts.equation)])
         return _chat(identity, (varied.image,), scene_dialogue(facts, rng))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from chatvla_sim.math_match.equations import Equation
 from chatvla_training.text.math_phrases import MathFacts, answer_of, listing, reasoning
 
-__all__ = ["arithmetic_dialogue", "card_dialogue", "scene_dialogue"]
+__all__ = ["arithmetic_dialogue", "card_dialogue", "pointing_dialogue", "scene_dialogue"]
 
 Pair = tuple[str, str]
 READ = ("What is written on the whiteboard?", "Read the equation.", "Which equation do you see?")
@@ -41,6 +41,16 @@ def card_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
     pairs = [(rng.choice(LIST), listing(facts, rng)), rng.choice(single)]
     rng.shuffle(pairs)
     return pairs
+
+
+def pointing_dialogue(facts: MathFacts, rng: random.Random, *, turns: int = 6) -> list[Pair]:
+    """Return short questions about single cards, both ways: where a number is, which number is where.
+
+    Every written word is then a number or a place: nothing else teaches a small model so fast which belongs to which.
+    """
+    pairs = [(rng.choice(WHERE).format(v=card.value), card.place) for card in facts.cards]
+    pairs += [(rng.choice(WHAT).format(p=card.place), str(card.value)) for card in facts.cards]
+    return rng.sample(pairs, min(turns, len(pairs)))
 
 
 def scene_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:

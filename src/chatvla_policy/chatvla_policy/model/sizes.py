@@ -38,7 +38,7 @@ SIZES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = MappingProxyType(
                 "num_key_value_heads": 2,
                 "rope_parameters": {**_TINY_ROPE, "mrope_section": [4, 6, 6]},
             },
-            {"depth": 3, "embed_dim": 128, "num_heads": 4},
+            {"depth": 4, "embed_dim": 160, "num_heads": 4},
         ),
         "qwen2vl_2b": (
             {
