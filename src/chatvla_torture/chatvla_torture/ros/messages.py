@@ -152,7 +152,11 @@ def _attack(part: PartRun, rig: Rig, group: _Group, each: int, case: Case, promi
         _read_log(member.name, member.text(), seconds, case, promises.log)
     promises.alive.planned += each * (len(targets) - 1)
     promises.alive.hold(sent)
-    slow = [f"{target.name} {target.sent}" for target in targets if target.sent < each]
+    slow = [
+        f"{target.name} {target.sent}" + (f" ({target.given_up} unanswered)" if target.given_up else "")
+        for target in targets
+        if target.sent < each or target.given_up
+    ]
     promises.alive.notes[group.name] = f"{len(targets)} x {each} at {sent / seconds:.0f}/s" + (
         f", but {', '.join(slow)}" if slow else ""
     )
