@@ -43,7 +43,7 @@ def card_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
     return pairs
 
 
-def pointing_dialogue(facts: MathFacts, rng: random.Random, *, turns: int = 6) -> list[Pair]:
+def pointing_dialogue(facts: MathFacts, rng: random.Random, *, turns: int = 5) -> list[Pair]:
     """Return short questions about single cards, both ways: where a number is, which number is where.
 
     Every written word is then a number or a place: nothing else teaches a small model so fast which belongs to which.

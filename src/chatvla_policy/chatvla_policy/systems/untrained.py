@@ -39,7 +39,8 @@ def save_untrained(
 ) -> str:
     """Save a random checkpoint with a golden input into `folder`; return the SHA-256 of its weights.
 
-    It is for `robot` and one camera. Its weights are drawn from a fixed seed. `max_tokens` is the longest reasoning that it writes.
+    It is for `robot` and one camera. Its weights are drawn from a fixed seed. `max_tokens` is the longest reasoning
+    that it writes.
     """
     spec = robot_spec(robot)
     codec = TextCodec(Tokenizer.from_str(make_tiny_tokenizer().backend_tokenizer.to_str()))
