@@ -40,14 +40,20 @@ def feasible_rows(
     before = np.concatenate([positions[None], bent[:-1]])
     speeds = (bent - before) / period_s
     speeds_before = np.concatenate([velocities[None], speeds[:-1]])
-    # Row by row costs 50 us each: it ends where the motion has met the rows and all that follow are feasible.
+    # Row by row costs 50 us each: where the motion has met the rows it goes on at the next row that is not feasible.
     infeasible = np.flatnonzero(~_feasible_steps(before, speeds_before, speeds, period_s, limits))
-    first_free = int(infeasible[-1]) + 1 if len(infeasible) else 0
-    for row in range(len(bent)):
-        if row >= first_free and _met(positions, velocities, before[row], speeds_before[row], period_s):
-            break
+    row = 0
+    while row < len(bent):
+        if _met(positions, velocities, before[row], speeds_before[row], period_s):
+            later = infeasible[np.searchsorted(infeasible, row) :]
+            if not len(later):
+                break
+            if later[0] > row:
+                row = int(later[0])
+                positions, velocities = before[row], speeds_before[row]
         positions, velocities = next_motion(positions, velocities, bent[row], speeds[row], period_s, limits)
         bent[row] = positions
+        row += 1
     return bent
 
 

@@ -27,7 +27,12 @@ def make_policy(name: str, *, task: str, spec: RobotSpec, truth: Callable[[], Sc
     """
     if name == EXPERT:
         return import_module("chatvla_sim.expert").make_expert(task, spec, truth)
-    return load_checkpoint_policy(name)
+    policy = load_checkpoint_policy(name)
+    try:
+        import_module("chatvla_policy.systems.driving").check_can_drive(policy)
+    except ValueError as error:
+        raise PolicyUnavailableError(f"policy {name!r} cannot act: {error}") from error
+    return policy
 
 
 def system_name(name: str) -> str:

@@ -33,6 +33,7 @@ from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.replay import Input, OpenLoopError, Replayed, replayed
 from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
 from chatvla_policy.systems import load_policy
+from chatvla_policy.systems.driving import check_can_drive
 
 __all__ = ["BagInputs", "ReplayError", "replay_policy", "run"]
 
@@ -141,6 +142,7 @@ def replay_policy(
     """Write the replay's files into `out` and return the summary. Raises ReplayError and CheckpointError."""
     torch.set_num_threads(1)
     policy = load_policy(policy_name, seed=seed)
+    check_can_drive(policy)
     setup = policy.setup  # type: ignore[attr-defined]
     prefix = "/" + namespace.strip("/") + "/" if namespace.strip("/") else "/"
     inputs = BagInputs(bag, setup.spec, setup.cameras, prefix, instruction)

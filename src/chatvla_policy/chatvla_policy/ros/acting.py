@@ -118,14 +118,18 @@ class Acting:
             self.scheduler.force(text)
         self.pump()
 
-    def pump(self) -> None:
-        """Begin an inference when one is due and everything is there for it."""
+    def pump(self) -> bool:
+        """Begin an inference when one is due and everything is there for it; return whether one began."""
         with self.lock:
             if not self._active:
-                return
+                return False
             job = self.scheduler.next_job(self.now_s())
-            if job is not None and not self._worker.submit(lambda: self._infer(job)):
+            if job is None:
+                return False
+            if not self._worker.submit(lambda: self._infer(job)):
                 self.scheduler.abandon()
+                return False
+        return True
 
     def _infer(self, job: Job) -> None:
         """Run in the inference thread: infer, publish at once, go on."""
@@ -134,6 +138,7 @@ class Acting:
             inference = self.scheduler.finish(outcome, self.now_s())
             if inference is not None and self._active:
                 self._publish(outcome, inference)
+            self.scheduler.settle()
             if outcome.error and self._active and not self.scheduler.is_stale(job):
                 self.error = outcome.error
                 self.events.append(Event(inference=None, error=outcome.error))

@@ -43,6 +43,7 @@ class Following:
         self._node, self._acting, self._policy = node, acting, policy
         self._driver, self._forced, self._parameters = driver, forced, parameters
         self._topic_text = ""
+        self._begun: Run | None = None
         self._rest_from: tuple[float, np.ndarray] | None = None
         self._judge = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._verdict: Future[str] | None = None
@@ -108,12 +109,16 @@ class Following:
         self._judge.shutdown(wait=True, cancel_futures=True)
 
     def _on_begin(self, run: Run) -> None:
-        self._topic_text = ""
+        self._topic_text, self._begun = "", run
         self._driver.begin()
         self._rest_from = self._verdict = None
         self._acting.follow(run.instruction, seed=self._parameters.seed)
 
     def _on_end(self, run: Run, code: int) -> None:
+        if run is self._begun:  # A goal that was refused made none of the chunks that are counted here.
+            while self._acting.events:
+                run.chunks += self._acting.events.popleft().inference is not None
+        self._begun = None
         self._forced.end_instruction()
         self._acting.follow(None)
         self._acting.force(self._forced.text)

@@ -48,10 +48,16 @@ class InputThread:
         self._reported_s, self._errors = -_REPORT_EVERY_S, 0
 
     def subscribe(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile = qos_profile_sensor_data
+        self,
+        kind: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        qos: QoSProfile = qos_profile_sensor_data,
+        *,
+        raw: bool = False,
     ) -> None:
-        """Give the messages of `topic` to `callback`, in the thread."""
-        subscription = self._node.create_subscription(kind, topic, callback, qos, callback_group=self._group)
+        """Give the messages of `topic` to `callback`, in the thread; `raw` gives their bytes."""
+        subscription = self._node.create_subscription(kind, topic, callback, qos, callback_group=self._group, raw=raw)
         self._served.append((subscription, callback))
 
     def start(self) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from rclpy.node import Node
 
 from chatvla_control.contracts import Policy
-from chatvla_policy.ros.live_graph import MismatchError
-from chatvla_policy.ros.parameters import PolicyParameters
+from chatvla_policy.ros.live_graph import MismatchError, check_live_graph, check_spec
+from chatvla_policy.ros.parameters import READ_WHEN_CONFIGURING, PolicyParameters
 from chatvla_policy.systems import load_policy
+from chatvla_policy.systems.driving import check_can_drive
 
-__all__ = ["check_statistics", "load", "model_size", "release_memory", "settle_memory"]
+__all__ = ["Loading", "check_setup", "load", "release_memory", "settle_memory"]
+
+Sizes = dict[str, tuple[int, int]]
 
 
 def load(parameters: PolicyParameters) -> Policy:
@@ -29,7 +34,47 @@ def load(parameters: PolicyParameters) -> Policy:
         torch.device(device)
     except RuntimeError as error:
         raise MismatchError(f"device is {device!r}, expected cpu, cuda or cuda:N") from error
-    return load_policy(name, device=device, seed=parameters.seed, robot=parameters.value("robot") or None)
+    policy = load_policy(name, device=device, seed=parameters.seed, robot=parameters.value("robot") or None)
+    check_can_drive(policy)
+    return policy
+
+
+class Loading:
+    """Loads with `loader`, once for the same parameters: waiting for inputs does not load a checkpoint again."""
+
+    def __init__(self, loader: Callable[[PolicyParameters], Policy], parameters: PolicyParameters) -> None:
+        self._loader, self._parameters = loader, parameters
+        self._kept: tuple[tuple[Any, ...], Policy] | None = None
+
+    def policy(self) -> Policy:
+        """Return the policy of the present parameters. Raises what the loader raises."""
+        wanted = tuple(self._parameters.value(name) for name in READ_WHEN_CONFIGURING)
+        if self._kept is None or self._kept[0] != wanted:
+            self._kept = None
+            self._kept = wanted, self._loader(self._parameters)
+        return self._kept[1]
+
+    def forget(self) -> None:
+        """Load anew next time."""
+        self._kept = None
+
+
+def check_setup(node: Node, policy: Policy, parameters: PolicyParameters, stopped: Callable[[], bool]) -> Sizes:
+    """Return the (height, width) [pixels] of each view of the live graph, which fits the policy.
+
+    Raises MismatchError and InputsMissingError.
+    """
+    setup = policy.setup  # type: ignore[attr-defined]
+    check_spec(setup.spec)
+    check_statistics(setup, parameters.value("statistics_hash"))
+    return check_live_graph(
+        node,
+        setup.spec,
+        setup.cameras,
+        wait_s=parameters.graph_wait_s,
+        stopped=stopped,
+        model_size=getattr(policy, "image_size", None),
+    )
 
 
 def check_statistics(setup: Any, wanted: str) -> None:
@@ -40,15 +85,6 @@ def check_statistics(setup: Any, wanted: str) -> None:
         raise MismatchError(
             f"the checkpoint's statistics have SHA-256 {found or 'none'}, parameter statistics_hash wants {wanted}"
         )
-
-
-def model_size(policy: Policy) -> tuple[int, int] | None:
-    """Return (height, width) [pixels] of the images that the model sees, None when the policy does not say."""
-    checkpoint = getattr(policy, "checkpoint", None)
-    if checkpoint is None:
-        return None
-    images = checkpoint.model.config.images
-    return images.height, images.width
 
 
 def settle_memory() -> None:

@@ -15,10 +15,10 @@ from chatvla_control.ros.parameters import declare
 from chatvla_policy.runtime.observation_sync import SyncSettings
 from chatvla_policy.runtime.scheduler import SchedulerSettings
 
-__all__ = ["PolicyParameters"]
+__all__ = ["READ_WHEN_CONFIGURING", "PolicyParameters"]
 
 REUSES = ("refresh", "draft", "never")
-_WHEN_CONFIGURED = ("checkpoint", "robot", "device", "statistics_hash")
+READ_WHEN_CONFIGURING = ("checkpoint", "robot", "device", "statistics_hash")
 
 
 class PolicyParameters:
@@ -130,7 +130,7 @@ class PolicyParameters:
             if parameter.name == "reuse" and parameter.value not in REUSES:
                 reason = f"reuse is {parameter.value!r}, expected one of: {', '.join(REUSES)}"
                 return SetParametersResult(successful=False, reason=reason)
-            if parameter.name in _WHEN_CONFIGURED and not unconfigured:
+            if parameter.name in READ_WHEN_CONFIGURING and not unconfigured:
                 reason = f"{parameter.name} is read when configuring; clean the node up first"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,9 +30,7 @@ from std_msgs.msg import String
 from chatvla_control.contracts import Policy
 from chatvla_control.ros.convert import ConversionError, joint_state_from_msg
 from chatvla_control.ros.forced_text import LONGEST_TEXT, ForcedText
-from chatvla_control.ros.images import image_from_msg
 from chatvla_control.ros.spin import spin_until, stop_on_signals
-from chatvla_control.ros.stamps import time_from_msg
 from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 from chatvla_msgs.msg import Reasoning as ReasoningMsg
 from chatvla_msgs.msg import RouterStats as RouterStatsMsg
@@ -41,17 +40,19 @@ from chatvla_policy.ros.driver_watch import DriverWatch
 from chatvla_policy.ros.following import Following
 from chatvla_policy.ros.health import health_report
 from chatvla_policy.ros.input_thread import InputThread
-from chatvla_policy.ros.live_graph import InputsMissingError, camera_topic, check_live_graph, check_spec
-from chatvla_policy.ros.loading import check_statistics, load, model_size, release_memory, settle_memory
+from chatvla_policy.ros.live_graph import InputsMissingError, camera_topic
+from chatvla_policy.ros.loading import Loading, check_setup, load, release_memory, settle_memory
 from chatvla_policy.ros.overlay_topic import OverlayTopic
 from chatvla_policy.ros.parameters import PolicyParameters
 from chatvla_policy.ros.questions import Questions
+from chatvla_policy.ros.raw_image import read_image
+from chatvla_policy.runtime.host_memory import keep_freed_memory
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.scheduler import Scheduler
 
 __all__ = ["PolicyNode", "main"]
 
-_TICK_S, _REPORT_S, _RETRY_S = 0.05, 1.0, 1.0
+_TICK_S, _REPORT_S, _RETRY_S, _YIELD_S = 0.1, 1.0, 1.0, 0.0005
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -72,7 +73,7 @@ class PolicyNode(LifecycleNode):
         """
         super().__init__(node_name, **options)
         self.parameters = PolicyParameters(self)
-        self._loader, self._stop = loader, stop or threading.Event()
+        self._loading, self._stop = Loading(loader, self.parameters), stop or threading.Event()
         self._acting: Acting | None = None
         self._following: Following | None = None
         self._refusal = ""
@@ -89,21 +90,15 @@ class PolicyNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the checkpoint and compare it with the graph; refuse with one sentence."""
         try:
-            policy = self._loader(self.parameters)
-            setup = policy.setup  # type: ignore[attr-defined]
-            check_spec(setup.spec)
-            check_statistics(setup, self.parameters.value("statistics_hash"))
-            sizes = check_live_graph(
-                self,
-                setup.spec,
-                setup.cameras,
-                wait_s=self.parameters.graph_wait_s,
-                stopped=self._stop.is_set,
-                model_size=model_size(policy),
-            )
+            policy = self._loading.policy()
+            sizes = check_setup(self, policy, self.parameters, self._stop.is_set)
         except (ValueError, RuntimeError, OSError) as error:
-            self._refuse(f"{error}", waiting=isinstance(error, InputsMissingError))
+            waiting = isinstance(error, InputsMissingError)
+            if not waiting:
+                self._loading.forget()
+            self._refuse(f"{error}", waiting=waiting)
             return FAILED
+        setup = policy.setup  # type: ignore[attr-defined]
         self._refusal, self._state = "", "inactive"
         self._build(policy, setup, sizes)
         self.get_logger().info(f"{policy.name} is configured for {setup.spec.name} with {', '.join(setup.cameras)}")
@@ -184,7 +179,7 @@ class PolicyNode(LifecycleNode):
         self._parts.append(questions.close)
         inputs = InputThread(self)
         for view in setup.cameras:
-            inputs.subscribe(Image, camera_topic(view), lambda msg, v=view: self._on_image(v, msg))
+            inputs.subscribe(Image, camera_topic(view), lambda data, v=view: self._on_image(v, data), raw=True)
         inputs.subscribe(JointStateMsg, "joint_states", self._on_joints)
         inputs.start()
         self._parts.append(inputs.close)
@@ -209,19 +204,21 @@ class PolicyNode(LifecycleNode):
         service = self.create_service(kind, name, callback, callback_group=ReentrantCallbackGroup())
         self._parts.append(lambda: self.destroy_service(service))
 
-    def _on_image(self, view: str, msg: Image) -> None:
+    def _on_image(self, view: str, data: bytes) -> None:
         acting = self._acting
         if acting is None:
             return
         try:
-            image, stamp_s = image_from_msg(msg), time_from_msg(msg.header.stamp)
+            image, stamp_s = read_image(data)
         except ConversionError as error:
             with acting.lock:
                 self._sync.refuse_image(view, str(error))
             return
         with acting.lock:
             self._sync.add_image(view, image, stamp_s)
-        acting.pump()
+        if acting.pump():
+            # The inference thread gets the interpreter at once, not when this one next waits.
+            time.sleep(_YIELD_S)
 
     def _on_joints(self, msg: JointStateMsg) -> None:
         acting = self._acting
@@ -311,6 +308,7 @@ class PolicyNode(LifecycleNode):
             destroy()
         self._parts.clear()
         self._acting = self._following = None
+        self._loading.forget()
         self._policy = self._sync = self._tuning = self._forced = None  # type: ignore[assignment]
         if collect:
             release_memory()
@@ -324,6 +322,7 @@ class PolicyNode(LifecycleNode):
 
 def main(args: Sequence[str] | None = None, *, loader: Callable[[PolicyParameters], Policy] = load) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit code, 2 when autostart failed for good."""
+    keep_freed_memory()
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     stop = stop_on_signals()
     # The inference thread shares the interpreter with the callbacks: it yields after 0.5 ms instead of 5.
@@ -331,7 +330,7 @@ def main(args: Sequence[str] | None = None, *, loader: Callable[[PolicyParameter
     node: PolicyNode | None = None
     try:
         node = PolicyNode(loader=loader, stop=stop)
-        node.create_timer(0.1, lambda: stop.set() if node is not None and node.gave_up() else None)
+        node.create_timer(0.5, lambda: stop.set() if node is not None and node.gave_up() else None)
         spin_until(node, stop)
         return 2 if node.gave_up() else 0
     except (ValueError, RuntimeError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from chatvla_control.contracts import ActionChunk, Inference
+from chatvla_control.contracts import ActionChunk, ActionMode, Inference
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_policy.runtime.delay import DelayForecast
 from chatvla_policy.runtime.inference import Job, Outcome
@@ -77,8 +77,9 @@ class Scheduler:
     """Settings of the policy, a dataclass with `commit_s`; None when it has none."""
     forced: str | None = None
     counts: Counts = field(default_factory=Counts)
-    playing: ActionChunk | None = None
-    """The plan: the last published chunk with a second of what was played before it."""
+    _playing: ActionChunk | None = None
+    _seam: tuple[ActionChunk, ActionChunk | None, Any] | None = None
+    """A published chunk, and what was played before it: they are put together after publishing."""
     _following: _Following | None = None
     _epoch: int = 0
     _busy: bool = False
@@ -88,10 +89,23 @@ class Scheduler:
     _delay: DelayForecast = field(default_factory=DelayForecast)
     _scene: SceneMemory = field(default_factory=SceneMemory)
 
+    def __post_init__(self) -> None:
+        """Make what is the same each time."""
+        allowed = _NOT_FOLLOWED_RAD + _NOT_FOLLOWED_S * self.spec.velocity
+        self._allowed = np.where(self.spec.rotary, allowed, np.inf)
+
     @property
     def instruction(self) -> str | None:
         """The instruction that is followed, None when none is."""
         return self._following.instruction if self._following else None
+
+    @property
+    def playing(self) -> ActionChunk | None:
+        """The plan: the last published chunk with a second of what was played before it."""
+        if self._seam is not None:
+            chunk, playing, measured = self._seam
+            self._playing, self._seam = stitched_plan(chunk, playing=playing, measured=measured), None
+        return self._playing
 
     @property
     def commit_s(self) -> float:
@@ -107,7 +121,7 @@ class Scheduler:
         """Follow nothing; return a chunk that brakes to rest when something is being played."""
         self._following = None
         self._new_epoch()
-        playing, self.playing = self.playing, None
+        playing, self._playing = self.playing, None
         if playing is None or now_s >= playing.valid_until_s:
             return None
         return holding_chunk(playing, now_s=now_s, spec=self.spec)
@@ -146,7 +160,7 @@ class Scheduler:
             forced=self.forced,
             previous=self._followed_plan(now_s) if self.settings.chunking else None,
             settings=settings,
-            reason_anew=self._scene_changed(observation.images, stamp_s),
+            reason_anew=self._keeps_text() and self._scene_changed(observation.images, stamp_s),
             reset_seed=seed,
             begun_s=now_s,
         )
@@ -181,13 +195,17 @@ class Scheduler:
         if chunk is None:
             self.counts.dropped_late += 1
             return None
-        self.playing = stitched_plan(chunk, playing=playing, measured=measured)
+        self._seam = chunk, playing, measured
         self.counts.chunks += 1
         return replace(inference, chunk=chunk)
 
     def is_stale(self, job: Job) -> bool:
         """Return whether `job` is for an instruction or override that is over."""
         return job.epoch != self._epoch or self._following is None
+
+    def settle(self) -> None:
+        """Do what may wait until after publishing."""
+        self.playing  # noqa: B018
 
     def abandon(self) -> None:
         """Forget an inference whose outcome will not come."""
@@ -206,11 +224,14 @@ class Scheduler:
         playing, measured = self.playing, self.sync.positions()
         if playing is None or now_s >= playing.valid_until_s:
             return None
-        if measured is not None:
-            allowed = _NOT_FOLLOWED_RAD + _NOT_FOLLOWED_S * self.spec.velocity
-            if (self.spec.rotary & (np.abs(plan_at(playing, now_s) - measured) > allowed)).any():
-                return None
-        return playing
+        if measured is None or playing.mode is not ActionMode.JOINT_POSITION:
+            return playing
+        return None if (np.abs(plan_at(playing, now_s) - measured) > self._allowed).any() else playing
+
+    def _keeps_text(self) -> bool:
+        """Return whether the policy would keep its text, so that it matters whether the scene has changed."""
+        reuse = getattr(self.tuning, "reuse", None)
+        return self.forced is None and (reuse is None or reuse.value != "never")
 
     def _scene_changed(self, images: Any, stamp_s: float) -> bool:
         if stamp_s - self._reasoned_s < _SCENE_REST_S:

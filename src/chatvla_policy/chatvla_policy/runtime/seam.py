@@ -32,6 +32,12 @@ def plan_at(chunk: ActionChunk, time_s: float | Array) -> Array:
     Shape (D,) for one time, (N, D) for times of shape (N,).
     """
     last = len(chunk.actions) - 1
+    if isinstance(time_s, float):
+        # The same in a third of the time: this stands between an image and its inference.
+        place = min(max((time_s - chunk.start_s) / chunk.step_period_s, 0.0), float(last))
+        row = int(place)
+        before = chunk.actions[row]
+        return before + (place - row) * (chunk.actions[min(row + 1, last)] - before)
     place = np.clip((np.asarray(time_s) - chunk.start_s) / chunk.step_period_s, 0.0, last)
     row = place.astype(int)
     before, after = chunk.actions[row], chunk.actions[np.minimum(row + 1, last)]
@@ -70,12 +76,16 @@ def joined_chunk(
     offset = here - rows[0]
     if playing is None and (spec.rotary & (np.abs(offset) > _LARGEST_S * spec.velocity)).any():
         return replace(chunk, actions=rows, start_s=start_s)
-    led, distance = rows, np.abs(offset)
-    if distance.max() >= _MET:
-        # The fade, 1 - smoothstep, is steepest at 1.5 / its length: wide offsets take longer, at half the speed limit.
-        fade_s = np.where(distance < _MET, period_s, np.maximum(blend_s, 3.0 * distance / spec.velocity))
-        share = np.minimum(period_s * np.arange(len(rows))[:, None] / fade_s, 1.0)
-        led = rows + (1.0 - share * share * (3.0 - 2.0 * share)) * offset
+    distance = np.abs(offset)
+    if distance.max() < _MET:
+        change = np.abs(rows[min(1, len(rows) - 1)] - rows[0] - period_s * speed)
+        if (change <= spec.acceleration * period_s * period_s).all():
+            # The policy kept the plan: its rows are played as they are.
+            return replace(chunk, actions=rows, start_s=start_s)
+    # The fade, 1 - smoothstep, is steepest at 1.5 / its length: wide offsets take longer, at half the speed limit.
+    fade_s = np.where(distance < _MET, period_s, np.maximum(blend_s, 3.0 * distance / spec.velocity))
+    share = np.minimum(period_s * np.arange(len(rows))[:, None] / fade_s, 1.0)
+    led = rows + (1.0 - share * share * (3.0 - 2.0 * share)) * offset
     speed = np.clip(speed, -spec.velocity, spec.velocity)
     bent = feasible_rows(led, spec, start=before, period_s=period_s, start_velocity=speed)
     return replace(chunk, actions=bent, start_s=start_s)
@@ -98,7 +108,8 @@ def stitched_plan(chunk: ActionChunk, *, playing: ActionChunk | None, measured: 
 
 
 _HISTORY_S = 1.0
-_MET = 1e-9
+_MET = 1e-6
+"""Offsets below this [rad, m] are the rounding of a model's float32, far below any encoder: they need no fading."""
 _LARGEST_S = 0.1
 """A first chunk may begin as far from the robot as full speed covers in this time: the driver's limit for jumps."""
 

@@ -17,7 +17,7 @@ class Worker:
 
     def __init__(self, name: str, *, torch_threads: int, depth: int = 1) -> None:
         """Start the thread; `torch_threads` is the number of threads one torch operation may use."""
-        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue(depth + 1)
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._depth = depth
         self._waiting = 0
         self._lock = threading.Lock()

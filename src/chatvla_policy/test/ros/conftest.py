@@ -54,10 +54,12 @@ class TalkingPolicy(SwingingPolicy):
 class Served:
     """A policy node in a thread, with a client of its action."""
 
-    def __init__(self, peer: RobotPeer, served_policy: Any, /, **parameters: Any) -> None:
+    def __init__(self, peer: RobotPeer, served_policy: Any, loader: Any = None, /, **parameters: Any) -> None:
         self.robot, self.policy = peer, served_policy
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        options = {"loader": lambda given: served_policy} if served_policy is not None else {}
+        if served_policy is not None:
+            loader = lambda given: served_policy  # noqa: E731
+        options = {} if loader is None else {"loader": loader}
         self.node = PolicyNode(parameter_overrides=overrides, **options)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=spin_until, args=(self.node, self._stop), daemon=True)
@@ -81,7 +83,7 @@ class Served:
         return response
 
     def close(self) -> None:
-        self.action.destroy()
+        # The client ends with the peer's node, once nothing spins it any more.
         self._stop.set()
         self._thread.join()
         self.node.close()
@@ -89,11 +91,12 @@ class Served:
 
 @pytest.fixture
 def serve(robot: RobotPeer) -> Iterator[Callable[..., Served]]:
-    """Return a starter of policy nodes; keywords are parameters. Without a policy a talking one is served."""
+    """Return a starter of policy nodes; keywords are parameters. Without policy and loader a talking one is served."""
     served: list[Served] = []
 
-    def start(policy: Any = None, *, load: bool = False, **parameters: Any) -> Served:
-        served.append(Served(robot, None if load else policy or TalkingPolicy(), **parameters))
+    def start(policy: Any = None, *, load: bool = False, loader: Any = None, **parameters: Any) -> Served:
+        policy = None if load or loader else policy or TalkingPolicy()
+        served.append(Served(robot, policy, loader, **parameters))
         return served[-1]
 
     yield start

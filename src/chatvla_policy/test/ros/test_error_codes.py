@@ -101,9 +101,11 @@ def test_newer_goal_and_cancel_preempt(serve, robot) -> None:
     served = serve()
     first, second = served.send(instruction="swing"), served.send(instruction="swing on")
     assert served.result(first).error_code == Codes.PREEMPTED
+    assert robot.until(lambda: any("swing on" in text.text for text in robot.texts))
     robot.call(second.cancel_goal_async())
     result = served.result(second)
     assert (result.error_code, result.error_msg) == (Codes.PREEMPTED, "the goal was cancelled")
+    assert result.chunks == sum(text.instruction == "swing on" for text in robot.texts)
 
 
 def test_node_that_is_inactive_or_deactivated(serve, robot) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,14 @@ from std_msgs.msg import String
 from chatvla_control.ros.images import image_from_msg
 from chatvla_msgs.msg import Reasoning
 from chatvla_msgs.srv import Ask, OverrideReasoning
+from chatvla_policy.checkpoint import load_checkpoint, save_checkpoint
+from chatvla_policy.ros.parameters import PolicyParameters
 from chatvla_policy.runtime.overlay import PANEL_HEIGHT
+from chatvla_policy.systems import load_policy
 from chatvla_policy.systems.untrained import save_untrained
 
 from ..runtime.swinging import SPEC
+from .conftest import TalkingPolicy
 
 TEXT = "I should pick the left card."
 
@@ -32,6 +37,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "untrained"
     save_untrained(folder, robot="arx_r5")
     return folder
+
+
+@pytest.fixture(scope="module")
+def only_talks(folder: Path) -> Path:
+    """Return a checkpoint as the training stage "language" leaves it."""
+    talks = folder.parent / "only_talks"
+    save_checkpoint(talks, replace(load_checkpoint(folder), provenance={"recipe": {"stage": "language"}}, golden=None))
+    return talks
 
 
 def state(served) -> int:
@@ -102,6 +115,33 @@ def test_configure_refuses_with_one_sentence(
     assert not change(served, Transition.TRANSITION_CONFIGURE)
     assert state(served) == State.PRIMARY_STATE_UNCONFIGURED
     assert robot.until(lambda: sentence in robot.health().get("message", "")), robot.health()
+
+
+def test_checkpoint_that_only_talks_is_refused(serve, robot, only_talks: Path) -> None:
+    serve(load=True, checkpoint=str(only_talks))
+    sentence = "checkpoint 'only_talks' comes from training stage 'language', its action expert is untrained"
+    assert robot.until(lambda: sentence in robot.health().get("message", "")), robot.health()
+    assert load_policy(only_talks).ask("What is 2+2?") is not None
+
+
+def test_checkpoint_is_loaded_once_while_inputs_are_missing(robot, serve) -> None:
+    loads: list[TalkingPolicy] = []
+
+    def load(parameters: PolicyParameters) -> TalkingPolicy:
+        loads.append(TalkingPolicy())
+        return loads[-1]
+
+    robot.camera_on = False
+    served = serve(loader=load, graph_wait_s=0.2)
+    assert robot.until(lambda: "sends nothing" in robot.health().get("message", ""))
+    time.sleep(1.5)
+    robot.camera_on = True
+    assert robot.until(lambda: robot.health().get("state") == "active")
+    assert len(loads) == 1
+    assert change(served, Transition.TRANSITION_DEACTIVATE)
+    assert change(served, Transition.TRANSITION_CLEANUP)
+    assert change(served, Transition.TRANSITION_CONFIGURE)
+    assert len(loads) == 2
 
 
 def test_reasoning_is_shown_to_late_listeners(serve, robot) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from chatvla_control.arm_controller import ArmController
 from chatvla_control.chunk_check import check_chunk
-from chatvla_control.contracts import ActionChunk, ReasoningSource
+from chatvla_control.contracts import ActionChunk, ActionMode, Inference, ReasoningSource
 from chatvla_policy.runtime.inference import run_job
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
@@ -62,6 +64,23 @@ class Robot:
         self.positions, self.velocities = command.positions, command.velocities
         self.commands.append(command.positions)
         self.now_s += STEP_S
+
+
+class Posing(SwingingPolicy):
+    """Commands poses of tools, in other columns than the joints."""
+
+    def infer(self, *given) -> Inference:
+        made = super().infer(*given[:2])
+        rows = np.zeros((len(made.chunk.actions), 20))
+        return replace(made, chunk=replace(made.chunk, actions=rows, mode=ActionMode.CARTESIAN_POSE))
+
+
+def test_poses_are_followed_without_a_look_at_the_joints() -> None:
+    robot = Robot(policy=Posing())
+    robot.scheduler.follow("pose")
+    robot.run(2.0)
+    assert len(robot.published) >= 3
+    assert robot.published[-1][1] is not None
 
 
 def test_chunks_come_at_their_period_while_the_one_before_plays() -> None:
