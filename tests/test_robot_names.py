@@ -36,5 +36,5 @@ def test_a_bench_holds_the_robot_that_is_listed_for_it() -> None:
         bench = make_bench(task)
         assert bench.spec.name == bench_robot(task)
         bench.close()
-    with pytest.raises(BenchError, match="math_match, toy_placement"):
+    with pytest.raises(BenchError, match="math_match, toy_placement, toy_sorting"):
         bench_robot("nothing")

@@ -106,7 +106,7 @@ def _jobs(arguments: argparse.Namespace) -> list[TrialJob]:
         task=arguments.task,
         policy=arguments.policy,
         setup=TrialSetup(index=0, split=arguments.split, seed=0, swap=arguments.swap, fonts=fonts),
-        settings=TrialSettings(timeout_s=arguments.timeout),
+        settings=TrialSettings(timeout_s=arguments.timeout or TASKS[arguments.task].timeout_s),
         replan_s=arguments.replan,
     )
     return [
@@ -167,7 +167,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help="write report.html, one file that opens offline")
     parser.add_argument("--jobs", type=count, default=default_jobs(), help="trials side by side (default: the cores)")
     parser.add_argument(
-        "--timeout", type=positive, default=TrialSettings().timeout_s, help="simulated seconds per trial"
+        "--timeout", type=positive, default=None, help="simulated seconds per trial (default: the task's)"
     )
     parser.add_argument(
         "--replan", type=positive, default=0.5, help="simulated seconds between questions to the policy"

@@ -141,7 +141,7 @@ def score_trial(task: Task, setup: TrialSetup, watch: Watch, touched: Touched, *
         answer=scored.answer,
         texts=len(watch.texts),
         picked=labels.get(touched.name, touched.name),
-        measures=dict(scored.measures),
+        measures=dict(scored.measures) | dict(task.outcome(truth)),
         parts=dict(scored.parts),
         success=success,
         cause=cause,

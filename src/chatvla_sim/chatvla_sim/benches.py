@@ -12,8 +12,9 @@ __all__ = ["bench_names", "bench_robot", "make_bench"]
 BENCHES = {
     "math_match": "chatvla_sim.math_match.bench:MathMatchBench",
     "toy_placement": "chatvla_sim.toy_placement.bench:ToyPlacementBench",
+    "toy_sorting": "chatvla_sim.toy_placement.sorting_bench:ToySortingBench",
 }
-ROBOTS = {"math_match": "arx_r5", "toy_placement": "franka"}
+ROBOTS = {"math_match": "arx_r5", "toy_placement": "franka", "toy_sorting": "franka"}
 """Robot of each bench; here, so that nodes know it without loading the bench."""
 
 

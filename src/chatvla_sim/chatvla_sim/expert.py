@@ -18,6 +18,7 @@ __all__ = ["make_expert"]
 EXPERTS = {
     "math_match": "chatvla_sim.math_match.expert:MathMatchExpert",
     "toy_placement": "chatvla_sim.toy_placement.expert:ToyPlacementExpert",
+    "toy_sorting": "chatvla_sim.toy_placement.sorting_expert:ToySortingExpert",
 }
 
 

@@ -84,7 +84,7 @@ class RolloutSettings:
             view=declare(node, "view", "top", "Camera whose pictures the film shows, a view of the bench."),
             swap=declare(node, "swap", False, "Permute the cards against the same seeds."),
             force=declare(node, "force", "", "Reasoning to act on instead of the policy's own; empty for its own."),
-            timeout_s=declare(node, "timeout", TrialSettings().timeout_s, "Longest trial, s.", low=1.0, high=600.0),
+            timeout_s=declare(node, "timeout", TASKS[task].timeout_s, "Longest trial, s.", low=1.0, high=600.0),
             wait_s=declare(node, "wait", 60.0, "Longest wait for the other nodes, s.", low=1.0, high=3600.0),
         )
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from chatvla_eval.tasks.base import ScoredReasoning, Task, UnknownTaskError
 from chatvla_eval.tasks.math_match import MathMatch
 from chatvla_eval.tasks.toy_placement import ToyPlacement
+from chatvla_eval.tasks.toy_sorting import ToySorting
 
 __all__ = ["TASKS", "ScoredReasoning", "Task", "UnknownTaskError", "task_by_name"]
 
-TASKS: Mapping[str, Task] = {task.name: task for task in (MathMatch(), ToyPlacement())}
+TASKS: Mapping[str, Task] = {task.name: task for task in (MathMatch(), ToyPlacement(), ToySorting())}
 
 
 def task_by_name(name: str) -> Task:

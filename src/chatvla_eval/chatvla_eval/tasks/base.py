@@ -43,9 +43,15 @@ class Task(Protocol):
     measures: Mapping[str, int]
     """Most points per measure, in the order of tables."""
     splits: tuple[str, ...]
+    timeout_s: float
+    """Longest trial unless another is asked for [s]."""
 
     def score(self, text: str, truth: SceneTruth) -> ScoredReasoning:
         """Return the scores of the reasoning `text` in the scene `truth`. Never fails on any text."""
+        ...
+
+    def outcome(self, truth: SceneTruth) -> Mapping[str, int]:
+        """Return measures that the scene's last truth gives and no text does, such as steps done; most have none."""
         ...
 
     def describe(self, truth: SceneTruth) -> dict[str, Any]:

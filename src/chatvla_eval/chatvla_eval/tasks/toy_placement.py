@@ -62,6 +62,7 @@ class ToyPlacement:
     name = "toy_placement"
     measures: Mapping[str, int] = MappingProxyType({"recognition": 2, "affordance": 1})
     splits: tuple[str, ...] = ("in_domain", "open_world", "held_out")
+    timeout_s = 40.0
 
     def score(self, text: str, truth: SceneTruth) -> ScoredReasoning:
         """Return the points of the reasoning `text` in the scene `truth`."""
@@ -91,6 +92,10 @@ class ToyPlacement:
             chosen=bool(affordance),
             choice=next((item.name for item in truth.objects if item.label == said.toy), "") if said.toy else "",
         )
+
+    def outcome(self, truth: SceneTruth) -> Mapping[str, int]:
+        """Return nothing: what was done is the trial's success."""
+        return {}
 
     def describe(self, truth: SceneTruth) -> dict[str, Any]:
         """Return the relation, what is to be placed beside what, and what else stands there."""

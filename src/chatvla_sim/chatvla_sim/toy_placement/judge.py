@@ -26,7 +26,7 @@ from chatvla_sim.toy_placement.relations import goal_position, is_fulfilled
 from chatvla_sim.toy_placement.shapes import Part
 from chatvla_sim.toy_placement.trial import Thing, Trial
 
-__all__ = ["GOAL", "MOVED_M", "RACK", "STILL_M_S", "ThingState", "outline", "scene_truth"]
+__all__ = ["GOAL", "MOVED_M", "RACK", "STILL_M_S", "ThingState", "labelled_box", "outline", "scene_truth", "to_pose"]
 
 Array = NDArray[np.float64]
 STILL_M_S = 0.02
@@ -75,6 +75,7 @@ def outline(kind: str) -> Array:
 
 
 def to_pose(matrix: Array) -> Pose:
+    """Return a homogeneous matrix (4, 4) as the contracts' Pose."""
     quaternion = np.zeros(4)
     mujoco.mju_mat2Quat(quaternion, matrix[:3, :3].flatten())
     w, x, y, z = quaternion.tolist()
@@ -83,6 +84,7 @@ def to_pose(matrix: Array) -> Pose:
 
 
 def labelled_box(camera: PinholeCamera, points: Array, label: str, view: str) -> BoundingBox | None:
+    """Return the rectangle of `points` [m], shape (N, 3), None where they are out of view."""
     rectangle = camera.box(points)
     if rectangle is None:
         return None
