@@ -21,7 +21,9 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from chatvla_eval import record_cli, replay_cli
+from chatvla_eval.bags.bag_writer import BagWriter
 from chatvla_eval.bags.message_types import UnknownTypeError
+from chatvla_eval.bags.metadata import TopicInfo
 from chatvla_eval.ros.player import BagUnreadableError, play_bag
 from chatvla_eval.ros.recorder import Recorder
 from chatvla_msgs.msg import BenchState
@@ -186,6 +188,35 @@ def test_topic_that_appears_late_and_a_best_effort_one_are_recorded(spinning, tm
     publisher.publish(String(data="here"))
     wait_until(lambda: recorder._bag.messages == 1)
     assert recorder.close().messages == 1
+
+
+def test_topic_discovered_while_the_queue_is_emptied_loses_nothing(spinning, tmp_path, monkeypatch):
+    honest = BagWriter.write
+    waiting = [
+        lambda: recorder._new_topics.append(TopicInfo(name="/late", msgtype="std_msgs/msg/String")),
+        lambda: recorder._queue.append(("/late", 2, b"\x00\x01\x00\x00\x02\x00\x00\x00b\x00")),
+    ]
+
+    def write(self, *arguments):
+        # What the node's thread does between two messages.
+        while waiting:
+            waiting.pop(0)()
+        honest(self, *arguments)
+
+    monkeypatch.setattr(BagWriter, "write", write)
+    recorder = Recorder(spinning("recorder"), tmp_path / "bag", patterns=["/nothing"], least_free_bytes=0)
+    recorder._new_topics.append(TopicInfo(name="/first", msgtype="std_msgs/msg/String"))
+    recorder._queue.append(("/first", 1, b"\x00\x01\x00\x00\x02\x00\x00\x00a\x00"))
+    time.sleep(0.3)
+    report = recorder.close()
+    assert (report.messages, report.failure) == (2, "")
+
+
+def test_recorder_whose_writer_breaks_says_so_and_ends(spinning, tmp_path):
+    recorder = Recorder(spinning("recorder"), tmp_path / "bag", patterns=["/nothing"], least_free_bytes=0)
+    recorder._queue.append(("/unknown", 1, b"\x00"))
+    assert recorder.failed.wait(5.0)
+    assert "the writer failed: KeyError" in recorder.close().failure
 
 
 def test_recording_stops_and_closes_before_the_disk_is_full(spinning, tmp_path):

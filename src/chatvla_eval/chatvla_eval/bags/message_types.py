@@ -64,7 +64,9 @@ def message_class(msgtype: str) -> type[Any]:
     module: the name may come from a bag, and importing runs code.
     """
     if not (_NAME.fullmatch(msgtype) and (msgtype in _common().fielddefs or _definition(msgtype).is_file())):
-        raise UnknownTypeError(f"message type {msgtype!r:.200} is not installed: no package here has such a .msg file")
+        raise UnknownTypeError(
+            f"message type {ascii(msgtype)[1:-1]:.200} is not installed: no package here has its .msg file"
+        )
     package, _, name = msgtype.partition("/msg/")
     try:
         return getattr(import_module(f"{package}.msg"), name)

@@ -156,8 +156,9 @@ class Recorder:
                         )
             self._drain()
             self._bag.close()
-        except (OSError, UnknownTypeError) as error:
-            self._failure = str(error)
+        except Exception as error:  # Whatever it is, a recorder that goes on without its writer keeps nothing.
+            expected = isinstance(error, (OSError, UnknownTypeError))
+            self._failure = str(error) if expected else f"the writer failed: {error!r}"
             self._save()
             self.failed.set()
 
@@ -169,9 +170,14 @@ class Recorder:
             self._bag.abandon()
 
     def _drain(self) -> None:
-        while self._new_topics:
-            self._bag.add_topic(self._new_topics.popleft())
+        self._add_topics()
         while self._queue:
             topic, time_ns, data = self._queue.popleft()
+            # Again: a topic may be discovered while the queue is emptied, and its first messages come at once.
+            self._add_topics()
             self._bag.write(topic, time_ns, data)
             self._bytes += len(data)
+
+    def _add_topics(self) -> None:
+        while self._new_topics:
+            self._bag.add_topic(self._new_topics.popleft())

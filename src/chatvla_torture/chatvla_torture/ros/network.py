@@ -15,13 +15,18 @@ from chatvla_cli.launch_graph import read_graph
 from chatvla_cli.launch_verb import graph_names
 from chatvla_cli.substitutions import package_share
 from chatvla_msgs.srv import OverrideReasoning, ResetBench
+from chatvla_policy.endpoint_answer import EndpointError
+from chatvla_policy.vlm2vla.verifier import EndpointVerifier, VerifierError, VerifierSettings, make_verifier
 from chatvla_torture.campaign import PartRun
+from chatvla_torture.promise import Promise
 from chatvla_torture.ros.rig import Rig
-from chatvla_training.demos.endpoint import EndpointError, EndpointParaphraser
+from chatvla_training.demos.endpoint import EndpointParaphraser
 
 __all__ = ["run"]
 
 _MOVED_RAD = 1e-6
+_PATIENCE_S = 1.0
+_BEHAVIOURS = ("hang", "trickle", "flood")
 
 
 def run(part: PartRun) -> None:
@@ -33,10 +38,13 @@ def run(part: PartRun) -> None:
         "still", "no service call moves an arm at rest", planned=part.scaled(30, full=200, least=5), unit="calls"
     )
     endpoint = part.promise(
-        "endpoint", "a remote endpoint is off by default; one that hangs or floods times out", planned=3
+        "endpoint",
+        "paraphraser and verifier are off by default, are sent no image untold, and a server that hangs, trickles or "
+        "floods is given up",
+        planned=2 + 2 * len(_BEHAVIOURS),
     )
     _check_graphs(local)
-    _check_endpoint(part, endpoint)
+    _check_endpoints(endpoint)
     with Rig(part.scratch / "rig") as rig:
         rig.start("sim", parameters={"camera_rate_hz": 5.0})
         rig.start("driver")
@@ -61,45 +69,69 @@ def run(part: PartRun) -> None:
             still.hold()
 
 
-def _check_graphs(local: object) -> None:
+def _check_graphs(local: Promise) -> None:
+    """Resolve every graph with every value of its choices: whatever runs in simulation stays on this host."""
     environment = {name: value for name, value in os.environ.items() if name != "ROS_AUTOMATIC_DISCOVERY_RANGE"}
     share = package_share("chatvla", environment) / "launch"
+    local.planned = 0
     for name in graph_names(share):
         graph = read_graph(share / "graphs" / f"{name}.launch.yaml")
-        if "robot" not in {argument.name for argument in graph.arguments}:
-            continue
-        for node in graph.resolve({}, environment).nodes:
-            found = node.environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE")
-            local.require(found == "LOCALHOST", f"{name}: {node.name} has discovery range {found}")  # type: ignore[attr-defined]
-            local.hold()  # type: ignore[attr-defined]
+        choices = {argument.name: argument.choices for argument in graph.arguments if argument.choices}
+        local.require("sim" in choices.get("robot", ()), f"graph {name} has no robot:=sim", None)
+        free = {key: values for key, values in choices.items() if key not in ("robot", "camera")}
+        variants = [{}, {"policy": "a/checkpoint"}, {"trials": "0"}]
+        variants += [{key: value} for key, values in free.items() for value in values]
+        local.notes[name] = f"{len(variants)} variants"
+        for values in variants:
+            for node in graph.resolve(values, environment).nodes:
+                found = node.environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE")
+                local.require(found == "LOCALHOST", f"{name} {values}: {node.name} has discovery range {found}")
+                local.planned += 1
+                local.hold()
 
 
-def _check_endpoint(part: PartRun, endpoint: object) -> None:
+def _check_endpoints(endpoint: Promise) -> None:
     from chatvla_training.demos import cli
 
     source = Path(cli.__file__).read_text(encoding="utf-8")
-    endpoint.require('"--paraphrase-url", default=""' in source, "a paraphraser is set by default")  # type: ignore[attr-defined]
-    endpoint.hold()  # type: ignore[attr-defined]
-    for behaviour in ("hang", "trickle", "flood"):
-        with _Server(behaviour) as server:
-            started_s = time.monotonic()
-            try:
-                EndpointParaphraser(f"http://127.0.0.1:{server.port}/v1", "m", timeout_s=1.0)("3+4=7, left card.", 0)
-                error = ""
-            except EndpointError as caught:
-                error = str(caught)
-            seconds = time.monotonic() - started_s
-            endpoint.require(error and seconds < 15.0, f"{behaviour}: {error!r} after {seconds:.1f} s")  # type: ignore[attr-defined]
-            endpoint.hold()  # type: ignore[attr-defined]
+    endpoint.require('"--paraphrase-url", default=""' in source, "a paraphraser is set by default")
+    nobody = make_verifier(VerifierSettings.from_environment({}), None, size=(28, 28))  # type: ignore[arg-type]
+    endpoint.require(nobody is None, "a verifier is set by default")
+    endpoint.hold(2)
+    picture = [np.zeros((4, 4, 3), np.uint8)]
+
+    def paraphrase(url: str) -> None:
+        EndpointParaphraser(url, "m", timeout_s=_PATIENCE_S)("3+4=7, left card.", 0)
+
+    def verify(url: str) -> None:
+        settings = VerifierSettings(who=f"{url}#m", timeout_s=_PATIENCE_S)
+        EndpointVerifier(url, "m", settings=settings).verdict("Was it done?", picture, seed=0)
+
+    for who, ask in (("paraphraser", paraphrase), ("verifier", verify)):
+        for behaviour in _BEHAVIOURS:
+            with _Server(behaviour) as server:
+                started_s = time.monotonic()
+                try:
+                    ask(f"http://127.0.0.1:{server.port}/v1")
+                    error = ""
+                except (EndpointError, VerifierError) as caught:
+                    error = str(caught)
+                seconds = time.monotonic() - started_s
+                what = f"{who}, a server that {behaviour}s"
+                endpoint.require(error and seconds < 10 * _PATIENCE_S, f"{what}: {error!r} after {seconds:.1f} s")
+                endpoint.require(b"image" not in server.received, f"{what}: it was sent an image")
+                endpoint.largest("longest s", round(seconds, 1))
+                endpoint.hold()
 
 
 class _Server:
-    """A server that accepts and then hangs, trickles a byte at a time, or floods."""
+    """A server that takes one request and then hangs, trickles a byte at a time, or floods."""
 
     def __init__(self, behaviour: str) -> None:
         self._behaviour = behaviour
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
+        self.received = b""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -116,7 +148,7 @@ class _Server:
         try:
             peer, _ = self._socket.accept()
             with peer:
-                peer.recv(65536)
+                self.received = peer.recv(2**22)
                 if self._behaviour != "hang":
                     peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
                 while not self._stop.is_set():
