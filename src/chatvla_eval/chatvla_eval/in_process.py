@@ -98,6 +98,10 @@ class InProcessSession:
         self._policy: Policy = make_policy(
             self._policy_wanted, task=self._task, spec=self._bench.spec, truth=self._bench.truth
         )
+        # A policy of several cameras gets its own, where the bench has them; else it says itself what is missing.
+        cameras = getattr(getattr(self._policy, "setup", None), "cameras", ())
+        if set(cameras) <= set(self._bench.cameras):
+            self._bench.use_views(cameras)
         self._instruction = ""
         self._forced: str | None = None
         self._texts: list[str] = []

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from chatvla_control.contracts import BoundingBox
 from chatvla_control.scene import ObjectRole, SceneObject, SceneTruth
+from chatvla_eval.in_process import InProcessSession
+from chatvla_eval.session import TrialSetup
 from chatvla_eval.tasks import task_by_name
 from chatvla_eval.tasks.example_scene import ORIGIN, scene
 from chatvla_eval.tasks.toy_placement import overlap, stated_boxes, stated_placement
+from chatvla_policy.systems.untrained import save_untrained
 
 TASK = task_by_name("toy_placement")
 LABELS = ("red car", "blue box", "green duck")
@@ -123,3 +127,14 @@ def test_any_text_is_scored(text: str) -> None:
     scored = TASK.score(text, truth())
     assert scored.measures["recognition"] == 0
     assert scored.measures["affordance"] == 0
+
+
+def test_a_policy_of_another_camera_gets_its_picture(tmp_path: Path) -> None:
+    save_untrained(tmp_path / "wrist", robot="franka", camera="wrist", horizon=16, max_tokens=8)
+    session = InProcessSession(task="toy_placement", policy=str(tmp_path / "wrist"))
+    setup = TrialSetup(index=0, split="in_domain", seed=0)
+    session.start(setup, session.reset(setup).instruction, 5.0)
+    watch = session.watch()
+    assert watch.error == ""
+    assert len(watch.chunks) == 1
+    session.close()

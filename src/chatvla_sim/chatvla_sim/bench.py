@@ -46,10 +46,19 @@ class Bench(ABC):
     name: str
     """Task name, such as "math_match"."""
     spec: RobotSpec
+    cameras: tuple[str, ...]
+    """Names of the cameras that exist."""
     views: tuple[str, ...]
-    """Names of the cameras that a policy may see."""
+    """Those that are shown to policies, in their order; `use_views` chooses others."""
     splits: tuple[str, ...]
     """Names that `reset` accepts as split."""
+
+    def use_views(self, views: Sequence[str]) -> None:
+        """Show these cameras from now on. Raises BenchError, listing the cameras, for one that does not exist."""
+        for view in views:
+            if view not in self.cameras:
+                raise BenchError(f"no view {view!r}; {self.name} has: {', '.join(self.cameras)}")
+        self.views = tuple(views) or self.views
 
     @property
     @abstractmethod

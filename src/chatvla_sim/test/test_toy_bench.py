@@ -207,3 +207,28 @@ def test_other_robots_and_views_are_refused(bench: ToyPlacementBench) -> None:
         make_bench("toy_placement", robot="arx_r5")
     with pytest.raises(BenchError, match="right"):
         bench.render("wrist")
+
+
+def test_left_and_wrist_cameras_show_the_scene_when_asked_for() -> None:
+    bench = make_bench("toy_placement")
+    assert bench.views == ("right",)
+    with pytest.raises(BenchError, match="right, left, wrist"):
+        bench.use_views(("right", "top"))
+    bench.use_views(("left", "right", "wrist"))
+    truth = bench.reset(split="in_domain", seed=3)
+    images = {view: bench.render(view).astype(int) for view in bench.views}
+    assert bench.stream("left").image_topic == "camera/left/image_raw"
+    target = truth.objects[0]
+    for view in ("left", "right"):
+        x, y = bench.camera(view).project(np.array([target.pose.position]))[0]
+        patch = images[view][int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4]
+        table = np.median(images[view][200:, 100:200].reshape(-1, 3), axis=0)
+        assert np.abs(patch - table).max() > 40, view
+    before = images["wrist"]
+    bench.command(np.array(bench.spec.home) + np.array([0.4, 0.2, 0, 0, 0, 0, 0, 0]))
+    bench.step(0.8)
+    after = bench.render("wrist").astype(int)
+    assert np.abs(after - before).mean() > 2.0, "the wrist's picture moves with the arm"
+    forward = np.subtract(bench.camera("wrist").target, bench.camera("wrist").position)
+    assert forward[2] < -0.7, "it looks down at the finger tips"
+    bench.close()

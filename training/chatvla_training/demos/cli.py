@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from chatvla_sim.bench import BenchError
 from chatvla_sim.benches import bench_names
 from chatvla_training.demos.disturbance import DisturbanceSettings
 from chatvla_training.demos.episode import DemoSettings
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = DemoSettings(
         task=options.task,
         frame_hz=options.frame_hz,
+        views=tuple(view.strip() for view in options.views.split(",") if view.strip()),
         image_codec=options.image_codec,
         disturbance=DisturbanceSettings(share=options.noise),
         paraphrase_url=options.paraphrase_url,
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         counts = collect(
             options.out.absolute(), episodes=options.episodes, seed=options.seed, jobs=options.jobs, settings=settings
         )
-    except CollectError as error:
+    except (BenchError, CollectError) as error:
         print(f"demos: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--jobs", type=_positive, default=cores, help=f"processes (default {cores}: all cores)")
     parser.add_argument("--frame-hz", type=float, default=10.0, help="camera frames stored per second (default 10)")
+    parser.add_argument("--views", default="", help="cameras with commas, of the bench's (default: its own choice)")
     parser.add_argument(
         "--image-codec", choices=("jpeg", "png"), default="jpeg", help="jpeg (quality 90) or png (exact)"
     )

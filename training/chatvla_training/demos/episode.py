@@ -36,6 +36,8 @@ class DemoSettings:
     split: str = "in_domain"
     frame_hz: float = 10.0
     """Camera frames stored per second; rows come at the control rate."""
+    views: tuple[str, ...] = ()
+    """Cameras recorded; empty for those that the bench shows by itself."""
     plan_hz: float = 5.0
     """How often the expert plans anew from what is measured."""
     limit_s: float = 25.0
@@ -54,6 +56,7 @@ def record_episode(bench: Bench, expert: Policy, settings: DemoSettings, seed: i
     rng = np.random.default_rng([seed, 0xDE])
     words = random.Random(seed)
     ask = EndpointParaphraser(settings.paraphrase_url, settings.paraphrase_model) if settings.paraphrase_url else None
+    bench.use_views(settings.views)
     loop = ClosedLoop(bench)
     _drive(loop, start_pose(bench.spec, settings.disturbance, rng))
     truth = bench.reset(split=settings.split, seed=seed)

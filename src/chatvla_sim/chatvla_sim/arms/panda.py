@@ -30,6 +30,9 @@ POSITION_GAINS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
 GRIPPER_FORCE_N = 40.0
 GRIPPER_GAINS = (2500.0, 80.0)
 PAD_HALF_M = (0.026, 0.006, 0.011)
+WRIST_CAMERA_M = (0.02, 0.0, -0.075)
+"""Place of the camera `wrist` in the hand's frame: on the side that faces away from the robot."""
+WRIST_FOVY_DEG = 66.0
 
 WHITE, DARK, STEEL = "0.9 0.91 0.93 1", "0.15 0.16 0.18 1", "0.42 0.44 0.47 1"
 
@@ -116,6 +119,16 @@ def numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.6g}" for value in values)
 
 
+def wrist_axes(tip_m: float) -> str:
+    """Return the wrist camera's x and y axes in the hand's frame: it looks at the finger tips, `tip_m` ahead."""
+    forward = np.array([tip_m, 0.0, 0.0]) - WRIST_CAMERA_M
+    forward /= np.linalg.norm(forward)
+    # The hand's z points back to the robot: what is farther from the robot is up in the picture.
+    right = np.cross(forward, [0.0, 0.0, -1.0])
+    right /= np.linalg.norm(right)
+    return numbers((*right.tolist(), *np.cross(right, forward).tolist()))
+
+
 def gripper_xml(spec: RobotSpec, arm: ArmSpec) -> str:
     cartesian = arm_cartesian(spec)
     width = spec.upper[spec.joint_names.index(arm.gripper)]
@@ -128,6 +141,7 @@ def gripper_xml(spec: RobotSpec, arm: ArmSpec) -> str:
         '<inertial pos=".05 0 0" mass=".9" diaginertia="1e-3 1e-3 1e-3"/>'
         f'<geom type="cylinder" size=".037 .012" pos=".012 0 0" euler="0 1.5708 0" rgba="{STEEL}"/>'
         f'<geom type="box" size=".034 .036 .026" pos=".058 0 0" rgba="{DARK}"/>'
+        f'<camera name="wrist" pos="{numbers(WRIST_CAMERA_M)}" xyaxes="{wrist_axes(tip)}" fovy="{WRIST_FOVY_DEG}"/>'
     )
     for side, sign in (("a", 1), ("b", -1)):
         y = sign * PAD_HALF_M[1]

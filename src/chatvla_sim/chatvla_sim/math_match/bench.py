@@ -37,7 +37,7 @@ class MathMatchBench(MujocoBench):
     """Two ARX R5 arms, a whiteboard with an equation, 3-5 number cards, one camera above."""
 
     name = "math_match"
-    views = ("top",)
+    cameras = views = ("top",)
     splits = TRIAL_SPLITS
     time_step_s = TIME_STEP_S
 

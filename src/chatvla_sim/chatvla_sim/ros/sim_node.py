@@ -67,9 +67,13 @@ class SimNode(Node):
             "Encoding of the images; native: as the real camera's driver publishes.",
             choices=("native", "rgb8", "bgr8", "rgba8", "bgra8", "mono8"),
         )
+        views = declare(
+            self, "views", "", "Cameras to show, of the bench's, separated by commas; empty: its own choice."
+        )
         viewer = declare(self, "viewer", False, "Open a window onto the scene; needs a display.")
         self._fonts = [name.strip() for name in fonts.split(",") if name.strip()]
         bench = make_bench(task, robot=robot or bench_robot(task))
+        bench.use_views([view.strip() for view in views.split(",") if view.strip()])
         self._streams = {view: bench.stream(view) for view in bench.views}
         self._views = {view: self._camera_publishers(stream) for view, stream in self._streams.items()}
         self._joints = self.create_publisher(JointStateMsg, "sim/joint_states", 10)

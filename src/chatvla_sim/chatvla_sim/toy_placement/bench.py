@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.scene import SceneTruth
 from chatvla_sim.bench import BenchError, CameraStream
+from chatvla_sim.camera import PinholeCamera
 from chatvla_sim.mujoco_bench import MujocoBench
 from chatvla_sim.rendering import SceneRenderer, open_viewer
 from chatvla_sim.toy_placement.judge import ThingState, scene_truth
@@ -37,9 +38,13 @@ SPAWN_SHIFTS_M = (0.0, 0.03, -0.03, 0.06, -0.06)
 
 
 class ToyPlacementBench(MujocoBench):
-    """One Panda with a parallel gripper, toys, reference objects, sometimes a rack, one camera on the right."""
+    """One Panda with a parallel gripper, toys, reference objects, sometimes a rack, a camera on the right.
+
+    Cameras on the left and at the wrist are there too, for policies that ask for them.
+    """
 
     name = "toy_placement"
+    cameras = (VIEW, "left", "wrist")
     views = (VIEW,)
     splits = TRIAL_SPLITS
     time_step_s = TIME_STEP_S
@@ -50,6 +55,7 @@ class ToyPlacementBench(MujocoBench):
             raise BenchError(f"toy_placement is a bench of robot 'franka', not of {robot!r}")
         self.spec: RobotSpec = robot_spec(robot)
         super().__init__(build_model(self.spec, None), RIGHT_CAMERA, width=width, height=height)
+        self._left_camera = RIGHT_CAMERA
         self._drawn_model: mujoco.MjModel | None = None
         self._trial: Trial | None = None
 
@@ -91,7 +97,9 @@ class ToyPlacementBench(MujocoBench):
             self._robot.place(self._data, joints)
             self._robot.command(self._data, joints)
         self._camera = trial_camera(trial.look, *self._size)
+        self._left_camera = trial_camera(trial.look, *self._size, left=True)
         set_camera(self._model, VIEW, self._camera)
+        set_camera(self._model, "left", self._left_camera)
         self._make_room()
         return self.truth()
 
@@ -111,10 +119,28 @@ class ToyPlacementBench(MujocoBench):
         mujoco.mj_camlight(self._model, self._view_data)
         return self._renderer.draw(self._view_data, view)
 
+    def camera(self, view: str) -> PinholeCamera:
+        """Return the camera of one view; see Bench.camera. Of the wrist's, place, direction and intrinsics hold now.
+
+        How it is rolled about its direction is not told: an arm turns it, and a PinholeCamera stands upright.
+        """
+        right = super().camera(view)
+        if view != "wrist":
+            return self._left_camera if view == "left" else right
+        seen = self._data.camera(view)
+        forward = -seen.xmat.reshape(3, 3)[:, 2]
+        return PinholeCamera(
+            position=tuple(seen.xpos.tolist()),
+            target=tuple((seen.xpos + forward).tolist()),
+            fovy_deg=float(self._model.camera(view).fovy[0]),
+            width=self._size[0],
+            height=self._size[1],
+        )
+
     def stream(self, view: str) -> CameraStream:
-        """Return the ZED driver's topics; see Bench.stream."""
+        """Return the ZED driver's topics for the right camera; see Bench.stream."""
         self.camera(view)
-        return ZED
+        return ZED if view == VIEW else super().stream(view)
 
     def truth(self) -> SceneTruth:
         """Return the truth of the scene now."""

@@ -124,7 +124,8 @@ def rack_xml(middle: tuple[float, float]) -> str:
 def build_model(spec: RobotSpec, trial: Trial | None) -> mujoco.MjModel:
     """Return the model of `trial`, or of an empty table.
 
-    Bodies and free joints `thing_<k>` in the trial's order; actuators named like the joints of `spec`; camera `right`.
+    Bodies and free joints `thing_<k>` in the trial's order; actuators named like the joints of `spec`; cameras
+    `right` and `left`, and `wrist` on the hand.
     """
     table = (0.4, 0.38, 0.36) if trial is None else trial.look.table
     light = 1.0 if trial is None else trial.look.light
@@ -135,6 +136,7 @@ def build_model(spec: RobotSpec, trial: Trial | None) -> mujoco.MjModel:
     <light name="lamp" pos="0.4 0 1.8" dir="{numbers(direction)}" directional="true"
       diffuse="{numbers([LAMP * light] * 3)}" specular=".1 .1 .1"/>
     <camera name="right" pos="0 0 1" mode="fixed"/>
+    <camera name="left" pos="0 0 1" mode="fixed"/>
     <geom name="table" type="box" size=".55 .65 .02" pos=".35 0 -.02" rgba="{numbers(table)} 1"/>
     <geom name="floor" type="plane" size="3 3 .1" pos="0 0 -.75" rgba=".62 .62 .6 1"/>
     <geom class="visual" type="box" size=".45 .55 .355" pos=".35 0 -.395" rgba=".3 .3 .32 1"/>"""
@@ -151,11 +153,12 @@ def build_model(spec: RobotSpec, trial: Trial | None) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(xml + f"<equality>{equalities}</equality></mujoco>")
 
 
-def trial_camera(look: Look, width: int = 320, height: int = 240) -> PinholeCamera:
-    """Return the right camera as it stands in a trial that looks like `look`."""
+def trial_camera(look: Look, width: int = 320, height: int = 240, *, left: bool = False) -> PinholeCamera:
+    """Return the right camera, or the left, as it stands in a trial that looks like `look`."""
+    side = np.array([1.0, -1.0 if left else 1.0, 1.0])
     return PinholeCamera(
-        position=tuple(np.add(RIGHT_CAMERA.position, look.camera_shift_m).tolist()),
-        target=tuple(np.add(RIGHT_CAMERA.target, look.camera_turn_m).tolist()),
+        position=tuple((side * RIGHT_CAMERA.position + look.camera_shift_m).tolist()),
+        target=tuple((side * RIGHT_CAMERA.target + look.camera_turn_m).tolist()),
         fovy_deg=RIGHT_CAMERA.fovy_deg,
         width=width,
         height=height,
