@@ -227,6 +227,9 @@ HOSTILE: dict[str, Spoil] = {
     "metadata counts 10^18": _meta("message_count: ", "message_count: 1000000000000000"),
     "metadata negative": _meta("nanoseconds: ", "nanoseconds: -"),
     "metadata of another type": _meta("sensor_msgs/msg/JointState", "evil_msgs/msg/Joint"),
+    # Importing it would open a browser.
+    "metadata type names a module": _meta("sensor_msgs/msg/JointState", "antigravity/msg/Joint"),
+    "metadata type names a class": _meta("std_msgs/msg/String", "subprocess/Popen"),
     "path up": _path("../../../../etc/passwd"),
     "path absolute": _path("/etc/passwd"),
     "path of a device": _path("/dev/zero"),
