@@ -4,7 +4,7 @@
 - `scenes`: whole pictures of the bench with a dialogue: read, solve, list, point, explain. `renders`: the same, drawn
   by the bench itself, with arms and shadows.
 - `cards`, `points`, `boards`: strips cut from such pictures, where one skill is asked for.
-- `sums`: arithmetic without an image.
+- `sums`, `told`: arithmetic, and scenes told in words, without an image.
 - `strips`, `all`: mixes of these (MIXES).
 - `sheets`, `labelled`: dense labels for the objectives `glyphs` and `align`.
 - `toys_...`: about the toy bench, see toy_sources.py.
@@ -30,19 +30,29 @@ from chatvla_training.synthetic import pool, sheets, trials
 from chatvla_training.synthetic.pool import Scene, ScenePool
 from chatvla_training.synthetic.sheets import Sheet, draw_sheet
 from chatvla_training.synthetic.toy_sources import TOY_SOURCES, open_toy_source
-from chatvla_training.synthetic.trials import image_text_equations
+from chatvla_training.synthetic.trials import image_text_equations, image_text_trial
 from chatvla_training.text import math_phrases, questions
 from chatvla_training.text.math_phrases import Card, MathFacts
-from chatvla_training.text.questions import READ, arithmetic_dialogue, card_dialogue, pointing_dialogue, scene_dialogue
+from chatvla_training.text.questions import (
+    READ,
+    arithmetic_dialogue,
+    card_dialogue,
+    pointing_dialogue,
+    scene_dialogue,
+    told_dialogue,
+)
 
 __all__ = ["SOURCES", "STRIP_HEIGHT_PX", "LabelledSource", "SheetSource", "SyntheticSource", "open_source"]
 
 SHEETS = 1_000_000
 """Sheets and sums that exist; each is made when it is asked for."""
+TOLD = 1_000_000
+"""Scenes that are told in words."""
 MIXES: dict[str, dict[str, float]] = {
     "all": {"scenes": 0.35, "renders": 0.2, "cards": 0.25, "boards": 0.05, "sums": 0.15},
     "strips": {"cards": 0.65, "boards": 0.25, "sums": 0.1},
-    **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "points", "boards", "sums")},
+    "words": {"told": 0.75, "sums": 0.25},
+    **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "points", "boards", "sums", "told")},
 }
 SOURCES = (*MIXES, "sheets", "labelled")
 STRIP_HEIGHT_PX = 80
@@ -87,6 +97,9 @@ class SyntheticSource:
         identity = f"{self.name}/{kind}/{index}"
         if kind == "sums":
             return _chat(identity, (), arithmetic_dialogue(image_text_equations(), rng))
+        if kind == "told":
+            told = image_text_trial(rng.randrange(TOLD))
+            return _chat(identity, (), told_dialogue(facts_of(told), rng))
         chosen = self.pools["rendered" if kind == "renders" else "drawn"]
         scene = chosen.scene(index % chosen.size)
         varied = varied_scene(scene, np.random.default_rng([self.seed, index, draw]))

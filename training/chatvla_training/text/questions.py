@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from chatvla_sim.math_match.equations import Equation
 from chatvla_training.text.math_phrases import MathFacts, answer_of, listing, reasoning
 
-__all__ = ["arithmetic_dialogue", "card_dialogue", "pointing_dialogue", "scene_dialogue"]
+__all__ = ["arithmetic_dialogue", "card_dialogue", "pointing_dialogue", "scene_dialogue", "told_dialogue"]
 
 Pair = tuple[str, str]
 READ = ("What is written on the whiteboard?", "Read the equation.", "Which equation do you see?")
@@ -28,6 +28,7 @@ EXPLAIN = (
     "Think step by step: which card is right?",
     "Read the board, solve it, list the cards and choose.",
 )
+BOARD = ("The board says {eq}.", "On the whiteboard is {eq}.", "The equation is {eq}.")
 SUM = ("What is {eq}?", "{eq}=?", "Compute {eq}.")
 
 
@@ -71,6 +72,18 @@ def scene_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
     if answer is not None and rng.random() < 0.8:
         chosen.insert(rng.randint(0, 3), (rng.choice(EXPLAIN), reasoning(facts, rng)))
     return chosen
+
+
+def told_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
+    """Return questions about a scene that the first one tells in words, without an image.
+
+    To find a number among others and say what stands beside it is learned here; with an image it is much harder to.
+    """
+    told = f"{rng.choice(BOARD).format(eq=facts.equation)} {listing(facts, rng)} "
+    (question, answer), *rest = scene_dialogue(facts, rng)
+    pairs = pointing_dialogue(facts, rng, turns=4 - len(rest))
+    first, *rest = rng.sample([(question, answer), *rest, *pairs], len(rest) + len(pairs) + 1)
+    return [(told + first[0], first[1]), *rest]
 
 
 def arithmetic_dialogue(equations: Sequence[Equation], rng: random.Random, *, turns: int = 5) -> list[Pair]:
