@@ -42,21 +42,32 @@ TINY_GLYPHS = replace(
     batch=32,
     micro_batch=32,
 )
+TINY_WORDS = replace(
+    _START,
+    name="tiny_words",
+    summary="tiny: the language model adds, and finds numbers and places in scenes told in words",
+    init="runs/tiny/tiny_glyphs/policy",
+    image_text="synthetic:words",
+    steps=3000,
+    batch=32,
+    micro_batch=32,
+)
 TINY_ALIGN = replace(
     _START,
     name="tiny_align",
     summary="tiny: image tokens learn to say what they show and where, on labelled scenes",
-    init="runs/tiny/tiny_glyphs/policy",
+    init="runs/tiny/tiny_words/policy",
     objective="align",
     image_text="synthetic:labelled",
-    steps=2000,
+    steps=600,
 )
 TINY_STRIPS = replace(
     _START,
     name="tiny_strips",
-    summary="tiny: short dialogues about strips of scenes, and sums",
+    summary="tiny: short dialogues about strips of scenes: which number is where",
     init="runs/tiny/tiny_align/policy",
     image_text="synthetic:strips",
+    objective="by_kind",
     # The language model knows nothing yet: its gradients would undo what the tower has learned.
     freeze="backbone.model.visual",
     steps=2400,
@@ -67,6 +78,7 @@ TINY_PRETRAIN = replace(
     summary="tiny: dialogues about whole scenes: read, solve, list, point, explain",
     init="runs/tiny/tiny_strips/policy",
     image_text="synthetic:all",
+    objective="by_kind",
     steps=4000,
 )
 TINY_STAGE1 = Recipe(
@@ -121,6 +133,14 @@ TINY_STAGE2 = Recipe(
     checkpoint_every=250,
 )
 
-TINY_RECIPES: tuple[Recipe, ...] = (TINY_GLYPHS, TINY_ALIGN, TINY_STRIPS, TINY_PRETRAIN, TINY_STAGE1, TINY_STAGE2)
+TINY_RECIPES: tuple[Recipe, ...] = (
+    TINY_GLYPHS,
+    TINY_WORDS,
+    TINY_ALIGN,
+    TINY_STRIPS,
+    TINY_PRETRAIN,
+    TINY_STAGE1,
+    TINY_STAGE2,
+)
 TINY_PLANS: dict[str, tuple[str, ...]] = {"tiny": tuple(recipe.name for recipe in TINY_RECIPES)}
 TINY_DEMOS: dict[str, tuple[str, int]] = {"tiny": ("math_match", 600)}

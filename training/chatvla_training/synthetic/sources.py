@@ -49,8 +49,8 @@ SHEETS = 1_000_000
 TOLD = 1_000_000
 """Scenes that are told in words."""
 MIXES: dict[str, dict[str, float]] = {
-    "all": {"scenes": 0.35, "renders": 0.2, "cards": 0.25, "boards": 0.05, "sums": 0.15},
-    "strips": {"cards": 0.65, "boards": 0.25, "sums": 0.1},
+    "all": {"scenes": 0.4, "renders": 0.2, "points": 0.15, "boards": 0.05, "told": 0.12, "sums": 0.08},
+    "strips": {"points": 0.5, "cards": 0.15, "boards": 0.2, "told": 0.1, "sums": 0.05},
     "words": {"told": 0.75, "sums": 0.25},
     **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "points", "boards", "sums", "told")},
 }
