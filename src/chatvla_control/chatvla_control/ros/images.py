@@ -54,7 +54,8 @@ def image_to_msg(rgb: NDArray[np.uint8], stamp_s: float, frame_id: str, encoding
         weighted = rgb.astype(np.uint32) @ np.array([4899, 9617, 1868], np.uint32)
         pixels = ((weighted + 8192) >> 14).astype(np.uint8)[..., None]
     else:
-        pixels = rgb[..., list(_RGB_ORDER[encoding])]
+        # Picking channels one by one takes 1.5 ms for 320x240.
+        pixels = rgb if _RGB_ORDER[encoding] == (0, 1, 2) else rgb[..., ::-1]
         if _CHANNELS[encoding] == 4:
             pixels = np.concatenate([pixels, np.full((*rgb.shape[:2], 1), 255, np.uint8)], axis=2)
     return _filled(pixels.tobytes(), rgb.shape[0], rgb.shape[1], pixels.shape[2], encoding, stamp_s, frame_id)
