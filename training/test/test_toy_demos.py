@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from chatvla_control.robot_spec import robot_spec
@@ -16,6 +17,7 @@ from chatvla_sim.toy_placement.bench import ToyPlacementBench
 from chatvla_sim.toy_placement.objects import object_part
 from chatvla_sim.toy_placement.reasoning import reasoning_text, written_boxes
 from chatvla_training.data.episodes import EpisodeDataset
+from chatvla_training.demos.cli import main as record
 from chatvla_training.demos.collect import collect
 from chatvla_training.demos.disturbance import DisturbanceSettings
 from chatvla_training.demos.episode import DemoSettings
@@ -43,6 +45,23 @@ def test_an_episode_points_at_its_objects_in_every_frame(tmp_path: Path) -> None
     again = reworded(facts, texts[0], 7)
     assert again == reworded(facts, texts[0], 7)
     assert parse_boxes(again, "right", WHOLE, ImageConfig()) == parse_boxes(texts[0], "right", WHOLE, ImageConfig())
+
+
+def test_the_sorting_task_is_recorded_by_all_three_cameras(tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    words = ["toy_sorting", "--episodes", "1", "--jobs", "1", "--frame-hz", "0.3", "--noise", "0", "--out", str(out)]
+    assert record([*words, "--views", "right,left,top"]) == 1
+    assert record([*words, "--views", "left,right,wrist"]) == 0
+    data = EpisodeDataset(out, horizon=16)
+    assert set(data.views) == {"left", "right", "wrist"}
+    toys = data.facts(0)["toys"]
+    assert {object_part(toy) for toy in toys} == {"robot"}
+    texts = [data.sample(index, index).reasoning for index in range(len(data))]
+    following = [text.rpartition("The next toy is the ")[2].partition(",")[0] for text in texts]
+    assert list(dict.fromkeys(following)) == toys
+    images = data.sample(0, 0).images
+    assert {image.shape for image in images.values()} == {(240, 320, 3)}
+    assert not np.array_equal(images["left"], images["right"])
 
 
 def test_every_wording_is_understood_by_the_scores_and_points_where_the_bench_does() -> None:

@@ -16,6 +16,9 @@ from chatvla_training.demos.episode import DemoSettings
 
 __all__ = ["main"]
 
+LIMITS_S = {"toy_sorting": 70.0}
+"""Longest episode of tasks that take longer than others."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Record a data set of demonstrations; return the exit code."""
@@ -29,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         views=tuple(view.strip() for view in options.views.split(",") if view.strip()),
         image_codec=options.image_codec,
         disturbance=DisturbanceSettings(share=options.noise),
+        limit_s=options.limit_s or LIMITS_S.get(options.task, DemoSettings().limit_s),
         paraphrase_url=options.paraphrase_url,
         paraphrase_model=options.paraphrase_model,
     )
@@ -64,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-codec", choices=("jpeg", "png"), default="jpeg", help="jpeg (quality 90) or png (exact)"
     )
+    parser.add_argument("--limit-s", type=float, help="longest episode, simulated seconds (default: the task's)")
     parser.add_argument("--noise", type=float, default=0.6, help="share of episodes with pushes, 0 to 1 (default 0.6)")
     parser.add_argument("--paraphrase-url", default="", help="OpenAI-compatible endpoint, such as http://host:8000/v1")
     parser.add_argument("--paraphrase-model", default="", help="model to ask there")

@@ -47,12 +47,17 @@ class _Job:
 def collect(out: Path, *, episodes: int, seed: int, jobs: int, settings: DemoSettings) -> dict[str, int]:
     """Write a data set of `episodes` episodes to `out` and return counts: recorded, kept from before, failed trials.
 
-    Raises CollectError when a trial fails ATTEMPTS times, or `out` or its parts hold something else.
+    Raises CollectError when a trial fails ATTEMPTS times, or `out` or its parts hold something else, and BenchError for
+    a camera that the bench does not have.
     """
     parts = out.with_name(f".{out.name}.parts")
     wanted = {"episodes": episodes, "seed": seed, "settings": asdict(settings)}
     if out.exists():
         raise CollectError(f"{out} exists already; choose another folder or remove it")
+    bench = make_bench(settings.task)
+    bench.use_views(settings.views)
+    spec = bench.spec
+    bench.close()
     _claim(parts, wanted)
     paths = [parts / f"episode-{index:06d}.npz" for index in range(episodes)]
     missing = [
@@ -63,9 +68,6 @@ def collect(out: Path, *, episodes: int, seed: int, jobs: int, settings: DemoSet
     for failed in bar:
         failures += failed
         bar.set_postfix(failed=len(failures))
-    bench = make_bench(settings.task)
-    spec = bench.spec
-    bench.close()
     provenance: dict[str, Any] = {
         "task": settings.task,
         "demonstrator": "expert (privileged, scripted)",

@@ -14,6 +14,7 @@ from typing import Any
 from chatvla_control.scene import SceneTruth
 from chatvla_sim.math_match.equations import DATA_SPLITS, equation_split, parse_equation
 from chatvla_sim.toy_placement.objects import DATA_PARTS, object_part
+from chatvla_sim.toy_placement.sorting_expert import sorting_text
 from chatvla_training.text import toy_phrases
 from chatvla_training.text.math_phrases import Card, MathFacts, reasoning
 
@@ -128,7 +129,24 @@ def _toy_refusal(truth: SceneTruth) -> str:
     return f"{', '.join(strange)}: not for robot data" if strange else ""
 
 
+def _sorting_facts(truth: SceneTruth) -> dict[str, Any]:
+    toys = [item.label for item in truth.objects if item.role != "fixture"]
+    return {"toys": toys, "instruction": truth.instruction}
+
+
+def _sorting_thought(facts: Mapping[str, Any], rng: random.Random, truth: TruthNow | None) -> str:
+    if truth is None:
+        raise ValueError("a thought about toys points at them: it needs the truth of the moment")
+    return sorting_text(truth())
+
+
+def _same_text(facts: Mapping[str, Any], text: str, rng: random.Random) -> str:
+    """Return the stored text: the sorting task has one wording."""
+    return text
+
+
 GRAMMARS: Mapping[str, Grammar] = {
     "math_match": Grammar(facts=_math_facts, thought=_math_thought, reworded=_math_reworded, refusal=_math_refusal),
     "toy_placement": Grammar(facts=_toy_facts, thought=_toy_thought, reworded=_toy_reworded, refusal=_toy_refusal),
+    "toy_sorting": Grammar(facts=_sorting_facts, thought=_sorting_thought, reworded=_same_text, refusal=_toy_refusal),
 }
