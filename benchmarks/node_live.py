@@ -34,15 +34,21 @@ from std_msgs.msg import String
 from chatvla_control.ros.stamps import time_from_msg
 from chatvla_msgs.msg import ActionChunk
 
-__all__ = ["live_figures"]
+__all__ = ["live_figures", "say"]
 
 ROOT = Path(__file__).resolve().parents[1]
 STOPS, STOPPED_S, BETWEEN_S = 3, 3.0, 3.0
 _START_S = 300.0
 _SAMPLES = 200
+PAGE_MB = os.sysconf("SC_PAGESIZE") / 2**20
 _SLACK_S = 0.03
 """A chunk may reach the driver this much later than this process."""
 _FASTER = 1e-6
+
+
+def say(sentence: str) -> None:
+    """Print what is measured now, with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {sentence}", flush=True)
 
 
 class Onlooker(Node):
@@ -82,6 +88,7 @@ class Onlooker(Node):
 
 def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
     """Return the figures of `seconds` of acting. Raises RuntimeError when the launch does not come up."""
+    say(f"live: ./chatvla launch math_match for {seconds:.0f} s")
     rclpy.init()
     onlooker, executor = Onlooker(), SingleThreadedExecutor()
     executor.add_node(onlooker)
@@ -99,6 +106,7 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
         before = dict(onlooker.driver)
         growth = _memory_growth(pid, seconds)
         after = dict(onlooker.driver)
+        say(f"live: the policy is stopped {STOPS} times")
         for _ in range(STOPS):
             os.kill(pid, signal.SIGSTOP)
             time.sleep(STOPPED_S)
@@ -166,8 +174,12 @@ def _policy_pid(ancestor: int) -> int:
 
 def _memory_growth(pid: int, seconds: float) -> float:
     """Return the growth of resident memory [%] over `seconds`."""
-    samples, end = [], time.monotonic() + seconds
-    while time.monotonic() < end:
+    begun_s, said_s = time.monotonic(), 0.0
+    samples: list[int] = []
+    while (passed_s := time.monotonic() - begun_s) < seconds:
+        if passed_s - said_s >= 60.0:
+            said_s = passed_s
+            say(f"live: {passed_s:.0f} of {seconds:.0f} s, {samples[-1] * PAGE_MB:.0f} MB")
         samples.append(int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
         time.sleep(seconds / _SAMPLES)
     tenth = max(len(samples) // 10, 1)

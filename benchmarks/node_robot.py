@@ -6,6 +6,7 @@ The next picture comes a short while after the chunk that the one before it brou
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from typing import Any
@@ -71,10 +72,23 @@ class Robot:
         self._executor.shutdown()
         self.node.destroy_node()
 
-    def wait(self, ready: Any, timeout_s: float, complaint: str, *, looking: bool = False) -> None:
-        """Wait until `ready`, showing pictures meanwhile when `looking`. Raises RuntimeError with `complaint`."""
+    def wait(
+        self,
+        ready: Any,
+        timeout_s: float,
+        complaint: str,
+        *,
+        process: subprocess.Popen[bytes] | None = None,
+        looking: bool = False,
+    ) -> None:
+        """Wait until `ready`, showing pictures meanwhile when `looking`.
+
+        Raises RuntimeError with `complaint`, at once when `process` ended.
+        """
         end = time.monotonic() + timeout_s
         while not ready():
+            if process is not None and process.poll() is not None:
+                raise RuntimeError(f"{complaint}: its process ended with exit code {process.returncode}")
             if time.monotonic() > end:
                 raise RuntimeError(f"{complaint} within {timeout_s:.0f} s")
             if looking:
@@ -90,8 +104,8 @@ class Robot:
         self._instruction.publish(String(data=f"Pick the card with the answer {self._rng.integers(1000)}."))
         time.sleep(0.3)
 
-    def pictures(self, count: int) -> list[tuple[float, float, float]]:
-        """Show `count` pictures one after the other; return what is in `arrivals` for each.
+    def pictures(self, count: int, *, pauses: bool = True) -> list[tuple[float, float, float]]:
+        """Show `count` pictures one by one, 5 to 40 ms apart or at once; return what is in `arrivals` for each.
 
         Raises RuntimeError when most bring no chunk.
         """
@@ -100,7 +114,8 @@ class Robot:
             self._arrived.clear()
             self._show()
             self._arrived.wait(_LONGEST_S)
-            time.sleep(float(self._rng.uniform(0.005, 0.04)))
+            if pauses:
+                time.sleep(float(self._rng.uniform(0.005, 0.04)))
         found = self.arrivals[begun:]
         if len(found) < 0.9 * count:
             raise RuntimeError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +99,10 @@ class InProcessSession:
         self._policy: Policy = make_policy(
             self._policy_wanted, task=self._task, spec=self._bench.spec, truth=self._bench.truth
         )
+        settings = getattr(self._policy, "settings", None)
+        if hasattr(settings, "reuse"):
+            # As the policy node by default: a score in process and one through ROS then mean the same.
+            self._policy.settings = replace(settings, reuse=type(settings.reuse)("refresh"))  # type: ignore[attr-defined]
         # A policy of several cameras gets its own, where the bench has them; else it says itself what is missing.
         cameras = getattr(getattr(self._policy, "setup", None), "cameras", ())
         if set(cameras) <= set(self._bench.cameras):
