@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from chatvla_control.contracts import ActionChunk
 from chatvla_control.motion_limits import MotionLimits
 from chatvla_control.robot_spec import RobotSpec
 
-__all__ = ["AUDIT_FILE", "AuditReport", "AuditedController", "read_audit"]
+__all__ = ["AUDIT_FILE", "AuditReader", "AuditReport", "AuditedController", "read_audit"]
 
 AUDIT_FILE = "CHATVLA_TORTURE_AUDIT"
 """Environment variable that names the file."""
@@ -131,19 +130,38 @@ class AuditedController(ArmController):
         self._end_s = np.inf
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
+class AuditReader:
+    """Reads an audit's file on from where it stopped: the file grows as long as a driver runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._place = path, 0
+        self._rest = b""
+        self._report = AuditReport(ticks=0, chunks=0, holds=0, slowest_rest_s=0.0, broken=())
+
+    def read(self) -> AuditReport:
+        """Return what the file says up to now."""
+        if not self._path.exists():
+            return self._report
+        with self._path.open("rb") as file:
+            file.seek(self._place)
+            data = file.read()
+        self._place += len(data)
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if whole:
+            self._report = _added(self._report, [json.loads(line) for line in whole])
+        return self._report
+
+
+def _added(report: AuditReport, lines: list[dict[str, Any]]) -> AuditReport:
+    return AuditReport(
+        ticks=report.ticks + sum(line.get("ticks", 0) for line in lines),
+        chunks=report.chunks + sum(line.get("chunks", 0) for line in lines),
+        holds=report.holds + sum(line.get("holds", 0) for line in lines),
+        slowest_rest_s=max([report.slowest_rest_s, *(line["rest_s"] for line in lines if "rest_s" in line)]),
+        broken=(*report.broken, *(line["broken"] for line in lines if "broken" in line)),
+    )
 
 
 def read_audit(path: Path) -> AuditReport:
     """Return what the file says."""
-    lines = list(_lines(path))
-    return AuditReport(
-        ticks=sum(line.get("ticks", 0) for line in lines),
-        chunks=sum(line.get("chunks", 0) for line in lines),
-        holds=sum(line.get("holds", 0) for line in lines),
-        slowest_rest_s=max((line["rest_s"] for line in lines if "rest_s" in line), default=0.0),
-        broken=tuple(line["broken"] for line in lines if "broken" in line),
-    )
+    return AuditReader(path).read()

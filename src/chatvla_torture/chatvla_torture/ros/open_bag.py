@@ -21,7 +21,7 @@ __all__ = ["REFUSALS", "open_bag"]
 
 REFUSALS = ("BagError", "BagUnreadableError", "ReplayError")
 """Errors by which a way refuses a bag."""
-_DOMAIN = 91
+_DOMAIN = 101
 
 
 def open_bag(folder: Path) -> str:
