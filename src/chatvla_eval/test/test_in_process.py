@@ -12,6 +12,9 @@ import imageio.v2 as imageio
 import pytest
 
 from chatvla_eval.cli import main
+from chatvla_eval.in_process import InProcessSession
+from chatvla_eval.session import TrialSetup
+from chatvla_policy.systems.untrained import save_untrained
 
 
 def evaluate(folder, *more):
@@ -132,3 +135,15 @@ def test_policy_that_cannot_be_loaded_is_one_sentence(tmp_path, capsys):
     )
     assert code == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_text_is_kept_as_long_as_the_policy_node_keeps_it(tmp_path):
+    save_untrained(tmp_path / "random", robot="arx_r5", max_tokens=8)
+    session = InProcessSession(task="math_match", policy=str(tmp_path / "random"))
+    session.reset(TrialSetup(index=0, split="in_domain", seed=1))
+    session.start(TrialSetup(index=0, split="in_domain", seed=1), "Pick the card.", 10.0)
+    for _ in range(25):
+        watch = session.watch()
+    session.close()
+    kept = [chunk.reasoning_source.name for chunk in watch.chunks]
+    assert kept == ["GENERATED", "REUSED", "REUSED", "REUSED", "GENERATED"]
