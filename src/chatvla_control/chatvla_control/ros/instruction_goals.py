@@ -53,13 +53,15 @@ class InstructionGoals:
         on_begin: Callable[[Run], None],
         on_end: Callable[[Run, int], None],
         refusal: Callable[[], str] = lambda: "",
+        on_cancel: Callable[[], None] = lambda: None,
     ) -> None:
         """Serve on `node`.
 
         `on_begin` is called with each new goal, `on_end` with its code before the result is sent. A sentence from
-        `refusal` ends a new goal with NODE_INACTIVE.
+        `refusal` ends a new goal with NODE_INACTIVE. `on_cancel` says that `watch` should be called soon.
         """
         self._node = node
+        self._on_cancel = on_cancel
         self._default_s = default_timeout_s
         self._on_begin, self._on_end, self._refusal = on_begin, on_end, refusal
         self._accepted: dict[bytes, Run] = {}
@@ -73,7 +75,7 @@ class InstructionGoals:
             # A refused goal could not say why: it is accepted, then aborted with a code.
             goal_callback=lambda goal: GoalResponse.ACCEPT,
             handle_accepted_callback=self._on_accepted,
-            cancel_callback=lambda handle: CancelResponse.ACCEPT,
+            cancel_callback=self._on_cancel_request,
         )
 
     def destroy(self, why: str) -> None:
@@ -131,6 +133,10 @@ class InstructionGoals:
     def now_s(self) -> float:
         """Return the node's time [s]."""
         return self._node.get_clock().now().nanoseconds * 1e-9
+
+    def _on_cancel_request(self, handle: ServerGoalHandle) -> CancelResponse:
+        self._on_cancel()
+        return CancelResponse.ACCEPT
 
     def _on_accepted(self, handle: ServerGoalHandle) -> None:
         if self.run is not None:

@@ -52,7 +52,10 @@ class Acting:
         publishers: Publishers,
         *,
         threads: int,
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
+        """`wake` is called in the inference thread after each inference: there may be events."""
+        self._wake = wake
         self._node, self._policy, self._publishers = node, policy, publishers
         self.scheduler = scheduler
         self.lock = threading.RLock()
@@ -143,6 +146,7 @@ class Acting:
                 self.error = outcome.error
                 self.events.append(Event(inference=None, error=outcome.error))
         self.pump()
+        self._wake()
 
     def _publish(self, outcome: Outcome, inference: Inference) -> None:
         self.error = ""

@@ -38,8 +38,9 @@ class Following:
         forced: ForcedText,
         parameters: PolicyParameters,
         inactive: Callable[[], str],
+        wake: Callable[[], None],
     ) -> None:
-        """`inactive` returns why no instruction is taken now, or ""."""
+        """`inactive` returns why no instruction is taken now, or ""; `wake` has `watch` called soon."""
         self._node, self._acting, self._policy = node, acting, policy
         self._driver, self._forced, self._parameters = driver, forced, parameters
         self._topic_text = ""
@@ -53,6 +54,7 @@ class Following:
             on_begin=self._on_begin,
             on_end=self._on_end,
             refusal=inactive,
+            on_cancel=wake,
         )
 
     def follow_topic(self, text: str) -> None:

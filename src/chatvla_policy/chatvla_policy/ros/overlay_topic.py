@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rclpy.node import Node
+
 from chatvla_control.ros.images import image_to_msg
 from chatvla_policy.ros.acting import Acting
 from chatvla_policy.runtime.overlay import draw_overlay
@@ -15,18 +17,31 @@ __all__ = ["OverlayTopic"]
 class OverlayTopic:
     """The newest image of the first view with boxes, text and plan."""
 
-    def __init__(self, publisher: Any, acting: Acting) -> None:
-        self._publisher, self._acting = publisher, acting
-        self._drawn_s = 0.0
+    def __init__(self, node: Node, publisher: Any, acting: Acting) -> None:
+        self._node, self._publisher, self._acting = node, publisher, acting
+        self._timer: Any = None
+        self._rate_hz = 0.0
 
-    def draw(self, rate_hz: float) -> None:
-        """Publish a picture when one is due at `rate_hz` and somebody subscribes."""
+    def tend(self, rate_hz: float) -> None:
+        """Draw at `rate_hz` from now on while somebody subscribes; call now and then."""
+        if not self._publisher.is_activated or not self._publisher.get_subscription_count():
+            rate_hz = 0.0
+        if rate_hz == self._rate_hz:
+            return
+        self.close()
+        self._rate_hz = rate_hz
+        if rate_hz:
+            self._timer = self._node.create_timer(1.0 / rate_hz, self._draw)
+
+    def close(self) -> None:
+        """Draw no more."""
+        self._rate_hz = 0.0
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._timer = None
+
+    def _draw(self) -> None:
         now_s = self._acting.now_s()
-        if not rate_hz or not self._publisher.is_activated or not self._publisher.get_subscription_count():
-            return
-        if 0.0 <= now_s - self._drawn_s < 1.0 / rate_hz:
-            return
-        self._drawn_s = now_s
         with self._acting.lock:
             scheduler = self._acting.scheduler
             images = scheduler.sync.latest_images()

@@ -52,7 +52,7 @@ from chatvla_policy.runtime.scheduler import Scheduler
 
 __all__ = ["PolicyNode", "main"]
 
-_TICK_S, _REPORT_S, _RETRY_S, _YIELD_S = 0.1, 1.0, 1.0, 0.0005
+_TICK_S, _REPORT_S, _RETRY_S, _YIELD_S = 0.5, 1.0, 1.0, 0.0005
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -65,9 +65,10 @@ class PolicyNode(LifecycleNode):
         node_name: str = "policy_node",
         loader: Callable[[PolicyParameters], Policy] = load,
         stop: threading.Event | None = None,
+        on_give_up: Callable[[], None] = lambda: None,
         **options: Any,
     ) -> None:
-        """`stop` ends the wait for inputs.
+        """`stop` ends the wait for inputs; `on_give_up` is called when autostart met what waiting does not mend.
 
         Raises ParameterError with one sentence when a parameter does not fit.
         """
@@ -80,7 +81,8 @@ class PolicyNode(LifecycleNode):
         self._stale_settings = False
         self._state = "unconfigured"
         self._parts: list[Callable[[], Any]] = []
-        self._failed_for_good = False
+        self.gave_up, self._failed_for_good, self._on_give_up = False, False, on_give_up
+        self._wake: Any = None
         self.add_on_set_parameters_callback(self._on_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(_REPORT_S, self._report)
@@ -144,10 +146,6 @@ class PolicyNode(LifecycleNode):
         self._state = "unconfigured"
         return OK
 
-    def gave_up(self) -> bool:
-        """Return whether autostart met what waiting does not mend."""
-        return self.parameters.autostart and self._failed_for_good
-
     def close(self) -> None:
         """End what runs and destroy the node."""
         self._free("the node is shutting down", collect=False)
@@ -170,12 +168,17 @@ class PolicyNode(LifecycleNode):
             chunk=self._lifecycle_publisher(ActionChunkMsg, "action_chunk", QoSProfile(depth=1)),
             router=self._lifecycle_publisher(RouterStatsMsg, "router", QoSProfile(depth=1)),
         )
-        acting = self._acting = Acting(self, policy, scheduler, publishers, threads=self.parameters.threads)
-        self._overlay = OverlayTopic(self._lifecycle_publisher(Image, "overlay", QoSProfile(depth=1)), acting)
+        # The executor wakes when there is something to do: each time costs a node of this size a millisecond.
+        wake = self._wake = self.create_guard_condition(self._tick)
+        threads = self.parameters.threads
+        acting = self._acting = Acting(self, policy, scheduler, publishers, threads=threads, wake=wake.trigger)
+        self._overlay = OverlayTopic(self, self._lifecycle_publisher(Image, "overlay", QoSProfile(depth=1)), acting)
+        self._parts.append(self._overlay.close)
         self._driver = DriverWatch(setup.spec.name)
         self._forced = ForcedText(getattr(policy, "check_forced", lambda text: None))
-        self._following = Following(self, acting, policy, self._driver, self._forced, self.parameters, self._inactive)
-        questions = Questions(policy, acting, threads=self.parameters.threads, refusal=self._inactive)
+        given = (self._driver, self._forced, self.parameters, self._inactive, wake.trigger)
+        self._following = Following(self, acting, policy, *given)
+        questions = Questions(policy, acting, threads=threads, refusal=self._inactive)
         self._parts.append(questions.close)
         inputs = InputThread(self)
         for view in setup.cameras:
@@ -188,7 +191,7 @@ class PolicyNode(LifecycleNode):
         self._serve(OverrideReasoning, "override_reasoning", self._on_override)
         self._serve(Ask, "ask", questions.on_ask)
         tick = self.create_timer(_TICK_S, self._tick)
-        self._parts.append(lambda: self.destroy_timer(tick))
+        self._parts += [lambda: self.destroy_timer(tick), lambda: self.destroy_guard_condition(wake)]
 
     def _lifecycle_publisher(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
         publisher = self.create_lifecycle_publisher(kind, topic, qos)
@@ -242,9 +245,7 @@ class PolicyNode(LifecycleNode):
         elif self._following is not None:
             self._following.follow_topic(text)
 
-    def _on_override(
-        self, request: OverrideReasoning.Request, response: OverrideReasoning.Response
-    ) -> OverrideReasoning.Response:
+    def _on_override(self, request: OverrideReasoning.Request, response: Any) -> Any:
         self._forced.on_request(request, response)
         if response.success and self._acting is not None:
             self._acting.force(self._forced.text)
@@ -254,6 +255,7 @@ class PolicyNode(LifecycleNode):
         result = self.parameters.refusal(parameters, unconfigured=self._acting is None)
         if result.successful and self._acting is not None:
             self._stale_settings = True
+            self._wake.trigger()
         return result
 
     def _tick(self) -> None:
@@ -269,7 +271,7 @@ class PolicyNode(LifecycleNode):
         if self._state == "active":
             self._following.watch()
             acting.pump()
-        self._overlay.draw(self.parameters.value("overlay_rate_hz"))
+        self._overlay.tend(self.parameters.value("overlay_rate_hz"))
 
     def _inactive(self) -> str:
         """Return why nothing is done now, or ""."""
@@ -281,9 +283,11 @@ class PolicyNode(LifecycleNode):
         if self._acting is None and self.trigger_configure() is not OK:
             if not self._failed_for_good:
                 self._starting = self.create_timer(_RETRY_S, self._autostart)
-            return
-        if self.trigger_activate() is not OK:
+        elif self.trigger_activate() is not OK:
             self._failed_for_good = True
+        if self._failed_for_good:
+            self.gave_up = True
+            self._on_give_up()
 
     def _refuse(self, sentence: str, *, waiting: bool) -> None:
         self._refusal = sentence
@@ -315,9 +319,8 @@ class PolicyNode(LifecycleNode):
 
     def _report(self) -> None:
         name = str(self.parameters.value("checkpoint"))
-        self._diagnostics.publish(
-            health_report(self, state=self._state, checkpoint=name, acting=self._acting, refusal=self._refusal)
-        )
+        report = health_report(self, state=self._state, checkpoint=name, acting=self._acting, refusal=self._refusal)
+        self._diagnostics.publish(report)
 
 
 def main(args: Sequence[str] | None = None, *, loader: Callable[[PolicyParameters], Policy] = load) -> int:
@@ -329,10 +332,9 @@ def main(args: Sequence[str] | None = None, *, loader: Callable[[PolicyParameter
     sys.setswitchinterval(0.0005)
     node: PolicyNode | None = None
     try:
-        node = PolicyNode(loader=loader, stop=stop)
-        node.create_timer(0.5, lambda: stop.set() if node is not None and node.gave_up() else None)
+        node = PolicyNode(loader=loader, stop=stop, on_give_up=stop.set)
         spin_until(node, stop)
-        return 2 if node.gave_up() else 0
+        return 2 if node.gave_up else 0
     except (ValueError, RuntimeError) as error:
         print(f"policy_node: {error}", file=sys.stderr)
         return 1
