@@ -2,7 +2,7 @@
 """Evaluate whatever policy is launched, through ROS and in real time; write results.json after every trial.
 
 A trial in which a node falls silent or goes away ends with that as its cause; the next one waits until all parts are
-there again. A trial that could not begin is tried again.
+there again. The beginning of a trial is tried anew for as long as the run waits for nodes.
 
 Exit code: 0 when all trials ran, whatever their scores; 1 on an error; 130 when told to stop.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,8 +40,6 @@ from chatvla_sim.benches import bench_robot
 __all__ = ["RolloutSettings", "main"]
 
 STOPPED = 130
-_BEGINNINGS = 3
-"""How often the beginning of a trial is tried before the run ends."""
 _SPLITS = tuple(sorted({split for task in TASKS.values() for split in task.splits}))
 
 
@@ -147,7 +146,7 @@ def _wait_for_parts(session: RosSession, settings: RolloutSettings, stopped: thr
 def _trial(
     session: RosSession, task: Task, settings: RolloutSettings, index: int, stopped: threading.Event
 ) -> TrialResult:
-    """Return the result of trial `index`. Raises RosSessionError when it cannot begin, in spite of new tries."""
+    """Return the result of trial `index`. Raises RosSessionError when it cannot begin within `settings.wait_s`."""
     setup = TrialSetup(
         index=index,
         split=settings.split,
@@ -156,13 +155,14 @@ def _trial(
         forced_reasoning=settings.force,
     )
     limits = TrialSettings(timeout_s=settings.timeout_s)
-    for tried in range(1, _BEGINNINGS + 1):
+    until_s = time.monotonic() + settings.wait_s
+    while True:
         _wait_for_parts(session, settings, stopped)
         film = TrialFilm() if index == 0 else None
         try:
             result = run_trial(session, task, setup, settings=limits, on_frame=film.add if film else None)
         except RosSessionError as error:
-            if tried == _BEGINNINGS:
+            if time.monotonic() > until_s:
                 raise
             session.stop()
             _say(f"trial {index + 1} did not begin: {error}; trying it again")
@@ -170,7 +170,6 @@ def _trial(
         if film is not None:
             film.write(settings.out, f"trial_{index:03d}", result, session.policy_name)
         return result
-    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def _info(session: RosSession, settings: RolloutSettings) -> RunInfo:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 
@@ -49,19 +50,29 @@ def run(part: PartRun) -> None:
         rig.start("expert")
         rig.wait_ready("sim", "driver", "expert")
         out = str(part.scratch / "out")
-        rig.start("rollout", parameters={"trials": 99_999, "split": "in_domain", "policy": "expert", "out": out})
+        values = {"trials": 99_999, "split": "in_domain", "policy": "expert", "out": out, "wait": 600.0}
+        rig.start("rollout", parameters=values)
         started_s = time.monotonic()
-        for case in part.cases(samples):
-            time.sleep(max(0.0, started_s + (case.number + 1) * _SAMPLE_S - time.monotonic()))
-            for name in _NODES:
-                member = rig.processes[name]
-                memory.require(member.alive, f"{name} ended: {member.text()[-500:]}")
-                used[name].append(member.usage())
-            part.say(f"{(time.monotonic() - started_s) / 60:.0f} of {part.minutes:g} minutes")
+        try:
+            for case in part.cases(samples):
+                time.sleep(max(0.0, started_s + (case.number + 1) * _SAMPLE_S - time.monotonic()))
+                for name in _NODES:
+                    member = rig.processes[name]
+                    memory.require(member.alive, f"{name} ended: {member.text()[-500:]}")
+                    used[name].append(member.usage())
+                part.say(f"{(time.monotonic() - started_s) / 60:.0f} of {part.minutes:g} minutes")
+        except KeyboardInterrupt:
+            # What was run until then is judged, and counted as what it is.
+            samples = min(map(len, used.values()))
+            used = {name: series[:samples] for name, series in used.items()}
+            seconds = samples * _SAMPLE_S
         audit = rig.audit()
         limits.require(not audit.broken, str(audit.broken[:1]))
         limits.hold(audit.ticks)
         limits.notes["chunks"] = audit.chunks
+        trials = json.loads((part.scratch / "out" / "results.json").read_text(encoding="utf-8"))["trials"]
+        limits.notes.update({"trials": len(trials), "succeeded": sum(trial["success"] for trial in trials)})
+    memory.require(samples >= 4, f"ended after {samples} samples: too few to judge")
     first = max(1, min(round(_WARM_UP_S / _SAMPLE_S), samples // 2))
     span = max(1, min(first, samples - first) // 2)
     for name, series in used.items():
