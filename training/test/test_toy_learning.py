@@ -35,7 +35,7 @@ from chatvla_training.synthetic.toy_pool import ToyPool
 from chatvla_training.synthetic.toy_sources import TOY_SOURCES
 from chatvla_training.synthetic.toy_trials import crowd_trial, image_text_toy_trial
 from chatvla_training.text import toy_phrases
-from chatvla_training.text.toy_questions import short_dialogue, toy_dialogue
+from chatvla_training.text.toy_questions import short_dialogue, told_dialogue, toy_dialogue
 from chatvla_training.toy_objectives import KIND_NAMES, ToyCollate
 from chatvla_training.train import planned
 from chatvla_training.training_run import train_recipe
@@ -51,7 +51,7 @@ def texts_about_scenes(count: int) -> list[tuple[str, str]]:
     return [
         pair
         for seed in range(count)
-        for dialogue in (toy_dialogue, short_dialogue)
+        for dialogue in (toy_dialogue, short_dialogue, told_dialogue)
         for pair in dialogue(scene_facts(imagined_scene(image_text_toy_trial(seed))), rng)
     ]
 
@@ -184,7 +184,8 @@ def test_sample_is_a_function_of_seed_index_and_draw(name: str) -> None:
     first, again, other = (open_source(name, 3).sample(index, 2) for index in (17, 17, 18))
     if hasattr(first, "turns"):
         assert first.turns == again.turns
-        assert np.array_equal(first.images[0], again.images[0])
+        assert all(np.array_equal(a, b) for a, b in zip(first.images, again.images, strict=True))
+        assert bool(first.images) != (name == "toys_told")
         assert 1 <= len(first.turns) <= 5
     else:
         assert np.array_equal(first.image, again.image)
@@ -220,12 +221,12 @@ def test_the_plan_takes_steps_from_nothing_to_a_policy(tmp_path: Path, toy_data:
     recipes = [changed(find_recipe(name), values | {"data": str(toy_data)}) for name in PLANS["tiny_toys"]]
     recipes[0] = changed(recipes[0], {"size": "micro"})
     folders = [train_recipe(recipe, folder) for recipe, folder in planned(recipes, tmp_path / "plan")]
-    states = [load_checkpoint(folder).model.state_dict() for folder in folders[:3]]
-    dense = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    states = [load_checkpoint(folder).model.state_dict() for folder in folders[:4]]
+    dense = {name for name in states[1] if not torch.equal(states[1][name], states[2][name])}
     assert dense
     assert all(".visual." in name for name in dense)
     frozen = [name for name in states[1] if ".visual." in name]
-    assert all(torch.equal(states[1][name], states[2][name]) for name in frozen)
+    assert all(torch.equal(states[2][name], states[3][name]) for name in frozen)
     last = load_checkpoint(folders[-1])
     assert [(setup.spec.name, setup.cameras) for setup in last.robots] == [("franka", ("right",))]
     assert (last.model.config.images.width, last.model.config.images.height) == (336, 252)

@@ -3,7 +3,8 @@
 
 - `toys_scenes`: tables as in trials with a dialogue: point, name, list, relate, find the place, explain.
 - `toys_short`: the same tables, and crowded ones, with short questions.
-- `toys_all`: both.
+- `toys_told`: scenes told in words, without an image.
+- `toys_all`: all of these.
 - `toys_crowds`, `toys_labelled`: dense labels for the objectives `objects` and `objects_align`.
 Sample (index, draw) is the same on every machine: index picks the scene, draw the questions and small changes of light.
 """
@@ -18,24 +19,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chatvla_training.data.samples import ChatSample, SampleSource, Turn
 from chatvla_training.synthetic import toy_facts
-from chatvla_training.synthetic.toy_facts import scene_facts
+from chatvla_training.synthetic.toy_facts import imagined_scene, scene_facts
 from chatvla_training.synthetic.toy_pool import ToyPool, ToyScene
+from chatvla_training.synthetic.toy_trials import image_text_toy_trial
 from chatvla_training.text import toy_phrases, toy_questions
-from chatvla_training.text.toy_questions import short_dialogue, toy_dialogue
+from chatvla_training.text.toy_questions import short_dialogue, told_dialogue, toy_dialogue
 
 __all__ = ["TOY_SOURCES", "ToyLabelSource", "ToySource", "open_toy_source", "varied_toys"]
 
 MIXES: Mapping[str, Mapping[str, float]] = {
     "toys_scenes": {"scenes": 1.0},
-    "toys_short": {"short": 0.6, "crowds": 0.4},
-    "toys_all": {"scenes": 0.6, "short": 0.25, "crowds": 0.15},
+    "toys_told": {"told": 1.0},
+    "toys_short": {"short": 0.55, "crowds": 0.35, "told": 0.1},
+    "toys_all": {"scenes": 0.55, "short": 0.2, "crowds": 0.13, "told": 0.12},
 }
 LABELLED = {"toys_crowds": "crowds", "toys_labelled": "trials"}
 TOY_SOURCES = (*MIXES, *LABELLED)
 SHIFT_PX = 4
+TOLD = 1_000_000
+"""Scenes that are told in words."""
 _CODE = (toy_facts, toy_phrases, toy_questions)
 
 
@@ -64,12 +70,14 @@ class ToySource:
         """Return a picture and the dialogue that `draw` chooses."""
         rng = random.Random(f"{self.seed} {index} {draw}")
         kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
+        if kind == "told":
+            told = scene_facts(imagined_scene(image_text_toy_trial(rng.randrange(TOLD))))
+            return _chat(f"{self.name}/told/{index}", (), told_dialogue(told, rng))
         pool = self.pools["crowds" if kind == "crowds" else "trials"]
         scene = varied_toys(pool.scene(index % pool.size), np.random.default_rng([self.seed, index, draw]))
         facts = scene_facts(scene)
         pairs = (toy_dialogue if kind == "scenes" else short_dialogue)(facts, rng)
-        turns = tuple(Turn(question=question, answer=answer) for question, answer in pairs)
-        return ChatSample(id=f"{self.name}/{kind}/{index}", images=(scene.image,), turns=turns)
+        return _chat(f"{self.name}/{kind}/{index}", (scene.image,), pairs)
 
     def sha256(self) -> str:
         """Return a fingerprint of the code and settings that draw the data."""
@@ -96,6 +104,10 @@ class ToyLabelSource:
     def sha256(self) -> str:
         """Return a fingerprint of the code and settings that draw the scenes."""
         return self.pool.sha256()
+
+
+def _chat(identity: str, images: tuple[NDArray[np.uint8], ...], pairs: list[tuple[str, str]]) -> ChatSample:
+    return ChatSample(id=identity, images=images, turns=tuple(Turn(question=q, answer=a) for q, a in pairs))
 
 
 def varied_toys(scene: ToyScene, rng: np.random.Generator) -> ToyScene:

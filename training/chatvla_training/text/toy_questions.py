@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask and answer about toy scenes: point, name, list, relate, find a place, explain. No ROS, no torch.
+"""Ask and answer about toy scenes, shown or told: point, name, list, relate, find a place, explain. No ROS, no torch.
 
 The wordings are understanding prompts; no instruction of any part of the bench appears here, so that pretraining does
 not rehearse the robot's task. Relations are named in all words but those of held-out phrasings.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from chatvla_sim.toy_placement.instructions import OTHER_PHRASES, RELATION_PHRASES
 from chatvla_training.text.toy_phrases import ToyFacts, reasoning
 
-__all__ = ["SceneFacts", "ThingFacts", "short_dialogue", "toy_dialogue"]
+__all__ = ["SceneFacts", "ThingFacts", "short_dialogue", "told_dialogue", "toy_dialogue"]
 
 Pair = tuple[str, str]
 WHERE = ("Where is the {l}?", "Point at the {l}.", "Show the {l}.")
@@ -88,6 +88,27 @@ def toy_dialogue(facts: SceneFacts, rng: random.Random) -> list[Pair]:
     if explained and rng.random() < 0.85:
         chosen.insert(rng.randint(0, 2), explained)
     return chosen
+
+
+def told_dialogue(facts: SceneFacts, rng: random.Random) -> list[Pair]:
+    """Return questions about a scene that the first one tells in words, without an image.
+
+    To find a thing among others, copy its rectangle and say where a place beside it is, is learned here before anything
+    must be seen.
+    """
+    things = rng.sample(facts.things, len(facts.things))
+    told = " ".join(f"{thing.label}: {_corners(thing)}." for thing in things)
+    pairs = [(rng.choice(WHERE).format(l=thing.label), thing.box) for thing in rng.sample(things, min(2, len(things)))]
+    pairs.append(rng.choice([*_listing(facts, rng), *_placing(facts, rng)]))
+    explained = _explaining(facts, rng)
+    pairs += [explained] if explained else []
+    (question, answer), *rest = rng.sample(pairs, len(pairs))
+    return [(f"{told} {question}", answer), *rest]
+
+
+def _corners(thing: ThingFacts) -> str:
+    """Return the corners of a thing's rectangle without marks: a question's text holds no control tokens."""
+    return thing.box.partition("<|box_start|>")[2].partition("<|box_end|>")[0]
 
 
 def _naming(thing: ThingFacts, rng: random.Random) -> Pair:
