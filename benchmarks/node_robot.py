@@ -33,7 +33,9 @@ from chatvla_msgs.srv import OverrideReasoning
 __all__ = ["Robot"]
 
 SPEC = robot_spec("arx_r5")
-_LONGEST_S = 20.0
+_LONGEST_S = 5.0
+_IN_VAIN = 5
+"""Pictures in a row without a chunk, after which waiting ends."""
 
 
 class Robot:
@@ -109,11 +111,13 @@ class Robot:
 
         Raises RuntimeError when most bring no chunk.
         """
-        begun = len(self.arrivals)
+        begun, in_vain = len(self.arrivals), 0
         for _ in range(count):
             self._arrived.clear()
             self._show()
-            self._arrived.wait(_LONGEST_S)
+            in_vain = 0 if self._arrived.wait(_LONGEST_S) else in_vain + 1
+            if in_vain == _IN_VAIN:
+                break
             if pauses:
                 time.sleep(float(self._rng.uniform(0.005, 0.04)))
         found = self.arrivals[begun:]
@@ -148,7 +152,7 @@ class Robot:
     def _feel(self) -> None:
         """Publish joint states at 50 Hz, at home and at rest."""
         still = np.zeros(SPEC.width)
-        while not self._stop.wait(0.02):
+        while not self._stop.wait(0.02) and rclpy.ok():
             state = JointRow(positions=np.array(SPEC.home), velocities=still, efforts=still, stamp_s=self.now_s())
             self._joints.publish(joint_state_to_msg(SPEC.joint_names, state))
 
