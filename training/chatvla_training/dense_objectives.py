@@ -2,9 +2,10 @@
 """Teach a new vision tower dense labels before any language: what each patch shows, then what each image token says.
 
   glyphs   sheets of handwriting: the character of every patch
-  align    whole scenes: character, card place, row and column of every patch; of every image token (2 x 2 patches)
-           its four characters and its place, and, through the language model's own tied embedding, which characters
-           and place words it holds: a token that shows "7" points where the word "7" points
+  align    whole scenes: character, card place, number of the card, row and column of every patch; of every image token
+           (2 x 2 patches) its four characters, its place and number, and, through the language model's own tied
+           embedding, which characters and place words it holds: a token of a card with "7" points where the word "7"
+           points
 A whole scene and its dialogue teach a new tower next to nothing (the loss of a few written words reaches 192 patches);
 dense labels do it in minutes. The heads are thrown away.
 Tensors: P patches of all images, in the processor's order; M image tokens; W vision width; V language width; C classes.
@@ -39,6 +40,8 @@ TOKEN_NORM = 0.5
 """Length that image tokens shall have, that of a word's embedding."""
 TIED_SCALE, TIED_COSINE = 16.0, 0.3
 """An image token says a word when its cosine to the word's embedding is above TIED_COSINE."""
+TENS, UNITS = 12, 10
+"""Classes of a card's number: tens 0 to 10, the last class for numbers of one digit; units."""
 SCENE_ROWS, SCENE_COLUMNS = 32, 32
 """Most rows and columns of patches that have labels of their own."""
 
@@ -51,6 +54,8 @@ class DenseBatch:
     grid_thw_N3: Tensor
     characters_P: Tensor
     places_P: Tensor
+    tens_P: Tensor
+    units_P: Tensor
     rows_P: Tensor
     columns_P: Tensor
 
@@ -69,9 +74,11 @@ class DenseHeads(nn.Module):
             return
         language = model.config.backbone.text.width
         self.places = nn.Linear(width, 1 + len(PLACES))
+        self.tens, self.units = nn.Linear(width, TENS), nn.Linear(width, UNITS)
         self.rows, self.columns = nn.Linear(width, SCENE_ROWS), nn.Linear(width, SCENE_COLUMNS)
         self.merged_characters = nn.Linear(language, 4 * (1 + len(CHARACTERS)))
         self.merged_places = nn.Linear(language, 1 + len(PLACES))
+        self.merged_tens, self.merged_units = nn.Linear(language, TENS), nn.Linear(language, UNITS)
         # Held by a tuple: the words stay as they are while the image tokens move towards them.
         self._embedding = (model.backbone.get_input_embeddings(),)
         self.words, self.word_characters, self.word_places = tied_words(built.start.codec)
@@ -83,6 +90,9 @@ class DenseHeads(nn.Module):
         loss = _entropy(self.characters(patches_PW), batch.characters_P)
         if self.tokens:
             loss = loss + _entropy(self.places(patches_PW), batch.places_P)
+            loss = (
+                loss + _entropy(self.tens(patches_PW), batch.tens_P) + _entropy(self.units(patches_PW), batch.units_P)
+            )
             loss = loss + 0.3 * _entropy(self.rows(patches_PW), batch.rows_P)
             loss = loss + 0.3 * _entropy(self.columns(patches_PW), batch.columns_P)
             loss = loss + self._token_loss(out.pooler_output, batch)
@@ -104,19 +114,33 @@ class DenseHeads(nn.Module):
         tokens_MV = tokens_MV * (tokens_MV.shape[1] ** 0.5 / norm_M)[:, None]
         characters_M4, places_M4 = batch.characters_P.view(-1, 4), batch.places_P.view(-1, 4)
         place_M = places_M4.max(1).values
+        tens_M, units_M = batch.tens_P.view(-1, 4).max(1).values, batch.units_P.view(-1, 4).max(1).values
         logits_M4C = self.merged_characters(tokens_MV).view(len(tokens_MV), 4, -1)
         loss = _entropy(logits_M4C.flatten(0, 1), characters_M4.flatten())
         loss = loss + _entropy(self.merged_places(tokens_MV), place_M)
+        loss = loss + _entropy(self.merged_tens(tokens_MV), tens_M) + _entropy(self.merged_units(tokens_MV), units_M)
         device = tokens_MV.device
         words_SV = self._embedding[0].weight.detach()[self.words.to(device)]
         words_SV = functional.normalize(words_SV - words_SV.mean(0), dim=1)
         cosine_MS = tokens_MV @ words_SV.T / tokens_MV.shape[1] ** 0.5
         logits_MS = TIED_SCALE * (cosine_MS.float() - TIED_COSINE)
         shown_MC = functional.one_hot(characters_M4, 1 + len(CHARACTERS)).amax(1)[:, 1:].float()
+        # All tokens of a card say its whole number: a question about the number then finds the place in one step.
+        shown_MC = shown_MC + _digits_of(tens_M, units_M, shown_MC.shape[1])
         place_MC = functional.one_hot(place_M, 1 + len(PLACES))[:, 1:].float()
         target_MS = shown_MC @ self.word_characters.to(device) + place_MC @ self.word_places.to(device)
         tied = functional.binary_cross_entropy_with_logits(logits_MS, target_MS.clamp(max=1.0))
         return loss + 8 * tied + 0.1 * size
+
+
+def _digits_of(tens_M: Tensor, units_M: Tensor, classes: int) -> Tensor:
+    """Return 1 for each digit of the number that a token stands on, shape (M, classes); classes begin with 0 to 9."""
+    found_MC = functional.one_hot(units_M.clamp_min(0), classes) * (units_M >= 0)[:, None]
+    # Ten tens, "100", write 1 and 0.
+    first_M = torch.where(tens_M == 10, 1, tens_M)
+    has_tens_M = (tens_M > 0) & (tens_M <= 10)
+    tens_MC = functional.one_hot(first_M.clamp(0, classes - 1), classes) * has_tens_M[:, None]
+    return (found_MC + tens_MC).float()
 
 
 def _entropy(logits_PC: Tensor, labels_P: Tensor) -> Tensor:
@@ -181,6 +205,8 @@ class SheetCollate:
             grid_thw_N3=prepared.grid_thw_N3,
             characters_P=characters_P,
             places_P=unknown_P,
+            tens_P=unknown_P,
+            units_P=unknown_P,
             rows_P=unknown_P,
             columns_P=unknown_P,
         )
@@ -204,17 +230,19 @@ class SceneCollate:
             self._labels(scene, placement, grid)
             for scene, placement, grid in zip(scenes, prepared.placements, prepared.grid_thw_N3.tolist(), strict=True)
         ]
-        characters, places, rows, columns = (torch.cat([part[k] for part in labels]) for k in range(4))
+        characters, places, tens, units, rows, columns = (torch.cat([part[k] for part in labels]) for k in range(6))
         return DenseBatch(
             pixel_values_PX=prepared.pixel_values_PX,
             grid_thw_N3=prepared.grid_thw_N3,
             characters_P=characters,
             places_P=places,
+            tens_P=tens,
+            units_P=units,
             rows_P=rows,
             columns_P=columns,
         )
 
-    def _labels(self, scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _labels(self, scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor, ...]:
         rows, columns = grid[1], grid[2]
         aside, down = at.offset_x, at.offset_y
         marks = [replace(glyph, x=glyph.x * at.scale + aside, y=glyph.y * at.scale + down) for glyph in scene.glyphs]
@@ -222,15 +250,20 @@ class SceneCollate:
         heights = [(BOARD_GLYPH_PX if index < on_board else CARD_GLYPH_PX) * at.scale for index in range(len(marks))]
         characters = patch_characters(marks, heights, rows, columns)
         places = np.zeros((rows, columns), np.int64)
+        tens, units = np.full((rows, columns), -1), np.full((rows, columns), -1)
         for card, box in zip(scene.trial.cards, scene.card_boxes, strict=True):
             left, right = ((value * at.scale + aside) / PATCH_PX for value in box[0::2])
             top, bottom = ((value * at.scale + down) / PATCH_PX for value in box[1::2])
             inner = slice(max(0, round(top)), max(0, round(bottom))), slice(max(0, round(left)), max(0, round(right)))
             places[inner] = 1 + PLACES.index(card.place)
+            tens[inner] = card.value // 10 if card.value > 9 else TENS - 1
+            units[inner] = card.value % 10
         row_index, column_index = np.indices((rows, columns))
         return (
             merge_order(characters),
             merge_order(places),
+            merge_order(tens),
+            merge_order(units),
             merge_order(row_index.astype(np.int64)),
             merge_order(column_index.astype(np.int64)),
         )

@@ -10,7 +10,7 @@ import torch
 from chatvla_policy.processing.images import ImageConfig, ImagePreparer
 from chatvla_sim.math_match.fonts import font_files
 from chatvla_sim.math_match.handwriting import Glyph
-from chatvla_training.dense_objectives import PLACES, SceneCollate, merge_order
+from chatvla_training.dense_objectives import PLACES, TENS, SceneCollate, merge_order
 from chatvla_training.recipe import changed
 from chatvla_training.recipes import find_recipe
 from chatvla_training.synthetic import sheets
@@ -68,6 +68,13 @@ def test_labelled_scene_names_glyphs_and_places_where_they_are() -> None:
     assert set(scene.trial.equation.text) <= shown
     places = {PLACES[value - 1] for value in batch.places_P.tolist() if value > 0}
     assert places == {card.place for card in scene.trial.cards}
+    on_card = batch.places_P > 0
+    labels = torch.stack([batch.places_P, batch.tens_P, batch.units_P], 1)[on_card].unique(dim=0).tolist()
+    numbers = {
+        (card.place, card.value // 10 if card.value > 9 else TENS - 1, card.value % 10) for card in scene.trial.cards
+    }
+    assert {(PLACES[place - 1], tens, units) for place, tens, units in labels} == numbers
+    assert (batch.units_P[~on_card] == -1).all()
     assert batch.rows_P.max() == CONFIG.height // PATCH_PX - 1
     assert batch.columns_P.max() == CONFIG.width // PATCH_PX - 1
 
