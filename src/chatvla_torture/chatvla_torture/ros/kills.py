@@ -33,7 +33,7 @@ _ACTORS = ("expert", "policy")
 _POLICY_SHARE = 0.3
 _VICTIMS = ("launch", "driver", "sim", "policy")
 _ACTIONS = ("kill", "stop", "restart")
-_MOTION_S = 120.0
+_MOTION_S = 180.0
 
 
 def run(part: PartRun) -> None:
@@ -90,7 +90,7 @@ def run(part: PartRun) -> None:
 
 
 def _start_all(part: PartRun, rig: Rig, actor: str) -> None:
-    rig.start("sim", parameters={"camera_rate_hz": 15.0})
+    rig.start("sim", parameters={"camera_rate_hz": 15.0 if actor == "policy" else 5.0})
     rig.start("driver")
     rig.wait_ready("sim", "driver")
     if actor == "policy":
