@@ -113,6 +113,8 @@ class Outcome:
     broken: BrokenPromiseError | None
     seconds: dict[str, float]
     """Wall-clock time of each part."""
+    interrupted: bool = False
+    """Ctrl-C ended it: the counts are those up to then."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome as --json writes it."""
@@ -121,6 +123,7 @@ class Outcome:
             "seed": self.seed,
             "minutes": self.minutes,
             "held": broken is None,
+            "interrupted": self.interrupted,
             "broken": None
             if broken is None
             else {
@@ -161,6 +164,7 @@ class Campaign:
         promises: list[Promise] = []
         seconds: dict[str, float] = {}
         broken: BrokenPromiseError | None = None
+        interrupted = False
         until_s = time.monotonic()
         whole = sum(part.share for part in self.parts) or 1.0
         for part in self.parts:
@@ -179,16 +183,27 @@ class Campaign:
                     journal=self.journal,
                     until_s=until_s,
                 )
-                broken = _attempt(run)
+                interrupted = False
+                try:
+                    broken = _attempt(run)
+                except KeyboardInterrupt:
+                    interrupted = True
                 seconds[part.name] = time.monotonic() - run.started_s
             promises += run.promises
             if sys.stderr.isatty():
                 print("\r\033[K", end="", file=sys.stderr, flush=True)
             for promise in run.promises:
                 print(promise.line(broken=broken is not None and promise is broken.promise), flush=True)
-            if broken is not None:
+            if broken is not None or interrupted:
                 break
-        return Outcome(seed=self.seed, minutes=self.minutes, promises=promises, broken=broken, seconds=seconds)
+        return Outcome(
+            seed=self.seed,
+            minutes=self.minutes,
+            promises=promises,
+            broken=broken,
+            seconds=seconds,
+            interrupted=interrupted,
+        )
 
 
 def _attempt(run: PartRun) -> BrokenPromiseError | None:

@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if outcome.broken is None:
         held = sum(promise.held > 0 for promise in outcome.promises)
         rest = f", {len(outcome.promises) - held} not tried" if held < len(outcome.promises) else ""
-        print(f"{held} promises held{rest}; seed {seed}, {seconds:.0f} s")
-        return 0
+        stopped = "; stopped before its end" if outcome.interrupted else ""
+        print(f"{held} promises held{rest}; seed {seed}, {seconds:.0f} s{stopped}")
+        return 130 if outcome.interrupted else 0
     broken = outcome.broken
     print(f"broken: {broken.promise.part}.{broken.promise.name}: {broken.why}")
     again = f"./chatvla torture {options.minutes:g} --seed {seed} --only {broken.promise.part}"

@@ -95,6 +95,7 @@ def main(args: Sequence[str] | None = None) -> int:
     node = Node("rollout")
     # A hostile or broken message from another node must not end the run: it is reported, and waits have their limits.
     spinner = threading.Thread(target=spin_until, args=(node, stopped), daemon=True)
+    session: RosSession | None = None
     try:
         settings = RolloutSettings.declare(node)
         session = RosSession(
@@ -111,6 +112,8 @@ def main(args: Sequence[str] | None = None) -> int:
         stopped.set()
         if spinner.is_alive():
             spinner.join(timeout=2.0)
+        if session is not None:
+            session.destroy()
         node.destroy_node()
         try_shutdown()
 

@@ -212,8 +212,11 @@ class RosSession:
         self._goal = None
 
     def close(self) -> None:
-        """Cancel what still runs; the node belongs to the caller."""
+        """Cancel what still runs."""
         self.stop()
+
+    def destroy(self) -> None:
+        """Free the action client, once the node is spun no more: an executor would trip over it."""
         self._follow.destroy()
 
     def _on_result(self, future: Future) -> None:

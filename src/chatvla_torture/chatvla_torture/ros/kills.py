@@ -114,6 +114,7 @@ def _start_rollout(part: PartRun, rig: Rig, actor: str, number: int) -> None:
             "policy": actor,
             "seed": number,
             "timeout": 20.0,
+            "wait": 300.0,
             "out": str(part.scratch / f"out-{actor}-{number}"),
         },
     )
@@ -185,11 +186,11 @@ def _wait_for_motion(
     while rig.audit().chunks < chunks + 3:
         rollout = rig.processes["rollout"]
         if not rollout.alive:
-            words = rollout.text().strip().splitlines()[-1:]
-            named = rollout.process.returncode in (-signal.SIGKILL, 130) or re.search(
-                r"rollout: \S|results", str(words)
+            words = rollout.text().strip().splitlines()[-20:]
+            named = rollout.process.returncode in (-signal.SIGKILL, 130) or any(
+                re.match(r"rollout: \S|  results ", line) for line in words
             )
-            recovers.require(named, f"{when}: the scorer ended without a sentence: {words}", case)
+            recovers.require(named, f"{when}: the scorer ended without a sentence: {words[-5:]}", case)
             recovers.notes["scorer started anew"] = int(recovers.notes.get("scorer started anew", 0)) + 1
             _start_rollout(part, rig, actor, case.number + 1000)
         for name in ("sim", "driver", actor):
