@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from chatvla_control.arm_controller import ArmController
 from chatvla_control.contracts import ActionChunk, ActionMode
 from chatvla_control.robot_spec import robot_spec
 from chatvla_torture.audit import AUDIT_FILE, AuditedController, read_audit
-from chatvla_torture.campaign import Campaign
+from chatvla_torture.campaign import Campaign, PartRun
 from chatvla_torture.cli import main
 from chatvla_torture.parts import Part
 from chatvla_torture.promise import Case, case_seed
+from chatvla_torture.ros.rig import free_domain
 
 SPEC = robot_spec("arx_r5")
 
@@ -93,6 +95,55 @@ def test_first_broken_promise_ends_the_campaign_with_the_command_that_repeats_it
     printed = capsys.readouterr().out
     assert re.search(r"BROKEN +broken\.odd: 3 of 5 planned cases", printed)
     assert "repeat it: ./chatvla torture --seed 9 --only broken --case 3" in printed
+
+
+def failing_part(run: PartRun) -> None:
+    run.promise("never", "never comes to it", planned=1)
+    raise RuntimeError("no node starts")
+
+
+def interrupted_part(run: PartRun) -> None:
+    run.promise("some", "some are tried", planned=5).hold(2)
+    raise KeyboardInterrupt
+
+
+def test_part_that_cannot_go_on_is_broken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part(name="failing", summary="", target=f"{__name__}:failing_part", share=0.1)
+    monkeypatch.setattr("chatvla_torture.cli.PARTS", {"failing": part})
+    assert main(["20", "--seed", "9"]) == 1
+    printed = capsys.readouterr().out
+    assert "broken: failing.never: the part could not go on: RuntimeError: no node starts" in printed
+    assert "repeat it: ./chatvla torture 20 --seed 9 --only failing" in printed
+
+
+def test_interrupted_campaign_reports_what_it_tried(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Part(name="cut", summary="", target=f"{__name__}:interrupted_part", share=0.1)
+    monkeypatch.setattr("chatvla_torture.cli.PARTS", {"cut": part})
+    assert main(["20", "--seed", "9"]) == 130
+    printed = capsys.readouterr().out
+    assert re.search(r"held +cut\.some: 2 of 5 planned cases", printed)
+    assert "stopped before its end" in printed
+
+
+def test_blocks_in_the_journal_are_not_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["0.2", "--only", "chunks", "--seed", "1", "--jobs", "1", "--journal", str(tmp_path / "journal.jsonl")]
+    figures = {"chunks": 1000, "ticks": 6000}
+    lines = [{"seed": seed, "block": block, "figures": figures} for seed, block in ((1, 0), (1, 1), (2, 5))]
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr("chatvla_torture.chunks.ProcessPoolExecutor.submit", lambda *_: pytest.fail("tried again"))
+    assert main(words) == 0
+    assert re.search(r"held +chunks\.limits: 2000 chunks: .*ticks 12000", capsys.readouterr().out)
+
+
+def test_domain_of_a_bench_is_one_that_nobody_uses() -> None:
+    taken = free_domain(0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 7400 + 250 * taken + 10))
+        assert free_domain(0) != taken
 
 
 def test_one_case_draws_alone_what_it_drew_in_the_campaign() -> None:

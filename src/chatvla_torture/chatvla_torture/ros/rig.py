@@ -25,7 +25,7 @@ from std_srvs.srv import Trigger
 from chatvla_torture.audit import AUDIT_FILE, AuditReader, AuditReport
 from chatvla_torture.processes import Kept, ProcessSet, wait_until
 
-__all__ = ["NAMESPACE", "Rig"]
+__all__ = ["NAMESPACE", "Rig", "free_domain"]
 
 NAMESPACE = "torture"
 _DOMAINS = range(215, 232)
