@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rclpy.utilities import try_shutdown
 
 from benchmarks.node_live import live_figures, say
 from benchmarks.node_robot import Robot
@@ -99,7 +100,7 @@ def _latency(policy: str, pictures: int, folder: Path) -> dict[str, dict[str, An
         return figures | _stages(robot, policy, pictures, folder / "timings.json", pair_ms=pair_ms)
     finally:
         robot.close()
-        rclpy.shutdown()
+        try_shutdown()
 
 
 def _bare_pair(robot: Robot, pictures: int) -> dict[str, dict[str, Any]]:
