@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from chatvla_policy.model.host_memory import keep_freed_memory
+from chatvla_policy.runtime.host_memory import keep_freed_memory
 from chatvla_sim.benches import make_bench
 from chatvla_training.build_data import Collate, half_widths, make_mixture, robot_data, robot_setups
 from chatvla_training.build_model import StartModel, start_model
