@@ -26,11 +26,11 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP
 
 from chatvla_policy.model.backbone import hub_name, load_backbone, meta_backbone, write_config
 from chatvla_policy.model.decode import Decoder
-from chatvla_policy.runtime.host_memory import keep_freed_memory
 from chatvla_policy.model.moe import MoeConfig, MoeKind, MoeMlp
 from chatvla_policy.model.sizes import qwen2vl_config
 from chatvla_policy.model.tensor_files import PlannedTensor, write_shards
 from chatvla_policy.model.tiny import make_tiny_folder
+from chatvla_policy.runtime.host_memory import keep_freed_memory
 
 __all__ = ["measure"]
 
