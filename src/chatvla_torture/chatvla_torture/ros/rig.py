@@ -43,7 +43,7 @@ _READY = {
     "policy": "the golden input differs",
     "recorder": "recording into",
 }
-START_S = 90.0
+START_S = 180.0
 
 
 class Rig:
