@@ -79,18 +79,23 @@ def test_interrupt_ends_all_processes_and_keeps_what_was_done(tmp_path):
     running = subprocess.Popen(
         [sys.executable, "-m", "chatvla_eval.cli", *command], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "results.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)
-    _, complaint = running.communicate(timeout=10)
-    assert running.returncode == 130
-    assert "Traceback" not in complaint
-    assert "stopped after" in complaint
-    deadline = time.monotonic() + 5
-    while group_lives(running.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not group_lives(running.pid)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "results.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)
+        _, complaint = running.communicate(timeout=10)
+        assert running.returncode == 130
+        assert "Traceback" not in complaint
+        assert "stopped after" in complaint
+        deadline = time.monotonic() + 5
+        while group_lives(running.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not group_lives(running.pid)
+    finally:
+        if group_lives(running.pid):
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["trials"]) >= 1
     assert not results["complete"]
