@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -31,6 +32,18 @@ BEHAVIOURS = {
 }
 
 
+def whole_request(peer: socket.socket) -> bytes:
+    """Return head and body, however many parts they come in."""
+    data = b""
+    while part := peer.recv(2**22):
+        data += part
+        head, end, body = data.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        if end and len(body) >= (int(length[1]) if length else 0):
+            break
+    return data
+
+
 @contextmanager
 def server(behaviour: str) -> Iterator[tuple[str, list[bytes]]]:
     """Answer one request as told; yields the address and what was received."""
@@ -42,7 +55,7 @@ def server(behaviour: str) -> Iterator[tuple[str, list[bytes]]]:
         try:
             peer, _ = listener.accept()
             with peer:
-                received.append(peer.recv(2**22))
+                received.append(whole_request(peer))
                 for part in BEHAVIOURS[behaviour]:
                     peer.sendall(part)
                     if len(part) <= 1 and stop.wait(0.05):
