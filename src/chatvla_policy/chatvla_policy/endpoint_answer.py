@@ -71,7 +71,8 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -
         answer = connection.getresponse()
         data = answer.read(LARGEST_ANSWER + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise OSError("the time is over" if late.is_set() else str(error)) from error
+        over = late.is_set() or isinstance(error, TimeoutError)
+        raise OSError("the time is over" if over else str(error)) from error
     finally:
         watchdog.cancel()
         connection.close()
