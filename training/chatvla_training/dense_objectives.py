@@ -96,22 +96,10 @@ class DenseHeads(nn.Module):
             loss = loss + 0.3 * _entropy(self.rows(patches_PW), batch.rows_P)
             loss = loss + 0.3 * _entropy(self.columns(patches_PW), batch.columns_P)
             loss = loss + self._token_loss(out.pooler_output, batch)
-        count = len(batch.characters_P)
-        zero = loss.detach().new_zeros(())
-        return LossTerms(
-            language_sum=loss * count,
-            language_tokens=count,
-            action_sum=zero,
-            action_steps=0,
-            router=zero,
-            action_weight=1.0,
-        )
+        return patch_loss(loss, len(batch.characters_P))
 
     def _token_loss(self, tokens_MV: Tensor, batch: DenseBatch) -> Tensor:
-        norm_M = tokens_MV.norm(dim=1).clamp_min(1e-6)
-        size = (norm_M / TOKEN_NORM).log().square().mean()
-        # As the language model's first layer will see them.
-        tokens_MV = tokens_MV * (tokens_MV.shape[1] ** 0.5 / norm_M)[:, None]
+        tokens_MV, size = at_one_size(tokens_MV)
         characters_M4, places_M4 = batch.characters_P.view(-1, 4), batch.places_P.view(-1, 4)
         place_M = places_M4.max(1).values
         tens_M, units_M = batch.tens_P.view(-1, 4).max(1).values, batch.units_P.view(-1, 4).max(1).values
@@ -120,17 +108,40 @@ class DenseHeads(nn.Module):
         loss = loss + _entropy(self.merged_places(tokens_MV), place_M)
         loss = loss + _entropy(self.merged_tens(tokens_MV), tens_M) + _entropy(self.merged_units(tokens_MV), units_M)
         device = tokens_MV.device
-        words_SV = self._embedding[0].weight.detach()[self.words.to(device)]
-        words_SV = functional.normalize(words_SV - words_SV.mean(0), dim=1)
-        cosine_MS = tokens_MV @ words_SV.T / tokens_MV.shape[1] ** 0.5
-        logits_MS = TIED_SCALE * (cosine_MS.float() - TIED_COSINE)
         shown_MC = functional.one_hot(characters_M4, 1 + len(CHARACTERS)).amax(1)[:, 1:].float()
         # All tokens of a card say its whole number: a question about the number then finds the place in one step.
         shown_MC = shown_MC + _digits_of(tens_M, units_M, shown_MC.shape[1])
         place_MC = functional.one_hot(place_M, 1 + len(PLACES))[:, 1:].float()
         target_MS = shown_MC @ self.word_characters.to(device) + place_MC @ self.word_places.to(device)
-        tied = functional.binary_cross_entropy_with_logits(logits_MS, target_MS.clamp(max=1.0))
+        tied = tied_loss(tokens_MV, self._embedding[0].weight.detach()[self.words.to(device)], target_MS)
         return loss + 8 * tied + 0.1 * size
+
+
+def patch_loss(loss: Tensor, patches: int) -> LossTerms:
+    """Return a mean over `patches` as the loop's language loss; no action, no router."""
+    zero = loss.detach().new_zeros(())
+    return LossTerms(
+        language_sum=loss * patches,
+        language_tokens=patches,
+        action_sum=zero,
+        action_steps=0,
+        router=zero,
+        action_weight=1.0,
+    )
+
+
+def at_one_size(tokens_MV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the image tokens as the language model's first layer sees them, and how far they are from TOKEN_NORM."""
+    norm_M = tokens_MV.norm(dim=1).clamp_min(1e-6)
+    return tokens_MV * (tokens_MV.shape[1] ** 0.5 / norm_M)[:, None], (norm_M / TOKEN_NORM).log().square().mean()
+
+
+def tied_loss(tokens_MV: Tensor, words_SV: Tensor, target_MS: Tensor) -> Tensor:
+    """Return how far tokens (from `at_one_size`) are from pointing at just the words that `target_MS` marks."""
+    words_SV = functional.normalize(words_SV - words_SV.mean(0), dim=1)
+    cosine_MS = tokens_MV @ words_SV.T / tokens_MV.shape[1] ** 0.5
+    logits_MS = TIED_SCALE * (cosine_MS.float() - TIED_COSINE)
+    return functional.binary_cross_entropy_with_logits(logits_MS, target_MS.clamp(max=1.0))
 
 
 def _digits_of(tens_M: Tensor, units_M: Tensor, classes: int) -> Tensor:
@@ -170,11 +181,11 @@ class DenseTask:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
-    def counts(self, batch: DenseBatch) -> tuple[int, int]:
+    def counts(self, batch: Any) -> tuple[int, int]:
         """Return the number of patches, and no chunk steps."""
-        return len(batch.characters_P), 0
+        return len(batch.pixel_values_PX), 0
 
-    def place(self, batch: DenseBatch, device: torch.device) -> DenseBatch:
+    def place(self, batch: Any, device: torch.device) -> Any:
         """Return the batch on `device`."""
         return to_device(batch, device)
 

@@ -31,11 +31,11 @@ from chatvla_sim.toy_placement.visibility import STEP_PX
 from chatvla_training.dense_objectives import (
     SCENE_COLUMNS,
     SCENE_ROWS,
-    TIED_COSINE,
-    TIED_SCALE,
-    TOKEN_NORM,
     DenseTask,
+    at_one_size,
     merge_order,
+    patch_loss,
+    tied_loss,
 )
 from chatvla_training.objectives import Built, CollateFunction
 from chatvla_training.synthetic.toy_facts import scene_boxes
@@ -105,22 +105,10 @@ class ToyHeads(nn.Module):
         loss = loss + _placed(self.boxes(patches_PW), batch.boxes_P4, batch.kinds_P)
         if self.tokens:
             loss = loss + self._token_loss(out.pooler_output, batch)
-        count = len(batch.kinds_P)
-        zero = loss.detach().new_zeros(())
-        return LossTerms(
-            language_sum=loss * count,
-            language_tokens=count,
-            action_sum=zero,
-            action_steps=0,
-            router=zero,
-            action_weight=1.0,
-        )
+        return patch_loss(loss, len(batch.kinds_P))
 
     def _token_loss(self, tokens_MV: Tensor, batch: ToyBatch) -> Tensor:
-        norm_M = tokens_MV.norm(dim=1).clamp_min(1e-6)
-        size = (norm_M / TOKEN_NORM).log().square().mean()
-        # As the language model's first layer will see them.
-        tokens_MV = tokens_MV * (tokens_MV.shape[1] ** 0.5 / norm_M)[:, None]
+        tokens_MV, size = at_one_size(tokens_MV)
         # A token says what the first of its patches that shows a thing shows.
         chosen_M = (batch.kinds_P.view(-1, 4) > 0).int().argmax(1)
         index_M = torch.arange(len(chosen_M), device=chosen_M.device) * 4 + chosen_M
@@ -143,14 +131,10 @@ class ToyHeads(nn.Module):
     def _tied(self, tokens_MV: Tensor, kinds_M: Tensor, colours_M: Tensor) -> Tensor:
         """Return how far the tokens are from pointing at just the words that name what they show."""
         device = tokens_MV.device
-        words_SV = self._embedding[0].weight.detach()[self.words.to(device)]
-        words_SV = functional.normalize(words_SV - words_SV.mean(0), dim=1)
-        cosine_MS = tokens_MV @ words_SV.T / tokens_MV.shape[1] ** 0.5
-        logits_MS = TIED_SCALE * (cosine_MS.float() - TIED_COSINE)
         kind_MC = functional.one_hot(kinds_M, 1 + len(KIND_NAMES))[:, 1:].float()
         colour_MC = functional.one_hot(colours_M, 1 + len(COLOUR_NAMES))[:, 1:].float()
         target_MS = kind_MC @ self.word_kinds.to(device) + colour_MC @ self.word_colours.to(device)
-        return functional.binary_cross_entropy_with_logits(logits_MS, target_MS.clamp(max=1.0))
+        return tied_loss(tokens_MV, self._embedding[0].weight.detach()[self.words.to(device)], target_MS)
 
 
 def _named(logits_PC: Tensor, labels_P: Tensor) -> Tensor:
@@ -186,22 +170,14 @@ def tied_object_words(codec: TextCodec) -> tuple[Tensor, Tensor, Tensor]:
     return torch.tensor(ids), kinds, colours
 
 
-class ToyTask(DenseTask):
-    """The vision tower and its heads as the loop takes them."""
-
-    def counts(self, batch: Any) -> tuple[int, int]:
-        """Return the number of patches, and no chunk steps."""
-        return len(batch.kinds_P), 0
-
-
 def objects(built: Built) -> tuple[TrainingTask, CollateFunction]:
     """Return the objective of crowds (`synthetic:toys_crowds`)."""
-    return ToyTask(ToyHeads(built, tokens=False)), ToyCollate(built.start.model.config.images)
+    return DenseTask(ToyHeads(built, tokens=False)), ToyCollate(built.start.model.config.images)
 
 
 def objects_align(built: Built) -> tuple[TrainingTask, CollateFunction]:
     """Return the objective of labelled tables (`synthetic:toys_labelled`)."""
-    return ToyTask(ToyHeads(built, tokens=True)), ToyCollate(built.start.model.config.images)
+    return DenseTask(ToyHeads(built, tokens=True)), ToyCollate(built.start.model.config.images)
 
 
 class ToyCollate:
