@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def robot_data(recipe: Recipe) -> RobotData:
         raise RecipeError(f"recipe {recipe.name} needs robot data: give --data FOLDER (made by ./chatvla demos)")
 
     def opened(split: str, wording: bool) -> tuple[EpisodeDataset, ...]:
-        rewrite = reworded if wording and recipe.reword else None
+        rewrite = partial(reworded, brief=recipe.brief) if wording and recipe.reword else None
         return tuple(
             EpisodeDataset(
                 folder,

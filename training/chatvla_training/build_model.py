@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,14 @@ import torch
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_policy.checkpoint import RobotSetup, load_checkpoint
 from chatvla_policy.model.action.config import Embodiment, action_size
-from chatvla_policy.model.backbone import Backbone, load_backbone, resolve_folder
+from chatvla_policy.model.backbone import load_backbone, resolve_folder
 from chatvla_policy.model.chatvla2 import ChatVLA2, Stage
 from chatvla_policy.model.config import BackboneConfig, ChatVLA2Config, chatvla2_config
 from chatvla_policy.model.moe import MoeConfig, MoeKind
 from chatvla_policy.model.upcycle import upcycle_backbone
 from chatvla_policy.processing.images import ImageConfig
 from chatvla_policy.processing.tokens import TextCodec
+from chatvla_training.first_weights import compose_numbers, scale_inputs, wire_heads
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.vocabulary import tasks_of, tiny_tokenizer
 
@@ -87,7 +87,9 @@ def _new(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     codec = TextCodec(tiny_tokenizer(tasks_of(recipe.image_text)))
     config = _config(recipe, specs, codec)
     model = ChatVLA2(replace(config, images=_images(recipe, config.images)))
-    _scale(model.backbone, recipe.init_gain)
+    scale_inputs(model.backbone, recipe.init_gain)
+    wire_heads(model.backbone)
+    compose_numbers(model.backbone, codec)
     return StartModel(model=model, codec=codec, robots=(), origin={"init": "random weights"})
 
 
@@ -109,16 +111,6 @@ def _images(recipe: Recipe, images: ImageConfig) -> ImageConfig:
         return images
     token = images.patch_size * images.merge_size
     return replace(images, width=recipe.image_width, height=round(recipe.image_width * 3 / 4 / token) * token)
-
-
-@torch.no_grad()
-def _scale(backbone: Backbone, gain: float) -> None:
-    """Multiply attention and MLP input weights: transformers' 0.02 is small for a narrow model."""
-    if math.isclose(gain, 1.0):
-        return
-    for name, parameter in backbone.named_parameters():
-        if any(f"{part}_proj.weight" in name for part in ("q", "k", "v", "gate", "up")):
-            parameter.mul_(gain)
 
 
 def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:

@@ -26,8 +26,10 @@ from chatvla_policy.model.batch import to_device
 from chatvla_policy.model.loss import LossTerms
 from chatvla_policy.processing.images import ImageConfig, ImagePreparer, Placement
 from chatvla_policy.processing.tokens import TextCodec
+from chatvla_sim.math_match.equations import Equation
+from chatvla_sim.math_match.handwriting import Glyph
 from chatvla_training.objectives import Built, CollateFunction
-from chatvla_training.synthetic.sheets import CHARACTERS, PATCH_PX, SIZE_PX, Sheet, patch_characters
+from chatvla_training.synthetic.sheets import CHARACTERS, DIGITS, PATCH_PX, SIZE_PX, Sheet, patch_characters
 from chatvla_training.trainer.task import TrainingTask
 
 __all__ = ["DenseBatch", "DenseTask", "align", "glyphs"]
@@ -36,10 +38,10 @@ PLACES = ("far left", "left", "middle", "right", "far right")
 PLACE_TOKENS = ("far", " far", "left", " left", "middle", " middle", "right", " right")
 BOARD_GLYPH_PX, CARD_GLYPH_PX = 33.0, 15.0
 """Height of a digit on the board and on a card in the camera's image, roughly; how far its label reaches."""
-TOKEN_NORM = 0.5
-"""Length that image tokens shall have, that of a word's embedding."""
 TIED_SCALE, TIED_COSINE = 16.0, 0.3
 """An image token says a word when its cosine to the word's embedding is above TIED_COSINE."""
+TIED_WEIGHT = 0.3
+"""Of one word in the loss of a token."""
 TENS, UNITS = 12, 10
 """Classes of a card's number: tens 0 to 10, the last class for numbers of one digit; units."""
 SCENE_ROWS, SCENE_COLUMNS = 32, 32
@@ -81,7 +83,7 @@ class DenseHeads(nn.Module):
         self.merged_tens, self.merged_units = nn.Linear(language, TENS), nn.Linear(language, UNITS)
         # Held by a tuple: the words stay as they are while the image tokens move towards them.
         self._embedding = (model.backbone.get_input_embeddings(),)
-        self.words, self.word_characters, self.word_places = tied_words(built.start.codec)
+        self.words = tied_words(built.start.codec)
 
     def forward(self, batch: DenseBatch, *, generator: torch.Generator | None = None) -> LossTerms:
         """Return the summed loss over the heads, as a loss per patch."""
@@ -99,7 +101,7 @@ class DenseHeads(nn.Module):
         return patch_loss(loss, len(batch.characters_P))
 
     def _token_loss(self, tokens_MV: Tensor, batch: DenseBatch) -> Tensor:
-        tokens_MV, size = at_one_size(tokens_MV)
+        tokens_MV, size = at_one_size(tokens_MV, self._embedding[0].weight)
         characters_M4, places_M4 = batch.characters_P.view(-1, 4), batch.places_P.view(-1, 4)
         place_M = places_M4.max(1).values
         tens_M, units_M = batch.tens_P.view(-1, 4).max(1).values, batch.units_P.view(-1, 4).max(1).values
@@ -107,14 +109,15 @@ class DenseHeads(nn.Module):
         loss = _entropy(logits_M4C.flatten(0, 1), characters_M4.flatten())
         loss = loss + _entropy(self.merged_places(tokens_MV), place_M)
         loss = loss + _entropy(self.merged_tens(tokens_MV), tens_M) + _entropy(self.merged_units(tokens_MV), units_M)
-        device = tokens_MV.device
-        shown_MC = functional.one_hot(characters_M4, 1 + len(CHARACTERS)).amax(1)[:, 1:].float()
-        # All tokens of a card say its whole number: a question about the number then finds the place in one step.
-        shown_MC = shown_MC + _digits_of(tens_M, units_M, shown_MC.shape[1])
+        words, device = self.words, tokens_MV.device
+        sign_MC = functional.one_hot(characters_M4, 1 + len(CHARACTERS)).amax(1)[:, 1 + len(DIGITS) :].float()
         place_MC = functional.one_hot(place_M, 1 + len(PLACES))[:, 1:].float()
-        target_MS = shown_MC @ self.word_characters.to(device) + place_MC @ self.word_places.to(device)
-        tied = tied_loss(tokens_MV, self._embedding[0].weight.detach()[self.words.to(device)], target_MS)
-        return loss + 8 * tied + 0.1 * size
+        # All tokens of a card say its whole number: a question about the number then finds the place in one step.
+        number_M = torch.where(tens_M == TENS - 1, 0, tens_M) * 10 + units_M
+        number_MS = words.numbers_NS.to(device)[number_M.clamp_min(0)] * (units_M >= 0)[:, None]
+        target_MS = number_MS + sign_MC @ words.signs_CS.to(device) + place_MC @ words.places_CS.to(device)
+        tied = tied_loss(tokens_MV, self._embedding[0].weight.detach()[words.ids_S.to(device)], target_MS)
+        return loss + TIED_WEIGHT * len(words.ids_S) * tied + 0.1 * size
 
 
 def patch_loss(loss: Tensor, patches: int) -> LossTerms:
@@ -130,10 +133,14 @@ def patch_loss(loss: Tensor, patches: int) -> LossTerms:
     )
 
 
-def at_one_size(tokens_MV: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the image tokens as the language model's first layer sees them, and how far they are from TOKEN_NORM."""
+def at_one_size(tokens_MV: Tensor, words_TV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the image tokens as the language model's first layer sees them, and how far from a word's length they are.
+
+    `words_TV` are the embeddings of all words.
+    """
+    length = words_TV.detach().norm(dim=1).mean()
     norm_M = tokens_MV.norm(dim=1).clamp_min(1e-6)
-    return tokens_MV * (tokens_MV.shape[1] ** 0.5 / norm_M)[:, None], (norm_M / TOKEN_NORM).log().square().mean()
+    return tokens_MV * (tokens_MV.shape[1] ** 0.5 / norm_M)[:, None], (norm_M / length).log().square().mean()
 
 
 def tied_loss(tokens_MV: Tensor, words_SV: Tensor, target_MS: Tensor) -> Tensor:
@@ -144,35 +151,38 @@ def tied_loss(tokens_MV: Tensor, words_SV: Tensor, target_MS: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits_MS, target_MS.clamp(max=1.0))
 
 
-def _digits_of(tens_M: Tensor, units_M: Tensor, classes: int) -> Tensor:
-    """Return 1 for each digit of the number that a token stands on, shape (M, classes); classes begin with 0 to 9."""
-    found_MC = functional.one_hot(units_M.clamp_min(0), classes) * (units_M >= 0)[:, None]
-    # Ten tens, "100", write 1 and 0.
-    first_M = torch.where(tens_M == 10, 1, tens_M)
-    has_tens_M = (tens_M > 0) & (tens_M <= 10)
-    tens_MC = functional.one_hot(first_M.clamp(0, classes - 1), classes) * has_tens_M[:, None]
-    return (found_MC + tens_MC).float()
-
-
 def _entropy(logits_PC: Tensor, labels_P: Tensor) -> Tensor:
     return functional.cross_entropy(logits_PC.float(), labels_P, ignore_index=-1)
 
 
-def tied_words(codec: TextCodec) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ids of the words that image tokens are tied to, shape (S,), and which character and place each belongs to.
+@dataclass(frozen=True, kw_only=True)
+class TiedWords:
+    """The words that image tokens are tied to: S token ids, and which of them say each thing that can be seen."""
 
-    The two maps have shapes (characters, S) and (places, S); a place of two words belongs to both.
-    """
-    ids: list[int] = []
-    names: list[str] = []
-    for text in (*CHARACTERS, *PLACE_TOKENS):
-        token = codec.plain(text)
-        if len(token) == 1 and token[0] not in ids:
-            ids.append(token[0])
-            names.append(text.strip())
-    characters = torch.tensor([[float(name == character) for name in names] for character in CHARACTERS])
-    places = torch.tensor([[float(name in place.split()) for name in names] for place in PLACES])
-    return torch.tensor(ids), characters, places
+    ids_S: Tensor
+    numbers_NS: Tensor
+    """Of the numbers 0 to 109."""
+    signs_CS: Tensor
+    """Of the operators, in the order of CHARACTERS."""
+    places_CS: Tensor
+    """Of PLACES; a place of two words is said by both."""
+
+
+def tied_words(codec: TextCodec) -> TiedWords:
+    """Return the words of numbers, operators and places."""
+    numbers = [codec.plain(str(number)) for number in range(10 * (TENS - 1))]
+    signs = [codec.plain(sign) for sign in CHARACTERS[len(DIGITS) :]]
+    spoken = {text: codec.plain(text) for text in PLACE_TOKENS}
+    places = [
+        [spoken[text][0] for text in spoken if text.strip() in place.split() and len(spoken[text]) == 1]
+        for place in PLACES
+    ]
+    ids = sorted({token for tokens in (*numbers, *signs, *places) for token in tokens})
+
+    def said(things: Sequence[Sequence[int]]) -> Tensor:
+        return torch.tensor([[float(token in tokens) for token in ids] for tokens in things])
+
+    return TiedWords(ids_S=torch.tensor(ids), numbers_NS=said(numbers), signs_CS=said(signs), places_CS=said(places))
 
 
 class DenseTask:
@@ -269,6 +279,9 @@ class SceneCollate:
             places[inner] = 1 + PLACES.index(card.place)
             tens[inner] = card.value // 10 if card.value > 9 else TENS - 1
             units[inner] = card.value % 10
+        for number, inner in operands(marks[:on_board], scene.trial.equation, BOARD_GLYPH_PX * at.scale):
+            tens[inner] = number // 10 if number > 9 else TENS - 1
+            units[inner] = number % 10
         row_index, column_index = np.indices((rows, columns))
         return (
             merge_order(characters),
@@ -278,6 +291,21 @@ class SceneCollate:
             merge_order(row_index.astype(np.int64)),
             merge_order(column_index.astype(np.int64)),
         )
+
+
+def operands(marks: Sequence[Glyph], equation: Equation, height_px: float) -> list[tuple[int, tuple[slice, slice]]]:
+    """Return the numbers of an equation with the patches (rows, columns) that they stand on.
+
+    `marks` are the glyphs of the equation's text where they are in the picture, pixels; `height_px` of a digit.
+    """
+    left = len(str(equation.left))
+    found = []
+    for number, glyphs in ((equation.left, marks[:left]), (equation.right, marks[left + 1 :])):
+        xs, ys = [glyph.x for glyph in glyphs], [glyph.y for glyph in glyphs]
+        edges = (min(ys) - height_px / 2, max(ys) + height_px / 2, min(xs) - height_px / 3, max(xs) + height_px / 3)
+        top, bottom, first, last = (max(0, round(edge / PATCH_PX)) for edge in edges)
+        found.append((number, (slice(top, bottom), slice(first, last))))
+    return found
 
 
 def merge_order(labels: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:

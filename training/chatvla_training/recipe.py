@@ -85,6 +85,8 @@ class Recipe:
     """Image-text samples to robot samples, exact in every block of their sum."""
     reword: bool = True
     """Draw a new wording of the reasoning for every sample, where the episode's facts allow."""
+    brief: float = 0.0
+    """Share of new wordings that are the conclusion alone, as a person who forces a thought writes it."""
     frame_every: int = 1
     """Robot data: one frame in so many is a sample."""
     after_end: bool = False

@@ -42,15 +42,21 @@ TINY_GLYPHS = replace(
     batch=32,
     micro_batch=32,
 )
+TINY_FINDS = replace(
+    _START,
+    name="tiny_finds",
+    summary="tiny: the language model finds what stands beside a number, and nothing else",
+    init="runs/tiny/tiny_glyphs/policy",
+    image_text="synthetic:finds",
+    steps=250,
+)
 TINY_WORDS = replace(
     _START,
     name="tiny_words",
-    summary="tiny: the language model adds, and finds numbers and places in scenes told in words",
-    init="runs/tiny/tiny_glyphs/policy",
+    summary="tiny: the language model reads and solves scenes told in words",
+    init="runs/tiny/tiny_finds/policy",
     image_text="synthetic:words",
-    steps=3000,
-    batch=32,
-    micro_batch=32,
+    steps=300,
 )
 TINY_ALIGN = replace(
     _START,
@@ -66,11 +72,11 @@ TINY_STRIPS = replace(
     name="tiny_strips",
     summary="tiny: short dialogues about strips of scenes: which number is where",
     init="runs/tiny/tiny_align/policy",
-    image_text="synthetic:strips",
+    image_text="synthetic:points",
     objective="by_kind",
     # The language model knows nothing yet: its gradients would undo what the tower has learned.
     freeze="backbone.model.visual",
-    steps=2400,
+    steps=300,
 )
 TINY_PRETRAIN = replace(
     _START,
@@ -79,7 +85,7 @@ TINY_PRETRAIN = replace(
     init="runs/tiny/tiny_strips/policy",
     image_text="synthetic:all",
     objective="by_kind",
-    steps=4000,
+    steps=1600,
 )
 TINY_STAGE1 = Recipe(
     name="tiny_stage1",
@@ -115,7 +121,8 @@ TINY_STAGE2 = Recipe(
     robot="arx_r5",
     data="data/math_match",
     ratio=(0, 1),
-    frame_every=2,
+    frame_every=6,
+    brief=0.25,
     cache_features=True,
     cache_draws=1,
     steps=3000,
@@ -135,6 +142,7 @@ TINY_STAGE2 = Recipe(
 
 TINY_RECIPES: tuple[Recipe, ...] = (
     TINY_GLYPHS,
+    TINY_FINDS,
     TINY_WORDS,
     TINY_ALIGN,
     TINY_STRIPS,

@@ -2,18 +2,20 @@
 """Make the small byte-level vocabulary of the tiny model, in Qwen2-VL's own format. No ROS, no torch.
 
 Same algorithm, splitting rule and special tokens as Qwen2-VL's tokenizer, so that all of the code that reads one reads
-the other; every digit is a token of its own, and any text in any script can be written (byte fallback).
+the other; any text in any script can be written (byte fallback). Every digit is a token of its own, or every two are:
+to find a number of two tokens among others and say what stands beside it is what a small model finds hard.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-__all__ = ["QWEN2_SPLIT", "SPECIAL_TOKENS", "train_tokenizer"]
+__all__ = ["QWEN2_SPLIT", "SPECIAL_TOKENS", "WHOLE_NUMBERS", "train_tokenizer"]
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -36,20 +38,27 @@ QWEN2_SPLIT = (
 )
 """Qwen2's pre-tokenizer rule: single digits, words with their leading space, runs of punctuation."""
 
+WHOLE_NUMBERS = tuple(str(number) for number in range(10, 100))
+"""Numbers of two digits, for vocabularies in which they are one token."""
+_OFTEN = 10_000
 
-def train_tokenizer(texts: Iterable[str], *, size: int = 512) -> Tokenizer:
+
+def train_tokenizer(texts: Iterable[str], *, size: int = 512, whole_numbers: bool = False) -> Tokenizer:
     """Return a byte-level BPE tokenizer of `size` tokens (256 bytes and the special tokens among them).
+
+    With `whole_numbers` digits go by two: "70" is one token, "100" is "10" and "0".
 
     Raises ValueError when `size` leaves no room for merges.
     """
     smallest = 256 + len(SPECIAL_TOKENS)
     if size < smallest:
         raise ValueError(f"vocabulary of {size} tokens is too small: bytes and special tokens alone are {smallest}")
+    split = QWEN2_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,2}|") if whole_numbers else QWEN2_SPLIT
     tokenizer = Tokenizer(BPE(byte_fallback=False))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated"),
+            pre_tokenizers.Split(Regex(split), behavior="isolated"),
             pre_tokenizers.Split(Regex(r"[(),.+\-=:?<>]"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
@@ -61,6 +70,9 @@ def train_tokenizer(texts: Iterable[str], *, size: int = 512) -> Tokenizer:
         special_tokens=[],
         show_progress=False,
     )
+    if whole_numbers:
+        # As often as it takes for each of them to become a token before any word does.
+        texts = chain(texts, (" ".join(WHOLE_NUMBERS) for _ in range(_OFTEN)))
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     return tokenizer

@@ -108,7 +108,7 @@ class ToyHeads(nn.Module):
         return patch_loss(loss, len(batch.kinds_P))
 
     def _token_loss(self, tokens_MV: Tensor, batch: ToyBatch) -> Tensor:
-        tokens_MV, size = at_one_size(tokens_MV)
+        tokens_MV, size = at_one_size(tokens_MV, self._embedding[0].weight)
         # A token says what the first of its patches that shows a thing shows.
         chosen_M = (batch.kinds_P.view(-1, 4) > 0).int().argmax(1)
         index_M = torch.arange(len(chosen_M), device=chosen_M.device) * 4 + chosen_M

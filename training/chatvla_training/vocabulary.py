@@ -23,7 +23,7 @@ from chatvla_training.tokenizer import train_tokenizer
 
 __all__ = ["tasks_of", "tiny_tokenizer"]
 
-SIZES = {"math_match": 512, "toy_placement": 576}
+SIZES = {"math_match": 608, "toy_placement": 576}
 """Tokens of a vocabulary for one task; for several, what goes beyond bytes and control tokens adds up."""
 BASE = 268
 """Bytes and control tokens."""
@@ -51,7 +51,8 @@ def tiny_tokenizer(tasks: Sequence[str] = ("math_match",)) -> Tokenizer:
     Raises KeyError for a task without texts.
     """
     texts = (text for task in tasks for text in TEXTS_OF[task]())
-    return train_tokenizer(texts, size=BASE + sum(SIZES[task] - BASE for task in tasks))
+    size = BASE + sum(SIZES[task] - BASE for task in tasks)
+    return train_tokenizer(texts, size=size, whole_numbers=tasks == ("math_match",))
 
 
 def _math_texts() -> Iterator[str]:

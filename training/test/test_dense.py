@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from chatvla_policy.processing.images import ImageConfig, ImagePreparer
+from chatvla_policy.processing.tokens import TextCodec
 from chatvla_sim.math_match.fonts import font_files
 from chatvla_sim.math_match.handwriting import Glyph
-from chatvla_training.dense_objectives import PLACES, TENS, SceneCollate, merge_order
+from chatvla_training.dense_objectives import PLACES, TENS, SceneCollate, merge_order, tied_words
 from chatvla_training.recipe import changed
 from chatvla_training.recipes import find_recipe
 from chatvla_training.synthetic import sheets
@@ -18,6 +19,7 @@ from chatvla_training.synthetic.pool import ScenePool
 from chatvla_training.synthetic.sheets import CHARACTERS, PATCH_PX, draw_sheet, patch_characters
 from chatvla_training.synthetic.sources import open_source, varied_scene
 from chatvla_training.training_run import train_recipe
+from chatvla_training.vocabulary import tiny_tokenizer
 
 CONFIG = ImageConfig(width=224, height=168)
 
@@ -62,6 +64,7 @@ def test_no_hand_of_the_sheets_is_held_out() -> None:
 
 def test_labelled_scene_names_glyphs_and_places_where_they_are() -> None:
     scene = ScenePool("drawn", 3, None).scene(5)
+    equation = scene.trial.equation
     batch = SceneCollate(CONFIG)([scene])
     shown = {CHARACTERS[value - 1] for value in batch.characters_P.tolist() if value > 0}
     assert shown <= set(scene.trial.equation.text + "".join(str(card.value) for card in scene.trial.cards))
@@ -74,9 +77,24 @@ def test_labelled_scene_names_glyphs_and_places_where_they_are() -> None:
         (card.place, card.value // 10 if card.value > 9 else TENS - 1, card.value % 10) for card in scene.trial.cards
     }
     assert {(PLACES[place - 1], tens, units) for place, tens, units in labels} == numbers
-    assert (batch.units_P[~on_card] == -1).all()
+    elsewhere = torch.stack([batch.tens_P, batch.units_P], 1)[~on_card & (batch.units_P >= 0)].unique(dim=0).tolist()
+    operands = {(value // 10 if value > 9 else TENS - 1, value % 10) for value in (equation.left, equation.right)}
+    assert {(tens, units) for tens, units in elsewhere} == operands
     assert batch.rows_P.max() == CONFIG.height // PATCH_PX - 1
     assert batch.columns_P.max() == CONFIG.width // PATCH_PX - 1
+
+
+def test_image_tokens_are_tied_to_the_whole_number_the_operator_and_the_place() -> None:
+    codec = TextCodec(tiny_tokenizer())
+    words = tied_words(codec)
+    named = [codec.text([token]) for token in words.ids_S.tolist()]
+
+    def said(row: torch.Tensor) -> set[str]:
+        return {named[index].strip() for index in row.nonzero().flatten().tolist()}
+
+    assert [said(words.numbers_NS[number]) for number in (7, 70, 100)] == [{"7"}, {"70"}, {"10", "0"}]
+    assert [said(row) for row in words.signs_CS] == [{"+"}, {"-"}, {"x"}]
+    assert [said(row) for row in words.places_CS] == [set(place.split()) for place in PLACES]
 
 
 def test_marks_move_with_the_picture() -> None:

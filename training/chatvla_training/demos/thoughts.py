@@ -16,7 +16,7 @@ from chatvla_sim.math_match.equations import DATA_SPLITS, equation_split, parse_
 from chatvla_sim.toy_placement.objects import DATA_PARTS, object_part
 from chatvla_sim.toy_placement.sorting_expert import sorting_text
 from chatvla_training.text import toy_phrases
-from chatvla_training.text.math_phrases import Card, MathFacts, reasoning
+from chatvla_training.text.math_phrases import Card, MathFacts, conclusion, reasoning
 
 __all__ = ["episode_facts", "facts_from", "not_for_robot_data", "reworded", "thought"]
 
@@ -64,10 +64,23 @@ def thought(facts: Mapping[str, Any], rng: random.Random, truth: TruthNow | None
     return grammar.thought(facts, rng, truth)
 
 
-def reworded(facts: Mapping[str, Any], text: str, draw: int) -> str:
-    """Return a new wording of a stored text by the episode's facts; the text itself where they don't suffice."""
+def reworded(facts: Mapping[str, Any], text: str, draw: int, *, brief: float = 0.0) -> str:
+    """Return a new wording of a stored text by the episode's facts; the text itself where they don't suffice.
+
+    A share `brief` of the draws, 0 to 1, gives the conclusion alone.
+    """
     grammar = GRAMMARS.get(facts.get("task", ""))
-    return text if grammar is None else grammar.reworded(facts, text, random.Random(draw))
+    if grammar is None:
+        return text
+    rng = random.Random(draw)
+    cut = brief > 0 and rng.random() < brief
+    said = grammar.reworded(facts, text, rng)
+    return _conclusion(facts, said, rng) if cut else said
+
+
+def _conclusion(facts: Mapping[str, Any], text: str, rng: random.Random) -> str:
+    math = facts_from(facts)
+    return conclusion(math, rng) if math is not None else text.rsplit(". ", 1)[-1]
 
 
 def facts_from(facts: Mapping[str, Any]) -> MathFacts | None:

@@ -4,7 +4,7 @@
 - `scenes`: whole pictures of the bench with a dialogue: read, solve, list, point, explain. `renders`: the same, drawn
   by the bench itself, with arms and shadows.
 - `cards`, `points`, `boards`: strips cut from such pictures, where one skill is asked for.
-- `sums`, `told`: arithmetic, and scenes told in words, without an image.
+- `sums`, `told`, `finds`: arithmetic, scenes told in words, and only the cards of such scenes, without an image.
 - `strips`, `all`: mixes of these (MIXES).
 - `sheets`, `labelled`: dense labels for the objectives `glyphs` and `align`.
 - `toys_...`: about the toy bench, see toy_sources.py.
@@ -37,6 +37,7 @@ from chatvla_training.text.questions import (
     READ,
     arithmetic_dialogue,
     card_dialogue,
+    finding_dialogue,
     pointing_dialogue,
     scene_dialogue,
     told_dialogue,
@@ -52,7 +53,7 @@ MIXES: dict[str, dict[str, float]] = {
     "all": {"scenes": 0.4, "renders": 0.2, "points": 0.15, "boards": 0.05, "told": 0.12, "sums": 0.08},
     "strips": {"points": 0.5, "cards": 0.15, "boards": 0.2, "told": 0.1, "sums": 0.05},
     "words": {"told": 0.75, "sums": 0.25},
-    **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "points", "boards", "sums", "told")},
+    **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "points", "boards", "sums", "told", "finds")},
 }
 SOURCES = (*MIXES, "sheets", "labelled")
 STRIP_HEIGHT_PX = 80
@@ -97,9 +98,9 @@ class SyntheticSource:
         identity = f"{self.name}/{kind}/{index}"
         if kind == "sums":
             return _chat(identity, (), arithmetic_dialogue(image_text_equations(), rng))
-        if kind == "told":
-            told = image_text_trial(rng.randrange(TOLD))
-            return _chat(identity, (), told_dialogue(facts_of(told), rng))
+        if kind in ("told", "finds"):
+            facts = facts_of(image_text_trial(rng.randrange(TOLD)))
+            return _chat(identity, (), (told_dialogue if kind == "told" else finding_dialogue)(facts, rng))
         chosen = self.pools["rendered" if kind == "renders" else "drawn"]
         scene = chosen.scene(index % chosen.size)
         varied = varied_scene(scene, np.random.default_rng([self.seed, index, draw]))

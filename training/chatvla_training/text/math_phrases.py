@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from chatvla_sim.math_match.equations import apply_operator
 from chatvla_sim.math_match.trial import INSTRUCTIONS
 
-__all__ = ["Card", "MathFacts", "answer_of", "instruction", "listing", "reasoning"]
+__all__ = ["Card", "MathFacts", "answer_of", "conclusion", "instruction", "joined", "listing", "reasoning"]
 
 _READ = (
     "On the whiteboard is {eq}.",
@@ -40,6 +40,24 @@ _LIST = (
     ("There is ", "{v} on the {p}", "."),
     ("The cards show ", "{v} on the {p}", "."),
 )
+_LIST_PLACE_FIRST = (
+    ("There are: ", "{p}: {v}", "."),
+    ("The cards are ", "{p}: {v}", "."),
+    ("I see the cards ", "{p}: {v}", "."),
+    ("On the cards: ", "{p} {v}", "."),
+    ("From left to right: ", "{p} {v}", "."),
+)
+"""Each number already knows its place when it is read back: a small model finds it again in one step."""
+NUMBER_FIRST_SHARE = 0.15
+_CHOOSE_NUMBER = (
+    "I should pick {v} ({p}).",
+    "So I should pick {v} ({p}).",
+    "I will pick {v} ({p}).",
+    "I should pick {v} on the {p}.",
+    "I need to pick {v} on the {p}.",
+)
+"""The number before its place: the number that was computed finds its place in the list or in the picture."""
+PLACE_ONLY_SHARE = 0.15
 _CHOOSE = (
     "I should pick {p} card.",
     "I should pick the {p} card.",
@@ -85,7 +103,8 @@ def answer_of(facts: MathFacts) -> Card | None:
     return next((card for card in facts.cards if card.value == facts.result), None)
 
 
-def _joined(parts: Sequence[str], rng: random.Random | None) -> str:
+def joined(parts: Sequence[str], rng: random.Random | None) -> str:
+    """Return "a, b, and c"; with `rng` sometimes "a, b and c"."""
     if len(parts) == 1:
         return parts[0]
     last = ", and " if rng is None or rng.random() < 0.7 else " and "
@@ -94,8 +113,11 @@ def _joined(parts: Sequence[str], rng: random.Random | None) -> str:
 
 def listing(facts: MathFacts, rng: random.Random | None = None) -> str:
     """Return the sentence that lists the cards from left to right; the paper's own wording without `rng`."""
-    head, each, tail = _LIST[0] if rng is None else rng.choice(_LIST)
-    return head + _joined([each.format(v=card.value, p=card.place) for card in facts.cards], rng) + tail
+    if rng is None:
+        head, each, tail = _LIST[0]
+    else:
+        head, each, tail = rng.choice(_LIST if rng.random() < NUMBER_FIRST_SHARE else _LIST_PLACE_FIRST)
+    return head + joined([each.format(v=card.value, p=card.place) for card in facts.cards], rng) + tail
 
 
 def reasoning(facts: MathFacts, rng: random.Random | None = None) -> str:
@@ -110,14 +132,26 @@ def reasoning(facts: MathFacts, rng: random.Random | None = None) -> str:
     def draw(options: Sequence[str]) -> str:
         return options[0] if rng is None else rng.choice(options)
 
+    choose = _CHOOSE if rng is None or rng.random() < PLACE_ONLY_SHARE else _CHOOSE_NUMBER
     return " ".join(
         (
             draw(_READ).format(eq=facts.equation),
             draw(_SOLVE).format(eq=facts.equation, c=facts.result),
             listing(facts, rng),
-            draw(_CHOOSE).format(p=card.place),
+            draw(choose).format(v=card.value, p=card.place),
         )
     )
+
+
+def conclusion(facts: MathFacts, rng: random.Random) -> str:
+    """Return the last sentence of a reasoning alone, by number, by place or by both, each wording as often.
+
+    Raises ValueError when no card shows the answer.
+    """
+    card = answer_of(facts)
+    if card is None:
+        raise ValueError(f"no card shows the answer of {facts.equation}; cards: {[c.value for c in facts.cards]}")
+    return rng.choice(_CHOOSE + _CHOOSE_NUMBER).format(v=card.value, p=card.place)
 
 
 def instruction(rng: random.Random | None = None) -> str:

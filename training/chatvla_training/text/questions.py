@@ -11,15 +11,25 @@ import random
 from collections.abc import Sequence
 
 from chatvla_sim.math_match.equations import Equation
-from chatvla_training.text.math_phrases import MathFacts, answer_of, listing, reasoning
+from chatvla_training.text.math_phrases import Card, MathFacts, answer_of, joined, listing, reasoning
 
-__all__ = ["arithmetic_dialogue", "card_dialogue", "pointing_dialogue", "scene_dialogue", "told_dialogue"]
+__all__ = [
+    "arithmetic_dialogue",
+    "card_dialogue",
+    "finding_dialogue",
+    "pointing_dialogue",
+    "scene_dialogue",
+    "told_dialogue",
+]
 
+TURNS = 5
+"""Most questions of a dialogue."""
 Pair = tuple[str, str]
 READ = ("What is written on the whiteboard?", "Read the equation.", "Which equation do you see?")
 SOLVE = ("What is the answer?", "Solve the equation on the board.", "What does the equation on the board come to?")
 LIST = ("List the cards.", "Which cards are on the table?", "Name the cards from left to right.")
 WHERE = ("Where is the card {v}?", "Where is {v}?", "Which place has the card {v}?")
+WHERE_ALL = ("Where are {v}?", "Find {v}.", "Which places have {v}?")
 WHAT = ("Which number is on the {p} card?", "What does the {p} card show?", "Read the {p} card.")
 WHICH = ("Which card is correct?", "Which card shows the answer?")
 COUNT = ("How many cards are there?",)
@@ -32,11 +42,16 @@ BOARD = ("The board says {eq}.", "On the whiteboard is {eq}.", "The equation is 
 SUM = ("What is {eq}?", "{eq}=?", "Compute {eq}.")
 
 
+def at_place(card: Card) -> str:
+    """Return "70 (left)": the number before its place, as lists of cards have it."""
+    return f"{card.value} ({card.place})"
+
+
 def card_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
     """Return two short questions about the cards with their answers, one of which lists them all."""
     card, other = rng.choice(facts.cards), rng.choice(facts.cards)
     single = [
-        (rng.choice(WHERE).format(v=card.value), card.place),
+        (rng.choice(WHERE).format(v=card.value), at_place(card)),
         (rng.choice(WHAT).format(p=other.place), str(other.value)),
     ]
     pairs = [(rng.choice(LIST), listing(facts, rng)), rng.choice(single)]
@@ -44,14 +59,23 @@ def card_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
     return pairs
 
 
-def pointing_dialogue(facts: MathFacts, rng: random.Random, *, turns: int = 5) -> list[Pair]:
-    """Return short questions about single cards, both ways: where a number is, which number is where.
+def pointing_dialogue(facts: MathFacts, rng: random.Random, *, turns: int = TURNS) -> list[Pair]:
+    """Return short questions about cards, both ways: where numbers are, which number is where.
 
     Every written word is then a number or a place: nothing else teaches a small model so fast which belongs to which.
+    Most ask for all cards in any order: each place in the answer has to be found, none follows from the one before.
     """
-    pairs = [(rng.choice(WHERE).format(v=card.value), card.place) for card in facts.cards]
-    pairs += [(rng.choice(WHAT).format(p=card.place), str(card.value)) for card in facts.cards]
-    return rng.sample(pairs, min(turns, len(pairs)))
+    pairs = []
+    for _ in range(turns):
+        card = rng.choice(facts.cards)
+        kind = rng.random()
+        if kind < 0.6:
+            pairs.append(_find_all(facts, rng))
+        elif kind < 0.8:
+            pairs.append((rng.choice(WHERE).format(v=card.value), at_place(card)))
+        else:
+            pairs.append((rng.choice(WHAT).format(p=card.place), str(card.value)))
+    return pairs
 
 
 def scene_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
@@ -62,16 +86,28 @@ def scene_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
         (rng.choice(READ), facts.equation),
         (rng.choice(SOLVE), f"{facts.equation}={facts.result}."),
         (rng.choice(LIST), listing(facts, rng)),
-        (rng.choice(WHERE).format(v=card.value), card.place),
+        (rng.choice(WHERE).format(v=card.value), at_place(card)),
         (rng.choice(WHAT).format(p=other.place), str(other.value)),
         (rng.choice(COUNT), str(len(facts.cards))),
     ]
     if answer is not None:
-        pairs.append((rng.choice(WHICH), f"{facts.equation}={facts.result}. The {answer.place} card."))
+        pairs.append((rng.choice(WHICH), f"{facts.equation}={facts.result}. {at_place(answer)}."))
     chosen = rng.sample(pairs, 3)
     if answer is not None and rng.random() < 0.8:
         chosen.insert(rng.randint(0, 3), (rng.choice(EXPLAIN), reasoning(facts, rng)))
     return chosen
+
+
+def _find_all(facts: MathFacts, rng: random.Random) -> Pair:
+    mixed = rng.sample(facts.cards, len(facts.cards))
+    numbers = joined([str(card.value) for card in mixed], rng)
+    return rng.choice(WHERE_ALL).format(v=numbers), joined([at_place(card) for card in mixed], rng)
+
+
+def finding_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
+    """Return a list of cards in words and two questions for all of them in another order, and nothing else."""
+    (question, answer), again = _find_all(facts, rng), _find_all(facts, rng)
+    return [(f"{listing(facts, rng)} {question}", answer), again]
 
 
 def told_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
@@ -80,13 +116,13 @@ def told_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
     To find a number among others and say what stands beside it is learned here; with an image it is much harder to.
     """
     told = f"{rng.choice(BOARD).format(eq=facts.equation)} {listing(facts, rng)} "
-    (question, answer), *rest = scene_dialogue(facts, rng)
-    pairs = pointing_dialogue(facts, rng, turns=4 - len(rest))
-    first, *rest = rng.sample([(question, answer), *rest, *pairs], len(rest) + len(pairs) + 1)
+    pairs = scene_dialogue(facts, rng) if rng.random() < 0.5 else []
+    pairs += pointing_dialogue(facts, rng, turns=TURNS - len(pairs))
+    first, *rest = rng.sample(pairs, len(pairs))
     return [(told + first[0], first[1]), *rest]
 
 
-def arithmetic_dialogue(equations: Sequence[Equation], rng: random.Random, *, turns: int = 5) -> list[Pair]:
+def arithmetic_dialogue(equations: Sequence[Equation], rng: random.Random, *, turns: int = TURNS) -> list[Pair]:
     """Return questions of plain arithmetic, without an image."""
     pairs = []
     for _ in range(turns):

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A new tiny language model looks back, finds what is like a token, and knows which numbers share a digit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from chatvla_control.robot_spec import robot_spec
+from chatvla_policy.model.backbone import build_backbone
+from chatvla_policy.model.sizes import qwen2vl_config
+from chatvla_training.build_model import StartModel, start_model
+from chatvla_training.first_weights import OFFSETS, wire_heads
+from chatvla_training.recipes import find_recipe
+
+TEXT = "The cards are left: 22, middle: 70, and right: 41. Where is 70"
+
+
+@pytest.fixture(scope="module")
+def start() -> StartModel:
+    recipe = replace(find_recipe("tiny_glyphs"), scene_cache="")
+    return start_model(recipe, (robot_spec("arx_r5"),))
+
+
+def attentions(start: StartModel, ids: list[int]) -> tuple[torch.Tensor, ...]:
+    backbone = start.model.backbone
+    backbone.set_attn_implementation("eager")
+    with torch.no_grad():
+        out = backbone.model.language_model(
+            inputs_embeds=backbone.get_input_embeddings()(torch.tensor([ids])), output_attentions=True
+        )
+    backbone.set_attn_implementation("sdpa")
+    return tuple(layer[0] for layer in out.attentions)
+
+
+def test_heads_of_the_first_layer_look_one_two_and_three_tokens_back(start: StartModel) -> None:
+    weights_HTT = attentions(start, start.codec.plain(TEXT))[0]
+    for head, offset in enumerate(OFFSETS):
+        for token in range(offset, weights_HTT.shape[1]):
+            assert weights_HTT[head, token].argmax() == token - offset
+
+
+def test_a_number_finds_its_other_mention(start: StartModel) -> None:
+    ids = start.codec.plain(TEXT)
+    first, last = (index for index, token in enumerate(ids) if start.codec.text([token]) == "70")
+    assert last == len(ids) - 1
+    weights_T = attentions(start, ids)[1][3, last].clone()
+    weights_T[last] = 0  # itself
+    assert weights_T.argmax() == first
+    assert weights_T[first] > 2 * weights_T.sort().values[-2]
+
+
+def test_numbers_that_share_a_digit_begin_alike(start: StartModel) -> None:
+    embedding_TV = torch.nn.functional.normalize(start.model.backbone.get_input_embeddings().weight.detach(), dim=1)
+
+    def alike(one: str, other: str) -> float:
+        (first,), (second,) = start.codec.plain(one), start.codec.plain(other)
+        return float(embedding_TV[first] @ embedding_TV[second])
+
+    assert alike("70", "71") > 0.3
+    assert alike("70", "20") > 0.3
+    assert abs(alike("70", "21")) < 0.3
+
+
+def test_a_model_without_the_heads_stays_as_it_was() -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(qwen2vl_config("micro"))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    assert not wire_heads(backbone)
+    assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
