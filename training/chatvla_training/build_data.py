@@ -4,20 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_policy.checkpoint import RobotSetup
 from chatvla_policy.model.batch import VlaBatch
 from chatvla_policy.model.chatvla2 import ChatVLA2
-from chatvla_policy.processing.images import ImageConfig, ImagePreparer, PreparedImages
+from chatvla_policy.processing.images import ImagePreparer
 from chatvla_policy.processing.prompts import Turn
 from chatvla_policy.processing.samples import Batcher, ImageTextSample
 from chatvla_policy.processing.samples import RobotSample as PolicySample
@@ -29,7 +28,7 @@ from chatvla_training.data.mixture import Group, Mixture
 from chatvla_training.data.samples import ChatSample, RobotSample, Sample, SampleSource
 from chatvla_training.demos.thoughts import reworded
 from chatvla_training.recipe import Recipe, RecipeError
-from chatvla_training.synthetic.sources import STRIP_HEIGHT_PX, open_source
+from chatvla_training.synthetic.sources import open_source
 
 __all__ = ["Collate", "RobotData", "half_widths", "image_text_sources", "make_mixture", "robot_data", "robot_setups"]
 
@@ -176,22 +175,6 @@ def half_widths(setups: Sequence[RobotSetup]) -> dict[str, Tensor]:
     return found
 
 
-class ShapedImages:
-    """The checkpoint's own preparation, but strips of synthetic scenes keep their scale and give fewer tokens."""
-
-    def __init__(self, config: ImageConfig) -> None:
-        """Take the image part of a checkpoint."""
-        self._whole = ImagePreparer(config)
-        self._strip_shape = (STRIP_HEIGHT_PX, 320, 3)
-        height = round(config.width * STRIP_HEIGHT_PX / 320)
-        self._strip = ImagePreparer(replace(config, height=height))
-
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> PreparedImages:
-        """Return the patches of `images`."""
-        strips = bool(images) and all(image.shape == self._strip_shape for image in images)
-        return (self._strip if strips else self._whole)(images)
-
-
 class Collate:
     """Samples of this package to batches of the policy package."""
 
@@ -202,7 +185,7 @@ class Collate:
         self._cameras = {setup.spec.name: setup.cameras for setup in setups}
         self._batcher = Batcher(
             codec=codec,
-            images=ShapedImages(config.images),  # pyright: ignore[reportArgumentType]
+            images=ImagePreparer(config.images),  # pyright: ignore[reportArgumentType]
             statistics=self.statistics,
             queries=config.action.queries,
             horizons={item.name: item.horizon for item in config.action.embodiments},

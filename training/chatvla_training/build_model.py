@@ -88,7 +88,7 @@ def _new(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     config = _config(recipe, specs, codec)
     model = ChatVLA2(replace(config, images=_images(recipe, config.images)))
     scale_inputs(model.backbone, recipe.init_gain)
-    wire_heads(model.backbone)
+    wire_heads(model.backbone, codec.image_id)
     compose_numbers(model.backbone, codec)
     return StartModel(model=model, codec=codec, robots=(), origin={"init": "random weights"})
 

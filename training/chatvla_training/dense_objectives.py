@@ -42,6 +42,8 @@ TIED_SCALE, TIED_COSINE = 16.0, 0.3
 """An image token says a word when its cosine to the word's embedding is above TIED_COSINE."""
 TIED_WEIGHT = 0.3
 """Of one word in the loss of a token."""
+SPOKEN_WEIGHT, NUMBER_SHARE, SILENT_WEIGHT = 4.0, 2.0, 0.05
+"""Of a token's distance from the sum of its words; how often the number counts in that sum; of tokens without words."""
 TENS, UNITS = 12, 10
 """Classes of a card's number: tens 0 to 10, the last class for numbers of one digit; units."""
 SCENE_ROWS, SCENE_COLUMNS = 32, 32
@@ -116,8 +118,12 @@ class DenseHeads(nn.Module):
         number_M = torch.where(tens_M == TENS - 1, 0, tens_M) * 10 + units_M
         number_MS = words.numbers_NS.to(device)[number_M.clamp_min(0)] * (units_M >= 0)[:, None]
         target_MS = number_MS + sign_MC @ words.signs_CS.to(device) + place_MC @ words.places_CS.to(device)
-        tied = tied_loss(tokens_MV, self._embedding[0].weight.detach()[words.ids_S.to(device)], target_MS)
-        return loss + TIED_WEIGHT * len(words.ids_S) * tied + 0.1 * size
+        speaks_M = target_MS.sum(1) > 0
+        target_MS = target_MS + words.image_S.to(device)
+        words_SV = self._embedding[0].weight.detach()[words.ids_S.to(device)]
+        tied = tied_loss(tokens_MV, words_SV, target_MS)
+        aside = spoken_loss(tokens_MV, words_SV, target_MS + (NUMBER_SHARE - 1) * number_MS, speaks_M)
+        return loss + TIED_WEIGHT * len(words.ids_S) * tied + SPOKEN_WEIGHT * aside + 0.1 * size
 
 
 def patch_loss(loss: Tensor, patches: int) -> LossTerms:
@@ -151,6 +157,17 @@ def tied_loss(tokens_MV: Tensor, words_SV: Tensor, target_MS: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits_MS, target_MS.clamp(max=1.0))
 
 
+def spoken_loss(tokens_MV: Tensor, words_SV: Tensor, shares_MS: Tensor, speaks_M: Tensor) -> Tensor:
+    """Return 1 minus the mean cosine of tokens (from `at_one_size`) to the sum of what they say, by `shares_MS`.
+
+    Tokens outside `speaks_M` say no more than that they are of an image, and count SILENT_WEIGHT.
+    """
+    sums_MV = shares_MS @ functional.normalize(words_SV - words_SV.mean(0), dim=1)
+    cosine_M = functional.cosine_similarity(tokens_MV.float(), sums_MV.float(), dim=1)
+    weight_M = torch.where(speaks_M, 1.0, SILENT_WEIGHT)
+    return 1 - (cosine_M * weight_M).sum() / weight_M.sum()
+
+
 def _entropy(logits_PC: Tensor, labels_P: Tensor) -> Tensor:
     return functional.cross_entropy(logits_PC.float(), labels_P, ignore_index=-1)
 
@@ -160,6 +177,8 @@ class TiedWords:
     """The words that image tokens are tied to: S token ids, and which of them say each thing that can be seen."""
 
     ids_S: Tensor
+    image_S: Tensor
+    """The word that stands for an image in a prompt: all image tokens say that they are of one."""
     numbers_NS: Tensor
     """Of the numbers 0 to 109."""
     signs_CS: Tensor
@@ -177,12 +196,19 @@ def tied_words(codec: TextCodec) -> TiedWords:
         [spoken[text][0] for text in spoken if text.strip() in place.split() and len(spoken[text]) == 1]
         for place in PLACES
     ]
-    ids = sorted({token for tokens in (*numbers, *signs, *places) for token in tokens})
+    image = [codec.image_id]
+    ids = sorted({token for tokens in (image, *numbers, *signs, *places) for token in tokens})
 
     def said(things: Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor([[float(token in tokens) for token in ids] for tokens in things])
 
-    return TiedWords(ids_S=torch.tensor(ids), numbers_NS=said(numbers), signs_CS=said(signs), places_CS=said(places))
+    return TiedWords(
+        ids_S=torch.tensor(ids),
+        image_S=said([image])[0],
+        numbers_NS=said(numbers),
+        signs_CS=said(signs),
+        places_CS=said(places),
+    )
 
 
 class DenseTask:

@@ -9,8 +9,8 @@ induction heads, Olsson et al. 2022, arXiv:2209.11895):
   layer 0     three heads look 1, 2 and 3 tokens back and write what they see into a place of its own
   layers 1, 2 head 0: what follows the last token that is like this one      (a b ... a -> b)
               head 1: what stands three after it                             (a ( c ... a -> c)
-              head 2: what stood two before the last token like this one     (c : a ... a -> c)
-              head 3: what else a token like this one says                   (an image token of a card: its place)
+              head 2: what stood three before the last token like this one   (c :   a ... a -> c)
+              head 3: what image tokens say that are like the token two back ("left: " -> the number that is seen there)
 Tensors: V width of the language model, H width of a head.
 """
 
@@ -20,6 +20,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from chatvla_policy.model.backbone import Backbone
 from chatvla_policy.processing.tokens import TextCodec
@@ -34,6 +35,8 @@ BRANCH_GAIN = 0.35
 OFFSETS = (1, 2, 3)
 LOOK_BACK, LOOK_PAIRS = 5.0, 8
 """Strength of the look back, and over how many of the fastest rotations."""
+IMAGE = 6.0
+"""How much a match prefers image tokens, which all say that they are of an image (dense_objectives.py)."""
 MATCH, SEEN, SAID = 1.5, 0.25, 0.4
 """Strength of a match; of what is written down by a look back; of what is copied. Soft: sharp wires do not train."""
 PARTS = 5
@@ -51,8 +54,10 @@ def scale_inputs(backbone: Backbone, gain: float) -> None:
 
 
 @torch.no_grad()
-def wire_heads(backbone: Backbone) -> bool:
+def wire_heads(backbone: Backbone, image_id: int) -> bool:
     """Wire the first layers of the language model; return whether it has what it takes.
+
+    `image_id` is the token that stands for an image.
 
     That is three layers, as many keys as queries, and a width of five heads.
     """
@@ -75,16 +80,18 @@ def wire_heads(backbone: Backbone) -> bool:
         _copy(layers[0].self_attn, head, words_HV, SEEN * seen_HV)
     for layer in layers[1:3]:
         wires = (
-            (one_HV, copied_HV, copied_HV),
-            (three_HV, copied_HV, copied_HV),
-            (words_HV, two_HV, words_HV),
-            (words_HV, copied_HV, copied_HV),
+            (words_HV, one_HV, copied_HV, copied_HV),
+            (words_HV, three_HV, copied_HV, copied_HV),
+            (words_HV, words_HV, three_HV, words_HV),
+            (two_HV, words_HV, copied_HV, copied_HV),
         )
-        for head, (like_HV, read_HV, written_HV) in enumerate(wires):
+        for head, (asks_HV, like_HV, read_HV, written_HV) in enumerate(wires):
             rows = slice(head * width, (head + 1) * width)
-            layer.self_attn.q_proj.weight[rows] = MATCH * words_HV
+            layer.self_attn.q_proj.weight[rows] = MATCH * asks_HV
             layer.self_attn.k_proj.weight[rows] = MATCH * like_HV
             _copy(layer.self_attn, head, read_HV, SAID * written_HV)
+        image_H = words_HV @ functional.normalize(backbone.get_input_embeddings().weight[image_id], dim=0)
+        layer.self_attn.q_proj.bias[rows] = IMAGE * image_H / image_H.norm()
     return True
 
 

@@ -9,7 +9,7 @@ from chatvla_training.recipe import Recipe
 
 __all__ = ["TINY_DEMOS", "TINY_PLANS", "TINY_RECIPES"]
 
-_START = Recipe(
+TINY_LANGUAGE = Recipe(
     name="",
     summary="",
     stage="language",
@@ -31,7 +31,7 @@ _START = Recipe(
 )
 """What the stages that stand in for web pretraining share. fp32: most CPUs are slower in bf16."""
 TINY_GLYPHS = replace(
-    _START,
+    TINY_LANGUAGE,
     name="tiny_glyphs",
     summary="tiny: a new vision tower learns to see handwriting, on sheets with labelled patches",
     objective="glyphs",
@@ -42,47 +42,31 @@ TINY_GLYPHS = replace(
     batch=32,
     micro_batch=32,
 )
-TINY_FINDS = replace(
-    _START,
-    name="tiny_finds",
-    summary="tiny: the language model finds what stands beside a number, and nothing else",
-    init="runs/tiny/tiny_glyphs/policy",
-    image_text="synthetic:finds",
-    steps=250,
-)
-TINY_WORDS = replace(
-    _START,
-    name="tiny_words",
-    summary="tiny: the language model reads and solves scenes told in words",
-    init="runs/tiny/tiny_finds/policy",
-    image_text="synthetic:words",
-    steps=300,
-)
 TINY_ALIGN = replace(
-    _START,
+    TINY_LANGUAGE,
     name="tiny_align",
     summary="tiny: image tokens learn to say what they show and where, on labelled scenes",
-    init="runs/tiny/tiny_words/policy",
+    init="runs/tiny/tiny_glyphs/policy",
     objective="align",
     image_text="synthetic:labelled",
     steps=600,
 )
-TINY_STRIPS = replace(
-    _START,
-    name="tiny_strips",
-    summary="tiny: short dialogues about strips of scenes: which number is where",
+TINY_PLACES = replace(
+    TINY_LANGUAGE,
+    name="tiny_places",
+    summary="tiny: short dialogues about scenes: which number is where",
     init="runs/tiny/tiny_align/policy",
-    image_text="synthetic:points",
+    image_text="synthetic:places",
     objective="by_kind",
     # The language model knows nothing yet: its gradients would undo what the tower has learned.
     freeze="backbone.model.visual",
     steps=300,
 )
 TINY_PRETRAIN = replace(
-    _START,
+    TINY_LANGUAGE,
     name="tiny_pretrain",
     summary="tiny: dialogues about whole scenes: read, solve, list, point, explain",
-    init="runs/tiny/tiny_strips/policy",
+    init="runs/tiny/tiny_places/policy",
     image_text="synthetic:all",
     objective="by_kind",
     steps=1600,
@@ -142,10 +126,8 @@ TINY_STAGE2 = Recipe(
 
 TINY_RECIPES: tuple[Recipe, ...] = (
     TINY_GLYPHS,
-    TINY_FINDS,
-    TINY_WORDS,
     TINY_ALIGN,
-    TINY_STRIPS,
+    TINY_PLACES,
     TINY_PRETRAIN,
     TINY_STAGE1,
     TINY_STAGE2,

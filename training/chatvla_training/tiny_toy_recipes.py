@@ -13,11 +13,11 @@ from chatvla_training.recipe import Recipe
 from chatvla_training.tiny_recipes import (
     TINY_ALIGN,
     TINY_GLYPHS,
+    TINY_LANGUAGE,
+    TINY_PLACES,
     TINY_PRETRAIN,
     TINY_STAGE1,
     TINY_STAGE2,
-    TINY_STRIPS,
-    TINY_WORDS,
 )
 
 __all__ = ["TOY_DEMOS", "TOY_PLANS", "TOY_RECIPES"]
@@ -43,9 +43,14 @@ TOYS_OBJECTS = replace(
     micro_batch=16,
 )
 TOYS_TOLD = replace(
-    _for_toys(TINY_WORDS, "tiny_toys_told", "tiny, toys: the language model points and places in scenes told in words"),
+    _for_toys(
+        TINY_LANGUAGE, "tiny_toys_told", "tiny, toys: the language model points and places in scenes told in words"
+    ),
     init="runs/tiny_toys/tiny_toys_objects/policy",
     image_text="synthetic:toys_told",
+    steps=3000,
+    batch=32,
+    micro_batch=32,
 )
 TOYS_ALIGN = replace(
     _for_toys(
@@ -60,9 +65,10 @@ TOYS_ALIGN = replace(
     steps=1500,
 )
 TOYS_WORDS = replace(
-    _for_toys(TINY_STRIPS, "tiny_toys_words", "tiny, toys: short questions: point, name, list, relate"),
+    _for_toys(TINY_PLACES, "tiny_toys_words", "tiny, toys: short questions: point, name, list, relate"),
     init="runs/tiny_toys/tiny_toys_align/policy",
     image_text="synthetic:toys_short",
+    steps=2400,
 )
 TOYS_PRETRAIN = replace(
     _for_toys(TINY_PRETRAIN, "tiny_toys_pretrain", "tiny, toys: dialogues about whole tables, with explanations"),

@@ -22,19 +22,21 @@ def start() -> StartModel:
     return start_model(recipe, (robot_spec("arx_r5"),))
 
 
-def attentions(start: StartModel, ids: list[int]) -> tuple[torch.Tensor, ...]:
+def words(start: StartModel, ids: list[int]) -> torch.Tensor:
+    return start.model.backbone.get_input_embeddings().weight.detach()[ids]
+
+
+def attentions(start: StartModel, words_TV: torch.Tensor) -> tuple[torch.Tensor, ...]:
     backbone = start.model.backbone
     backbone.set_attn_implementation("eager")
     with torch.no_grad():
-        out = backbone.model.language_model(
-            inputs_embeds=backbone.get_input_embeddings()(torch.tensor([ids])), output_attentions=True
-        )
+        out = backbone.model.language_model(inputs_embeds=words_TV[None], output_attentions=True)
     backbone.set_attn_implementation("sdpa")
     return tuple(layer[0] for layer in out.attentions)
 
 
 def test_heads_of_the_first_layer_look_one_two_and_three_tokens_back(start: StartModel) -> None:
-    weights_HTT = attentions(start, start.codec.plain(TEXT))[0]
+    weights_HTT = attentions(start, words(start, start.codec.plain(TEXT)))[0]
     for head, offset in enumerate(OFFSETS):
         for token in range(offset, weights_HTT.shape[1]):
             assert weights_HTT[head, token].argmax() == token - offset
@@ -44,10 +46,25 @@ def test_a_number_finds_its_other_mention(start: StartModel) -> None:
     ids = start.codec.plain(TEXT)
     first, last = (index for index, token in enumerate(ids) if start.codec.text([token]) == "70")
     assert last == len(ids) - 1
-    weights_T = attentions(start, ids)[1][3, last].clone()
+    weights_T = attentions(start, words(start, ids))[1][2, last].clone()
     weights_T[last] = 0  # itself
     assert weights_T.argmax() == first
     assert weights_T[first] > 2 * weights_T.sort().values[-2]
+
+
+def test_a_place_finds_its_image_token_and_a_number_too(start: StartModel) -> None:
+    """Image tokens that say (an image, number, place), as `align` makes them, then the words of an answer."""
+    plain = start.codec.plain
+    seen = [("22", " left"), ("70", " middle"), ("41", " right")]
+    tokens = [words(start, [start.codec.image_id, *plain(number), *plain(place)]).sum(0) for number, place in seen]
+    length = words(start, plain(TEXT)).norm(dim=1).mean()
+    image_TV = torch.stack([token * length / token.norm() for token in tokens])
+    for answer, right in ((" middle: ", 1), ("41 (", 2)):
+        words_TV = torch.cat([image_TV, words(start, plain("Where is it?" + answer))])
+        weights_T = attentions(start, words_TV)[1][3, -1]
+        assert weights_T[:3].argmax() == right
+        assert weights_T[right] > 2 * weights_T[: len(seen)].sort().values[-2]
+        assert weights_T[right] > 0.1
 
 
 def test_numbers_that_share_a_digit_begin_alike(start: StartModel) -> None:
@@ -66,5 +83,5 @@ def test_a_model_without_the_heads_stays_as_it_was() -> None:
     torch.manual_seed(0)
     backbone = build_backbone(qwen2vl_config("micro"))
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    assert not wire_heads(backbone)
+    assert not wire_heads(backbone, 3)
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())

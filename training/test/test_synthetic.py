@@ -75,7 +75,7 @@ def test_sample_is_a_function_of_seed_index_and_draw(name: str) -> None:
 
 
 def test_unknown_source_lists_those_that_exist() -> None:
-    with pytest.raises(ValueError, match=r"no synthetic data 'scene'; there are: all, strips, words, scenes, renders"):
+    with pytest.raises(ValueError, match=r"no synthetic data 'scene'; there are: all, places, words, scenes, renders"):
         open_source("scene", 0)
 
 

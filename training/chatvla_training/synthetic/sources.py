@@ -3,9 +3,9 @@
 
 - `scenes`: whole pictures of the bench with a dialogue: read, solve, list, point, explain. `renders`: the same, drawn
   by the bench itself, with arms and shadows.
-- `cards`, `points`, `boards`: strips cut from such pictures, where one skill is asked for.
+- `points`: the same pictures with short questions of which number is where.
 - `sums`, `told`, `finds`: arithmetic, scenes told in words, and only the cards of such scenes, without an image.
-- `strips`, `all`: mixes of these (MIXES).
+- `places`, `words`, `all`: mixes of these (MIXES).
 - `sheets`, `labelled`: dense labels for the objectives `glyphs` and `align`.
 - `toys_...`: about the toy bench, see toy_sources.py.
 Sample (index, draw) is the same on every machine: index picks the scene, draw the questions and small changes of light.
@@ -34,29 +34,26 @@ from chatvla_training.synthetic.trials import image_text_equations, image_text_t
 from chatvla_training.text import math_phrases, questions
 from chatvla_training.text.math_phrases import Card, MathFacts
 from chatvla_training.text.questions import (
-    READ,
     arithmetic_dialogue,
-    card_dialogue,
     finding_dialogue,
     pointing_dialogue,
     scene_dialogue,
     told_dialogue,
 )
 
-__all__ = ["SOURCES", "STRIP_HEIGHT_PX", "LabelledSource", "SheetSource", "SyntheticSource", "open_source"]
+__all__ = ["SOURCES", "LabelledSource", "SheetSource", "SyntheticSource", "open_source"]
 
 SHEETS = 1_000_000
 """Sheets and sums that exist; each is made when it is asked for."""
 TOLD = 1_000_000
 """Scenes that are told in words."""
 MIXES: dict[str, dict[str, float]] = {
-    "all": {"scenes": 0.4, "renders": 0.2, "points": 0.15, "boards": 0.05, "told": 0.12, "sums": 0.08},
-    "strips": {"points": 0.5, "cards": 0.15, "boards": 0.2, "told": 0.1, "sums": 0.05},
+    "all": {"scenes": 0.45, "renders": 0.2, "points": 0.15, "told": 0.12, "sums": 0.08},
+    "places": {"points": 0.6, "finds": 0.4},
     "words": {"told": 0.75, "sums": 0.25},
-    **{name: {name: 1.0} for name in ("scenes", "renders", "cards", "points", "boards", "sums", "told", "finds")},
+    **{name: {name: 1.0} for name in ("scenes", "renders", "points", "sums", "told", "finds")},
 }
 SOURCES = (*MIXES, "sheets", "labelled")
-STRIP_HEIGHT_PX = 80
 SHIFT_PX = 4
 _CODE = (math_phrases, questions, pool)
 
@@ -105,12 +102,8 @@ class SyntheticSource:
         scene = chosen.scene(index % chosen.size)
         varied = varied_scene(scene, np.random.default_rng([self.seed, index, draw]))
         facts = facts_of(scene.trial)
-        if kind == "cards":
-            return _chat(identity, (card_strip(varied),), card_dialogue(facts, rng))
         if kind == "points":
-            return _chat(identity, (card_strip(varied),), pointing_dialogue(facts, rng))
-        if kind == "boards":
-            return _chat(identity, (board_strip(varied),), [(rng.choice(READ), facts.equation)])
+            return _chat(identity, (varied.image,), pointing_dialogue(facts, rng))
         return _chat(identity, (varied.image,), scene_dialogue(facts, rng))
 
     def sha256(self) -> str:
@@ -188,23 +181,6 @@ def varied_scene(scene: Scene, rng: np.random.Generator) -> Scene:
         glyphs=tuple(replace(glyph, x=glyph.x + right, y=glyph.y + down) for glyph in scene.glyphs),
         card_boxes=tuple((b[0] + right, b[1] + down, b[2] + right, b[3] + down) for b in scene.card_boxes),
     )
-
-
-def card_strip(scene: Scene) -> NDArray[np.uint8]:
-    """Return the part of the picture that holds the cards, STRIP_HEIGHT_PX high."""
-    middle = np.mean([(box[1] + box[3]) / 2 for box in scene.card_boxes])
-    return strip(scene.image, float(middle))
-
-
-def board_strip(scene: Scene) -> NDArray[np.uint8]:
-    """Return the part of the picture that holds the equation, STRIP_HEIGHT_PX high."""
-    written = scene.glyphs[: len(scene.trial.equation.text)]
-    return strip(scene.image, float(np.mean([glyph.y for glyph in written])))
-
-
-def strip(image: NDArray[np.uint8], middle_px: float) -> NDArray[np.uint8]:
-    top = int(np.clip(middle_px - STRIP_HEIGHT_PX / 2, 0, image.shape[0] - STRIP_HEIGHT_PX))
-    return image[top : top + STRIP_HEIGHT_PX]
 
 
 def _chat(identity: str, images: tuple[NDArray[np.uint8], ...], pairs: list[tuple[str, str]]) -> ChatSample:

@@ -44,8 +44,8 @@ _LIST_PLACE_FIRST = (
     ("There are: ", "{p}: {v}", "."),
     ("The cards are ", "{p}: {v}", "."),
     ("I see the cards ", "{p}: {v}", "."),
-    ("On the cards: ", "{p} {v}", "."),
-    ("From left to right: ", "{p} {v}", "."),
+    ("On the cards: ", "{p}: {v}", "."),
+    ("From left to right: ", "{p}: {v}", "."),
 )
 """Each number already knows its place when it is read back: a small model finds it again in one step."""
 NUMBER_FIRST_SHARE = 0.15

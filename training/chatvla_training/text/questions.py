@@ -15,7 +15,6 @@ from chatvla_training.text.math_phrases import Card, MathFacts, answer_of, joine
 
 __all__ = [
     "arithmetic_dialogue",
-    "card_dialogue",
     "finding_dialogue",
     "pointing_dialogue",
     "scene_dialogue",
@@ -47,16 +46,9 @@ def at_place(card: Card) -> str:
     return f"{card.value} ({card.place})"
 
 
-def card_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
-    """Return two short questions about the cards with their answers, one of which lists them all."""
-    card, other = rng.choice(facts.cards), rng.choice(facts.cards)
-    single = [
-        (rng.choice(WHERE).format(v=card.value), at_place(card)),
-        (rng.choice(WHAT).format(p=other.place), str(other.value)),
-    ]
-    pairs = [(rng.choice(LIST), listing(facts, rng)), rng.choice(single)]
-    rng.shuffle(pairs)
-    return pairs
+def shown(card: Card) -> str:
+    """Return "left: 70": the place before what is seen there, as most lists of cards have it."""
+    return f"{card.place}: {card.value}"
 
 
 def pointing_dialogue(facts: MathFacts, rng: random.Random, *, turns: int = TURNS) -> list[Pair]:
@@ -74,7 +66,7 @@ def pointing_dialogue(facts: MathFacts, rng: random.Random, *, turns: int = TURN
         elif kind < 0.8:
             pairs.append((rng.choice(WHERE).format(v=card.value), at_place(card)))
         else:
-            pairs.append((rng.choice(WHAT).format(p=card.place), str(card.value)))
+            pairs.append((rng.choice(WHAT).format(p=card.place), shown(card)))
     return pairs
 
 
@@ -87,7 +79,7 @@ def scene_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
         (rng.choice(SOLVE), f"{facts.equation}={facts.result}."),
         (rng.choice(LIST), listing(facts, rng)),
         (rng.choice(WHERE).format(v=card.value), at_place(card)),
-        (rng.choice(WHAT).format(p=other.place), str(other.value)),
+        (rng.choice(WHAT).format(p=other.place), shown(other)),
         (rng.choice(COUNT), str(len(facts.cards))),
     ]
     if answer is not None:
