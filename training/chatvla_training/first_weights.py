@@ -90,6 +90,7 @@ def wire_heads(backbone: Backbone, image_id: int) -> bool:
             layer.self_attn.q_proj.weight[rows] = MATCH * asks_HV
             layer.self_attn.k_proj.weight[rows] = MATCH * like_HV
             _copy(layer.self_attn, head, read_HV, SAID * written_HV)
+        # Only the last of the wires, whose rows these are, looks for image tokens.
         image_H = words_HV @ functional.normalize(backbone.get_input_embeddings().weight[image_id], dim=0)
         layer.self_attn.q_proj.bias[rows] = IMAGE * image_H / image_H.norm()
     return True

@@ -52,7 +52,7 @@ def tiny_tokenizer(tasks: Sequence[str] = ("math_match",)) -> Tokenizer:
     """
     texts = (text for task in tasks for text in TEXTS_OF[task]())
     size = BASE + sum(SIZES[task] - BASE for task in tasks)
-    return train_tokenizer(texts, size=size, whole_numbers=tasks == ("math_match",))
+    return train_tokenizer(texts, size=size, whole_numbers=tuple(tasks) == ("math_match",))
 
 
 def _math_texts() -> Iterator[str]:
