@@ -9,7 +9,7 @@ from chatvla_training.recipe import Recipe
 
 __all__ = ["TINY_DEMOS", "TINY_PLANS", "TINY_RECIPES"]
 
-TINY_LANGUAGE = Recipe(
+TINY_BASE = Recipe(
     name="",
     summary="",
     stage="language",
@@ -31,7 +31,7 @@ TINY_LANGUAGE = Recipe(
 )
 """What the stages that stand in for web pretraining share. fp32: most CPUs are slower in bf16."""
 TINY_GLYPHS = replace(
-    TINY_LANGUAGE,
+    TINY_BASE,
     name="tiny_glyphs",
     summary="tiny: a new vision tower learns to see handwriting, on sheets with labelled patches",
     objective="glyphs",
@@ -43,7 +43,7 @@ TINY_GLYPHS = replace(
     micro_batch=32,
 )
 TINY_ALIGN = replace(
-    TINY_LANGUAGE,
+    TINY_BASE,
     name="tiny_align",
     summary="tiny: image tokens learn to say what they show and where, on labelled scenes",
     init="runs/tiny/tiny_glyphs/policy",
@@ -52,7 +52,7 @@ TINY_ALIGN = replace(
     steps=600,
 )
 TINY_PLACES = replace(
-    TINY_LANGUAGE,
+    TINY_BASE,
     name="tiny_places",
     summary="tiny: short dialogues about scenes: which number is where",
     init="runs/tiny/tiny_align/policy",
@@ -62,14 +62,29 @@ TINY_PLACES = replace(
     freeze="backbone.model.visual",
     steps=300,
 )
-TINY_PRETRAIN = replace(
-    TINY_LANGUAGE,
-    name="tiny_pretrain",
-    summary="tiny: dialogues about whole scenes: read, solve, list, point, explain",
+TINY_LANGUAGE = replace(
+    TINY_BASE,
+    name="tiny_language",
+    summary="tiny: dialogues about whole scenes, vision frozen: read, solve, list, point, explain",
     init="runs/tiny/tiny_places/policy",
     image_text="synthetic:all",
     objective="by_kind",
-    steps=1600,
+    freeze="backbone.model.visual",
+    schedule="constant",
+    steps=1000,
+    batch=24,
+    micro_batch=24,
+)
+TINY_PRETRAIN = replace(
+    TINY_LANGUAGE,
+    name="tiny_pretrain",
+    summary="tiny: the same dialogues, vision and language together",
+    init="runs/tiny/tiny_language/policy",
+    freeze="",
+    schedule="tail",
+    steps=500,
+    lr=7e-4,
+    lr_end=5e-4,
 )
 TINY_STAGE1 = Recipe(
     name="tiny_stage1",
@@ -82,10 +97,12 @@ TINY_STAGE1 = Recipe(
     image_text="synthetic:all",
     moe="dynamic",
     balance_weight=0.01,
-    steps=600,
+    # More image-text data than the papers' 1:3: this model is still learning to read.
+    ratio=(1, 1),
+    steps=450,
     batch=24,
     micro_batch=24,
-    lr=3e-4,
+    lr=5e-4,
     lr_end=1e-5,
     warmup=30,
     beta2=0.98,
@@ -128,6 +145,7 @@ TINY_RECIPES: tuple[Recipe, ...] = (
     TINY_GLYPHS,
     TINY_ALIGN,
     TINY_PLACES,
+    TINY_LANGUAGE,
     TINY_PRETRAIN,
     TINY_STAGE1,
     TINY_STAGE2,

@@ -12,8 +12,8 @@ from dataclasses import replace
 from chatvla_training.recipe import Recipe
 from chatvla_training.tiny_recipes import (
     TINY_ALIGN,
+    TINY_BASE,
     TINY_GLYPHS,
-    TINY_LANGUAGE,
     TINY_PLACES,
     TINY_PRETRAIN,
     TINY_STAGE1,
@@ -43,9 +43,7 @@ TOYS_OBJECTS = replace(
     micro_batch=16,
 )
 TOYS_TOLD = replace(
-    _for_toys(
-        TINY_LANGUAGE, "tiny_toys_told", "tiny, toys: the language model points and places in scenes told in words"
-    ),
+    _for_toys(TINY_BASE, "tiny_toys_told", "tiny, toys: the language model points and places in scenes told in words"),
     init="runs/tiny_toys/tiny_toys_objects/policy",
     image_text="synthetic:toys_told",
     steps=3000,
@@ -74,6 +72,9 @@ TOYS_PRETRAIN = replace(
     _for_toys(TINY_PRETRAIN, "tiny_toys_pretrain", "tiny, toys: dialogues about whole tables, with explanations"),
     init="runs/tiny_toys/tiny_toys_words/policy",
     image_text="synthetic:toys_all",
+    steps=1600,
+    lr=1e-3,
+    lr_end=0.0,
 )
 TOYS_STAGE1 = replace(
     _for_toys(TINY_STAGE1, "tiny_toys_stage1", "tiny, toys: all of the model, 8 experts, on image-text and robot data"),

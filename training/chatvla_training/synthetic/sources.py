@@ -48,7 +48,7 @@ SHEETS = 1_000_000
 TOLD = 1_000_000
 """Scenes that are told in words."""
 MIXES: dict[str, dict[str, float]] = {
-    "all": {"scenes": 0.45, "renders": 0.2, "points": 0.15, "told": 0.12, "sums": 0.08},
+    "all": {"scenes": 0.25, "renders": 0.33, "points": 0.12, "told": 0.15, "sums": 0.15},
     "places": {"points": 0.6, "finds": 0.4},
     "words": {"told": 0.75, "sums": 0.25},
     **{name: {name: 1.0} for name in ("scenes", "renders", "points", "sums", "told", "finds")},
@@ -98,7 +98,8 @@ class SyntheticSource:
         if kind in ("told", "finds"):
             facts = facts_of(image_text_trial(rng.randrange(TOLD)))
             return _chat(identity, (), (told_dialogue if kind == "told" else finding_dialogue)(facts, rng))
-        chosen = self.pools["rendered" if kind == "renders" else "drawn"]
+        rendered = kind == "renders" or (kind == "points" and rng.random() < 0.5)
+        chosen = self.pools["rendered" if rendered else "drawn"]
         scene = chosen.scene(index % chosen.size)
         varied = varied_scene(scene, np.random.default_rng([self.seed, index, draw]))
         facts = facts_of(scene.trial)

@@ -27,12 +27,13 @@ _READ = (
 )
 _SOLVE = (
     "{eq}={c}.",
-    "{eq} equals {c}.",
-    "The answer is {c}.",
     "So {eq}={c}.",
+    "{eq} equals {c}.",
+    "So {eq} equals {c}.",
+    "{eq} is {c}.",
     "The result of {eq} is {c}.",
-    "That makes {c}, since {eq}={c}.",
 )
+"""The result right behind the equation: "the answer is ..." a sentence later is computed wrong far more often."""
 _LIST = (
     ("There are: ", "{v} ({p})", "."),
     ("The cards are ", "{v} ({p})", "."),
