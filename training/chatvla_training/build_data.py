@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
@@ -31,6 +32,10 @@ from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.synthetic.sources import open_source
 
 __all__ = ["Collate", "RobotData", "half_widths", "image_text_sources", "make_mixture", "robot_data", "robot_setups"]
+
+
+STATISTICS_CHUNKS = 4000
+"""Chunks that the statistics of relative targets are made of, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,15 +144,29 @@ def _setup(recipe: Recipe, spec: RobotSpec, robot: RobotData) -> RobotSetup:
     actions = np.concatenate([data.actions_ND for data in sets])
     # Damaged rows are skipped as samples; they must not reach the scales either.
     states, actions = (rows[np.isfinite(rows).all(axis=1)] for rows in (states, actions))
+    relative: tuple[str, ...] = ()
+    if recipe.relative_actions:
+        relative = tuple(joint.name for joint in spec.joints if joint.unit == "rad")
+        actions = np.concatenate([_ways(data, np.isin(spec.joint_names, relative)) for data in sets])
     return RobotSetup(
         spec=spec,
         cameras=_cameras(recipe, sets[0]),
         statistics=RobotStatistics(
             state=Statistics.from_samples(spec.joint_names, states, recipe.normalisation),
             action=Statistics.from_samples(spec.joint_names, actions, recipe.normalisation),
+            relative=relative,
         ),
         step_period_s=sets[0].step_period_s,
     )
+
+
+def _ways(data: EpisodeDataset, relative_A: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the targets of chunks spread over the data, shape (N, A), less the start's position where relative."""
+    found = []
+    for index in np.unique(np.linspace(0, len(data) - 1, STATISTICS_CHUNKS).astype(int)):
+        rows = data.chunk(index)[0].astype(np.float64) - np.where(relative_A, data.state(index), 0.0)
+        found.append(rows[np.isfinite(rows).all(axis=1)])
+    return np.concatenate(found)
 
 
 def _cameras(recipe: Recipe, data: EpisodeDataset) -> tuple[str, ...]:

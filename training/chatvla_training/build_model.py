@@ -101,6 +101,7 @@ def _config(recipe: Recipe, specs: Sequence[RobotSpec], codec: TextCodec | None)
         moe=_moe(recipe),
         action=recipe.action_size or None,
         conditioning=recipe.conditioning,
+        objective=recipe.denoising,
     )
     return replace(config, action_loss_weight=recipe.action_loss_weight, system=recipe.system)
 
@@ -127,7 +128,7 @@ def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     if recipe.stage != "stage2":
         size = recipe.action_size
         action = action_size(size, queries=action.queries) if size else action
-        action = replace(action, embodiments=wanted, conditioning=recipe.conditioning)
+        action = replace(action, embodiments=wanted, conditioning=recipe.conditioning, objective=recipe.denoising)
     config = replace(
         config,
         moe=moe,

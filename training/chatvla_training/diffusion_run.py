@@ -124,7 +124,9 @@ class DiffusionRun:
 
         def collate(samples: Sequence[RobotSample]) -> PictureBatch:
             statistics = setup.statistics
-            chunks = [statistics.action.normalise(sample.actions.astype(np.float64)) for sample in samples]
+            chunks = [
+                statistics.normalise_actions(sample.actions.astype(np.float64), sample.state) for sample in samples
+            ]
             states = [statistics.state.normalise(sample.state.astype(np.float64)) for sample in samples]
             seen = [pictures([sample.images[view] for view in setup.cameras]) for sample in samples]
             return PictureBatch(

@@ -16,6 +16,7 @@ Precision = Literal["fp32", "bf16"]
 MoeName = Literal["keep", "dense", "dynamic", "static", "static+dynamic", "shared+dynamic"]
 LoggerName = Literal["none", "tensorboard", "wandb"]
 Normalisation = Literal["min_max", "quantile", "mean_std"]
+Denoising = Literal["diffusion", "flow"]
 ActionSize = Literal["", "tiny", "S", "B", "L", "XL", "H"]
 
 
@@ -49,6 +50,8 @@ class Recipe:
     balance_weight: float = 0.0
     z_weight: float = 0.0
     conditioning: str = "latter_half"
+    denoising: Denoising = "diffusion"
+    """How a new action expert cleans chunks: the papers' diffusion, or flow matching."""
     cameras: str = ""
     """Views that the policy sees, with commas, in this order; empty takes all of the data."""
     variant: str = "full"
@@ -62,6 +65,8 @@ class Recipe:
     horizon: int = 50
     """Steps of an action chunk."""
     normalisation: Normalisation = "quantile"
+    relative_actions: bool = False
+    """Rotary joints' targets are learned as the way from where they are when the chunk begins."""
     image_width: int = 0
     """Width of the prepared images [px], height about 3/4 of it; 0 keeps the checkpoint's or the size's own."""
     init_gain: float = 1.0

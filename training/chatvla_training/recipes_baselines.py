@@ -75,6 +75,7 @@ TINY_DIFFUSION = replace(
     summary="tiny diffusion policy without language",
     data="data/math_match",
     action_size="tiny",
+    relative_actions=TINY_STAGE1.relative_actions,
     steps=TINY_STAGE2.steps,
     lr=5e-4,
     warmup=100,

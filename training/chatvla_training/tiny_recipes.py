@@ -97,6 +97,8 @@ TINY_STAGE1 = Recipe(
     image_text="synthetic:all",
     moe="dynamic",
     balance_weight=0.01,
+    relative_actions=True,
+    denoising="flow",
     # More image-text data than the papers' 1:3: this model is still learning to read.
     ratio=(1, 1),
     steps=450,

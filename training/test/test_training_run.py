@@ -51,6 +51,7 @@ def small_recipe(folder: Path, llava: Path, **changes):
         "moe": "dynamic",
         "experts": 2,
         "top_k": 1,
+        "relative_actions": True,
         "horizon": 8,
         "steps": 6,
         "batch": 8,
@@ -190,6 +191,20 @@ def test_kept_features_give_the_loss_of_the_whole_model(stage1: Path, tmp_path: 
         for task, batch in ((VlaTask(start.model, {}), whole), (FeatureTask(start.model, {}), kept))
     ]
     assert loss[0].item() == pytest.approx(loss[1].item(), rel=1e-5)
+
+
+def test_rotary_joints_are_relative_and_grippers_are_not(arm_data: Path, llava_file: Path):
+    robot = robot_data(small_recipe(arm_data, llava_file))
+    (setup,) = robot_setups(small_recipe(arm_data, llava_file), robot, ())
+    rotary = np.array([joint.unit == "rad" for joint in setup.spec.joints])
+    assert setup.statistics.relative == tuple(np.array(setup.spec.joint_names)[rotary])
+    data = robot.train[0]
+    ways = np.concatenate([data.chunk(i)[0] - np.where(rotary, data.state(i), 0) for i in range(len(data))])
+    np.testing.assert_allclose(setup.statistics.action.minimum, ways.min(0), atol=1e-6)
+    np.testing.assert_allclose(setup.statistics.action.maximum, ways.max(0), atol=1e-6)
+    (absolute,) = robot_setups(small_recipe(arm_data, llava_file, relative_actions=False), robot, ())
+    assert absolute.statistics.relative == ()
+    np.testing.assert_allclose(absolute.statistics.action.minimum, data.actions_ND.min(0), atol=1e-6)
 
 
 def test_dense_start_is_upcycled_without_a_change(tmp_path: Path, arm_data: Path, llava_file: Path):

@@ -174,7 +174,7 @@ class FeatureCollate:
             robot=samples[0].robot,
             rows_R=torch.arange(len(samples)),
             state_RZ=torch.from_numpy(statistics.state.normalise(states)),
-            chunk_RHA=torch.from_numpy(statistics.action.normalise(chunks)),
+            chunk_RHA=torch.from_numpy(statistics.normalise_actions(chunks, states)),
             valid_RH=torch.from_numpy(np.stack([sample.valid for sample in samples])),
         )
         return FeatureBatch(

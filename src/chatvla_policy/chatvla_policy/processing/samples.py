@@ -135,7 +135,7 @@ class Batcher:
             if sample.actions.ndim != 2 or not 1 <= steps <= horizon:
                 raise SampleError(f"chunk has shape {sample.actions.shape}, expected 1 to {horizon} steps of actions")
             padded = np.concatenate([sample.actions, np.repeat(sample.actions[-1:], horizon - steps, axis=0)])
-            chunks.append(statistics.action.normalise(padded))
+            chunks.append(statistics.normalise_actions(padded, sample.state))
             valid[row, :steps] = True
         states = np.stack([statistics.state.normalise(sample.state) for _, sample in group])
         return RobotRows(

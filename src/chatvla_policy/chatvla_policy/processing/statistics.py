@@ -129,10 +129,44 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class RobotStatistics:
-    """Statistics of one robot's states and actions."""
+    """Statistics of one robot's states and actions.
+
+    Targets named in `relative` are learned as the difference from the position measured when the chunk begins: how far
+    to go, not where to be. What a joint does next is a small part of its range, and a small model is no finer than some
+    hundredths of what it has to cover.
+    """
 
     state: Statistics
     action: Statistics
+    relative: tuple[str, ...] = ()
+    """Joints, each in both kinds of vector; `action` holds the statistics of their differences."""
+
+    def __post_init__(self) -> None:
+        """Raise StatisticsError for a relative joint that states or actions lack."""
+        for name in self.relative:
+            if name not in self.state.names or name not in self.action.names:
+                raise StatisticsError(f"relative names {name!r}, which is not in both states and actions")
+
+    def normalise_actions(
+        self, actions: NDArray[np.floating[Any]], state: NDArray[np.floating[Any]]
+    ) -> NDArray[np.float32]:
+        """Return targets, shape (..., T, A) in rad and m, at the model's scale; `state` (..., Z) is measured."""
+        return self.action.normalise(actions - self._start(state))
+
+    def denormalise_actions(
+        self, actions: NDArray[np.floating[Any]], state: NDArray[np.floating[Any]]
+    ) -> NDArray[np.float64]:
+        """Return targets, shape (..., T, A) in rad and m, of what `normalise_actions` gave."""
+        return self.action.denormalise(actions) + self._start(state)
+
+    def _start(self, state: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return what is added to the differences, shape (..., 1, A): zero where targets are absolute."""
+        if state.shape[-1] != len(self.state.names):
+            raise StatisticsError(f"state has {state.shape[-1]} values, statistics have {len(self.state.names)}")
+        start = np.zeros((*state.shape[:-1], 1, len(self.action.names)))
+        for name in self.relative:
+            start[..., 0, self.action.names.index(name)] = state[..., self.state.names.index(name)]
+        return start
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for statistics.json."""

@@ -243,9 +243,9 @@ class ChatVLA2Policy:
         self, thought: Thought, state: NDArray[np.float64], *, committed: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
         """Return the chunk in rad and m within the robot's limits, shape (T, A)."""
-        statistics = self.setup.statistics.action
-        prefix = None if committed is None else torch.from_numpy(statistics.normalise(committed))[None]
-        return rows_within_limits(self.setup, self._denoise(thought, state, committed=prefix))
+        statistics = self.setup.statistics
+        prefix = None if committed is None else torch.from_numpy(statistics.normalise_actions(committed, state))[None]
+        return rows_within_limits(self.setup, self._denoise(thought, state, committed=prefix), state)
 
     def _denoise(
         self,

@@ -31,9 +31,11 @@ def decided_rows(
     )
 
 
-def rows_within_limits(setup: RobotSetup, normalised: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return normalised rows, shape (T, A), in rad and m within the robot's limits."""
-    rows = setup.statistics.action.denormalise(normalised)
+def rows_within_limits(
+    setup: RobotSetup, normalised: NDArray[np.float32], state: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return normalised rows, shape (T, A), in rad and m within the robot's limits; `state` was measured."""
+    rows = setup.statistics.denormalise_actions(normalised, state)
     if setup.mode is not ActionMode.JOINT_POSITION:
         return rows
     return playable_rows(rows, setup.spec, step_period_s=setup.step_period_s)

@@ -100,7 +100,9 @@ class DiffusionPolicy:
         robot = self.setup.spec.name
         horizon = self._model.config.action.embodiment(robot).horizon
         kept = decided_rows(self.setup, observation, previous_chunk, commit_s=self.settings.commit_s, horizon=horizon)
-        rows = rows_within_limits(self.setup, self._denoise(pictures, observation.joint_positions, kept))
+        rows = rows_within_limits(
+            self.setup, self._denoise(pictures, observation.joint_positions, kept), observation.joint_positions
+        )
         reasoning = Reasoning(
             id=self._new_id(),
             text="",
@@ -126,7 +128,9 @@ class DiffusionPolicy:
         """Return the normalised chunk, shape (T, A)."""
         robot, statistics = self.setup.spec.name, self.setup.statistics
         device = next(self._model.parameters()).device
-        committed = None if kept is None else torch.from_numpy(statistics.action.normalise(kept))[None].to(device)
+        committed = (
+            None if kept is None else torch.from_numpy(statistics.normalise_actions(kept, state))[None].to(device)
+        )
         with torch.inference_mode():
             conditions = self._model.condition(
                 robot,

@@ -72,3 +72,24 @@ def test_stored_statistics_that_do_not_fit_are_refused(samples: np.ndarray, chan
 def test_vector_of_another_width_is_refused(samples: np.ndarray) -> None:
     with pytest.raises(StatisticsError, match="vector has 2 values, statistics have 3: shoulder, elbow, still"):
         Statistics.from_samples(NAMES, samples).normalise(np.zeros(2))
+
+
+def test_relative_targets_are_the_way_from_where_the_joints_are(samples: np.ndarray) -> None:
+    absolute = Statistics.from_samples(NAMES, samples)
+    both = RobotStatistics(state=absolute, action=absolute, relative=("shoulder",))
+    state, chunk = samples[0], samples[:5]
+    moved = both.normalise_actions(chunk, state)
+    np.testing.assert_allclose(both.denormalise_actions(moved, state), chunk, atol=1e-5)
+    np.testing.assert_allclose(moved[:, 1:], absolute.normalise(chunk)[:, 1:])
+    # The same way from elsewhere: the relative joint ends elsewhere, the others where they did.
+    further = both.denormalise_actions(moved, state + 0.5) - chunk
+    np.testing.assert_allclose(further, np.tile([0.5, 0.0, 0.0], (5, 1)), atol=1e-5)
+    batched = both.normalise_actions(np.stack([chunk, chunk]), np.stack([state, state + 0.5]))
+    np.testing.assert_allclose(batched[0], moved, atol=1e-5)
+    assert np.abs(batched[1, :, 0] - moved[:, 0]).min() > 0.01
+
+
+def test_relative_joint_must_be_in_states_and_actions(samples: np.ndarray) -> None:
+    one = Statistics.from_samples(NAMES, samples)
+    with pytest.raises(StatisticsError, match="relative names 'wrist', which is not in both"):
+        RobotStatistics(state=one, action=one, relative=("wrist",))
