@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from chatvla_policy.model.action.config import ActionConfig
-from chatvla_policy.model.action.embeddings import ReasoningEmbedding, masked_mean
+from chatvla_policy.model.action.embeddings import PooledReasoning, ReasoningEmbedding, masked_mean
 
 __all__ = ["VARIANTS", "ConditioningVariant", "LayerConditions", "ReasoningTokens", "make_conditioning"]
 
@@ -73,13 +73,18 @@ class ConditioningVariant(nn.Module):
 class LatterHalf(ConditioningVariant):
     """Reasoning replaces the observation in the latter half of the layers: the paper's method."""
 
+    def __init__(self, config: ActionConfig, language_width: int) -> None:
+        """Build."""
+        super().__init__(config, language_width)
+        self.embed = PooledReasoning(language_width, config.width)
+
     def reads_reasoning(self, layer: int) -> bool:
         """Return whether `layer` (0 to N, N is the output layer) is conditioned on r."""
         return layer >= self.depth / 2
 
     def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
         """Return o or r per layer."""
-        r_BD = self.embed(reasoning.pooled_BV)
+        r_BD = self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL)
         return LayerConditions(
             embeddings=tuple(r_BD if self.reads_reasoning(layer) else observation_BD for layer in range(self.depth + 1))
         )
@@ -107,13 +112,16 @@ class Film(ConditioningVariant):
     def __init__(self, config: ActionConfig, language_width: int) -> None:
         """Build; the modulation starts at identity."""
         super().__init__(config, language_width)
+        self.embed = PooledReasoning(language_width, config.width)
         self.scale_shift = nn.Linear(config.width, 2 * config.width)
         nn.init.zeros_(self.scale_shift.weight)
         nn.init.zeros_(self.scale_shift.bias)
 
     def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
         """Return the modulated observation for every layer."""
-        scale_BD, shift_BD = self.scale_shift(self.embed(reasoning.pooled_BV)).chunk(2, dim=-1)
+        scale_BD, shift_BD = self.scale_shift(self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL)).chunk(
+            2, dim=-1
+        )
         return LayerConditions(embeddings=(observation_BD * (1 + scale_BD) + shift_BD,) * (self.depth + 1))
 
 

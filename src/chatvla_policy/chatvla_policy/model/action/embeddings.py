@@ -3,10 +3,11 @@
 
   t = MLP(sinusoids(time))
   o = W [LayerNorm(linear(linear(action tokens))), state embedding]      observation embedding
-  r = MLP(mean of the reasoning tokens' hidden states, the last one included)
+  r = MLP(weighted mean of the reasoning tokens' hidden states, the last one included)
 Tensors: B batch, Q action tokens, L reasoning tokens, V width of the language model, D width of the action expert.
 Departure: the Q projected action tokens are concatenated before W where DexVLA's code pools them, so that positions
-of several objects need not share one average; Q is 8.
+of several objects need not share one average; Q is 8. The mean's weights are learned and begin equal: a text that lists
+five cards and chooses one says in its last words what is to be done, and a plain mean drowns them.
 (ChatVLA-2, sections 3.1 and 3.2)
 """
 
@@ -17,7 +18,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ActionProjection", "ObservationEmbedding", "ReasoningEmbedding", "TimeEmbedding", "masked_mean"]
+__all__ = [
+    "ActionProjection",
+    "ObservationEmbedding",
+    "PooledReasoning",
+    "ReasoningEmbedding",
+    "TimeEmbedding",
+    "masked_mean",
+]
 
 
 def masked_mean(tokens_BLV: Tensor, valid_BL: Tensor) -> Tensor:
@@ -88,3 +96,19 @@ class ReasoningEmbedding(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return embeddings of pooled (B, V) or single (B, L, V) reasoning tokens, with D in place of V."""
         return self.linear_out(nn.functional.gelu(self.linear_in(tokens)))
+
+
+class PooledReasoning(ReasoningEmbedding):
+    """Make one r of all reasoning tokens."""
+
+    def __init__(self, language_width: int, width: int) -> None:
+        """Build; all tokens begin with the same weight."""
+        super().__init__(language_width, width)
+        self.weigh = nn.Linear(language_width, 1, bias=False)
+        nn.init.zeros_(self.weigh.weight)
+
+    def pooled(self, hidden_BLV: Tensor, valid_BL: Tensor) -> Tensor:
+        """Return r, shape (B, D), of the valid tokens; of a zero vector where a row has none."""
+        scores_BL = self.weigh(hidden_BLV).squeeze(-1).float()
+        weights_BL = scores_BL.masked_fill(~valid_BL.bool(), torch.finfo(torch.float32).min).softmax(-1) * valid_BL
+        return self(torch.einsum("bl,blv->bv", weights_BL.to(hidden_BLV.dtype), hidden_BLV))
