@@ -30,7 +30,7 @@ from chatvla_training.synthetic import pool, sheets, trials
 from chatvla_training.synthetic.pool import Scene, ScenePool
 from chatvla_training.synthetic.sheets import Sheet, draw_sheet
 from chatvla_training.synthetic.toy_sources import TOY_SOURCES, open_toy_source
-from chatvla_training.synthetic.trials import image_text_equations, image_text_trial
+from chatvla_training.synthetic.trials import image_text_equations, image_text_trial, wider_equations
 from chatvla_training.text import math_phrases, questions
 from chatvla_training.text.math_phrases import Card, MathFacts
 from chatvla_training.text.questions import (
@@ -94,7 +94,8 @@ class SyntheticSource:
         kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
         identity = f"{self.name}/{kind}/{index}"
         if kind == "sums":
-            return _chat(identity, (), arithmetic_dialogue(image_text_equations(), rng))
+            known = image_text_equations() if rng.random() < 0.5 else wider_equations()
+            return _chat(identity, (), arithmetic_dialogue(known, rng))
         if kind in ("told", "finds"):
             facts = facts_of(image_text_trial(rng.randrange(TOLD)))
             return _chat(identity, (), (told_dialogue if kind == "told" else finding_dialogue)(facts, rng))
