@@ -63,3 +63,19 @@ def test_film_starts_as_the_plain_observation(make_expert, inputs) -> None:
     expert = make_expert(started=True, conditioning="film")
     observation = torch.randn(2, 32)
     torch.testing.assert_close(expert.conditioning(observation, inputs.reasoning).embeddings[0], observation)
+
+
+def test_reasoning_is_a_mean_at_first_and_a_choice_when_trained(make_expert, inputs) -> None:
+    embed = make_expert(started=True).conditioning.embed
+    hidden, valid = inputs.reasoning.hidden_BLV, inputs.reasoning.valid_BL
+    plain = torch.stack([row[kept].mean(0) for row, kept in zip(hidden, valid, strict=True)])
+    torch.testing.assert_close(embed.pooled(hidden, valid), embed(plain))
+    with torch.no_grad():
+        # Weights along one token's direction choose that token; padding is never chosen.
+        embed.weigh.weight.copy_(10 * hidden[0, 6])
+        torch.testing.assert_close(embed.pooled(hidden, valid)[0], embed(hidden[0, 6]), rtol=1e-3, atol=1e-3)
+        embed.weigh.weight.copy_(10 * hidden[1, 6])
+        among_valid = hidden[1, :4][(hidden[1, :4] @ hidden[1, 6]).argmax()]
+        torch.testing.assert_close(embed.pooled(hidden, valid)[1], embed(among_valid), rtol=1e-3, atol=1e-3)
+        nothing = embed.pooled(hidden, torch.zeros_like(valid))
+        torch.testing.assert_close(nothing, embed(torch.zeros_like(plain)))

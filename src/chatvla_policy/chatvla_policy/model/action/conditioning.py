@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from chatvla_policy.model.action.config import ActionConfig
-from chatvla_policy.model.action.embeddings import PooledReasoning, ReasoningEmbedding, masked_mean
+from chatvla_policy.model.action.embeddings import PooledReasoning, ReasoningEmbedding
 
 __all__ = ["VARIANTS", "ConditioningVariant", "LayerConditions", "ReasoningTokens", "make_conditioning"]
 
@@ -33,11 +33,6 @@ class ReasoningTokens:
     hidden_BLV: Tensor
     valid_BL: Tensor
     """False where a row is padded."""
-
-    @property
-    def pooled_BV(self) -> Tensor:  # noqa: N802
-        """Mean over the valid tokens, shape (B, V)."""
-        return masked_mean(self.hidden_BLV, self.valid_BL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,14 +24,7 @@ __all__ = [
     "PooledReasoning",
     "ReasoningEmbedding",
     "TimeEmbedding",
-    "masked_mean",
 ]
-
-
-def masked_mean(tokens_BLV: Tensor, valid_BL: Tensor) -> Tensor:
-    """Return the mean over valid tokens, shape (B, V); zero where a row has none."""
-    weight_BL1 = valid_BL.to(tokens_BLV.dtype)[..., None]
-    return (tokens_BLV * weight_BL1).sum(1) / weight_BL1.sum(1).clamp(min=1)
 
 
 class TimeEmbedding(nn.Module):
