@@ -48,7 +48,8 @@ def test_glyphs_are_where_the_picture_has_ink() -> None:
     grey = view.image.astype(float).mean(axis=2)
     for glyph in view.glyphs:
         x, y = round(glyph.x), round(glyph.y)
-        around = grey[max(0, y - 8) : y + 8, max(0, x - 8) : x + 8]
+        # A wide zero is hollow for 16 px.
+        around = grey[max(0, y - 12) : y + 12, max(0, x - 12) : x + 12]
         assert np.ptp(around) > 40, f"no stroke around {glyph}"
 
 
