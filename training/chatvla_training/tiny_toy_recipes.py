@@ -72,6 +72,8 @@ TOYS_PRETRAIN = replace(
     _for_toys(TINY_PRETRAIN, "tiny_toys_pretrain", "tiny, toys: dialogues about whole tables, with explanations"),
     init="runs/tiny_toys/tiny_toys_words/policy",
     image_text="synthetic:toys_all",
+    batch=16,
+    micro_batch=16,
     steps=1600,
     lr=1e-3,
     lr_end=0.0,

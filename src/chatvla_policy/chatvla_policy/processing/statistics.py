@@ -132,8 +132,7 @@ class RobotStatistics:
     """Statistics of one robot's states and actions.
 
     Targets named in `relative` are learned as the difference from the position measured when the chunk begins: how far
-    to go, not where to be. What a joint does next is a small part of its range, and a small model is no finer than some
-    hundredths of what it has to cover.
+    to go, not where to be. A chunk then starts where the joints are without the network having to say where that is.
     """
 
     state: Statistics

@@ -53,12 +53,13 @@ class ConditioningVariant(nn.Module):
     """Base of the variants."""
 
     cross_attends = False
+    embedding: type[ReasoningEmbedding] = ReasoningEmbedding
 
     def __init__(self, config: ActionConfig, language_width: int) -> None:
         """Build for the expert of `config` and hidden states of `language_width`."""
         super().__init__()
         self.depth, self.width = config.depth, config.width
-        self.embed = ReasoningEmbedding(language_width, config.width)
+        self.embed = self.embedding(language_width, config.width)
 
     def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
         """Return what each layer is conditioned on."""
@@ -68,10 +69,7 @@ class ConditioningVariant(nn.Module):
 class LatterHalf(ConditioningVariant):
     """Reasoning replaces the observation in the latter half of the layers: the paper's method."""
 
-    def __init__(self, config: ActionConfig, language_width: int) -> None:
-        """Build."""
-        super().__init__(config, language_width)
-        self.embed = PooledReasoning(language_width, config.width)
+    embedding = PooledReasoning
 
     def reads_reasoning(self, layer: int) -> bool:
         """Return whether `layer` (0 to N, N is the output layer) is conditioned on r."""
@@ -104,10 +102,11 @@ class FormerHalf(LatterHalf):
 class Film(ConditioningVariant):
     """The observation embedding, scaled and shifted by the reasoning embedding (DexVLA)."""
 
+    embedding = PooledReasoning
+
     def __init__(self, config: ActionConfig, language_width: int) -> None:
         """Build; the modulation starts at identity."""
         super().__init__(config, language_width)
-        self.embed = PooledReasoning(language_width, config.width)
         self.scale_shift = nn.Linear(config.width, 2 * config.width)
         nn.init.zeros_(self.scale_shift.weight)
         nn.init.zeros_(self.scale_shift.bias)
