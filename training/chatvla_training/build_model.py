@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -101,9 +102,13 @@ def _config(recipe: Recipe, specs: Sequence[RobotSpec], codec: TextCodec | None)
         moe=_moe(recipe),
         action=recipe.action_size or None,
         conditioning=recipe.conditioning,
-        objective=recipe.denoising,
+        **_denoising(recipe),
     )
     return replace(config, action_loss_weight=recipe.action_loss_weight, system=recipe.system)
+
+
+def _denoising(recipe: Recipe) -> dict[str, Any]:
+    return {"objective": recipe.denoising} if recipe.denoising else {}
 
 
 def _images(recipe: Recipe, images: ImageConfig) -> ImageConfig:
@@ -128,7 +133,7 @@ def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     if recipe.stage != "stage2":
         size = recipe.action_size
         action = action_size(size, queries=action.queries) if size else action
-        action = replace(action, embodiments=wanted, conditioning=recipe.conditioning, objective=recipe.denoising)
+        action = replace(action, embodiments=wanted, conditioning=recipe.conditioning, **_denoising(recipe))
     config = replace(
         config,
         moe=moe,

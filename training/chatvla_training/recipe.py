@@ -16,8 +16,8 @@ Precision = Literal["fp32", "bf16"]
 MoeName = Literal["keep", "dense", "dynamic", "static", "static+dynamic", "shared+dynamic"]
 LoggerName = Literal["none", "tensorboard", "wandb"]
 Normalisation = Literal["min_max", "quantile", "mean_std"]
-Denoising = Literal["diffusion", "flow"]
-ActionSize = Literal["", "tiny", "S", "B", "L", "XL", "H"]
+Denoising = Literal["", "diffusion", "flow", "flow_clean"]
+ActionSize = Literal["", "tiny", "compact", "S", "B", "L", "XL", "H"]
 
 
 class RecipeError(ValueError):
@@ -50,8 +50,8 @@ class Recipe:
     balance_weight: float = 0.0
     z_weight: float = 0.0
     conditioning: str = "latter_half"
-    denoising: Denoising = "diffusion"
-    """How a new action expert cleans chunks: the papers' diffusion, or flow matching."""
+    denoising: Denoising = ""
+    """How a new action expert cleans chunks: the papers' diffusion, or flow matching; empty: as its size says."""
     cameras: str = ""
     """Views that the policy sees, with commas, in this order; empty takes all of the data."""
     variant: str = "full"

@@ -59,7 +59,7 @@ class ConditioningVariant(nn.Module):
         """Build for the expert of `config` and hidden states of `language_width`."""
         super().__init__()
         self.depth, self.width = config.depth, config.width
-        self.embed = self.embedding(language_width, config.width)
+        self.embed = self.embedding(language_width, config)
 
     def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
         """Return what each layer is conditioned on."""

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Say which action expert to build: its size, its conditioning, its objective and the robots it drives.
 
-Sizes S to H are ScaleDP's (ChatVLA-2 uses H, its "1B"); `tiny` is for tests and the CPU.
+Sizes S to H are ScaleDP's (ChatVLA-2 uses H, its "1B"); `tiny` is H's small likeness, for tests and comparisons.
+`compact` has tiny's size and is made to learn from hundreds of demonstrations on a CPU, where tiny needs many more:
+it guesses the clean chunk, ten steps a token, from conditions too narrow to tell one demonstration from another.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 __all__ = ["ACTION_SIZES", "ActionConfig", "Conditioning", "Embodiment", "Objective", "action_size"]
 
 Conditioning = Literal["latter_half", "all", "former_half", "film", "concat", "cross_attention", "none"]
-Objective = Literal["diffusion", "flow"]
+Objective = Literal["diffusion", "flow", "flow_clean"]
 
 _LARGEST = 2**16
 _WIDTHS = ("state_width", "action_width", "horizon")
@@ -43,6 +45,14 @@ class ActionConfig:
     objective: Objective = "diffusion"
     queries: int = 8
     """Learned action tokens appended after the reasoning."""
+    patch: int = 1
+    """Steps of the chunk that make one token of the expert."""
+    token_width: int = 0
+    """Width that every action token, and the reasoning, is squeezed to; 0: the expert's own."""
+    reasoning_tail: int = 0
+    """Tokens at the end of the reasoning whose states make r; 0: the mean over all of them."""
+    dropout: float = 0.0
+    """Share of the language model's states that training hides from the expert."""
     train_steps: int = 100
     """Noise levels of the diffusion."""
     sample_steps: int = 10
@@ -54,12 +64,17 @@ class ActionConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that cannot be built."""
         sizes = {"depth": self.depth, "width": self.width, "heads": self.heads, "mlp_ratio": self.mlp_ratio}
-        sizes |= {"queries": self.queries, "train_steps": self.train_steps}
+        sizes |= {"queries": self.queries, "train_steps": self.train_steps, "patch": self.patch}
         for robot in self.embodiments:
             sizes |= {f"{name} of {robot.name}": getattr(robot, name) for name in _WIDTHS}
         for name, size in sizes.items():
             if not 1 <= size <= _LARGEST:
                 raise ValueError(f"the action expert's {name} is {size}, must lie in 1..{_LARGEST}")
+        for name in ("token_width", "reasoning_tail"):
+            if not 0 <= getattr(self, name) <= _LARGEST:
+                raise ValueError(f"the action expert's {name} is {getattr(self, name)}, must lie in 0..{_LARGEST}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"the action expert's dropout is {self.dropout}, must lie in 0 to below 1")
         if self.width % self.heads:
             raise ValueError(f"action width {self.width} is not a multiple of {self.heads} heads")
         if not 1 <= self.sample_steps <= self.train_steps:
@@ -77,7 +92,7 @@ class ActionConfig:
         raise ValueError(f"the action expert has no heads for robot {name!r}; it has: {known}")
 
 
-ACTION_SIZES: dict[str, tuple[int, int, int]] = {
+_SCALE_DP: dict[str, tuple[int, int, int]] = {
     "tiny": (4, 128, 4),
     "S": (12, 384, 6),
     "B": (12, 768, 12),
@@ -86,11 +101,23 @@ ACTION_SIZES: dict[str, tuple[int, int, int]] = {
     "H": (32, 1280, 16),
 }
 """Depth, width and heads by ScaleDP's size names."""
+ACTION_SIZES: dict[str, ActionConfig] = {
+    name: ActionConfig(depth=depth, width=width, heads=heads) for name, (depth, width, heads) in _SCALE_DP.items()
+}
+"""Experts by size, without robots."""
+ACTION_SIZES["compact"] = replace(
+    ACTION_SIZES["tiny"],
+    objective="flow_clean",
+    clip_sample=False,
+    patch=10,
+    token_width=16,
+    reasoning_tail=2,
+    dropout=0.3,
+)
 
 
 def action_size(name: str, **fields: object) -> ActionConfig:
     """Return the config of size `name` with further `fields`. Raises ValueError, listing the sizes."""
     if name not in ACTION_SIZES:
         raise ValueError(f"no action expert size {name!r}; there are: {', '.join(ACTION_SIZES)}")
-    depth, width, heads = ACTION_SIZES[name]
-    return ActionConfig(**{"depth": depth, "width": width, "heads": heads, **fields})  # type: ignore[arg-type]
+    return replace(ACTION_SIZES[name], **fields)  # type: ignore[arg-type]

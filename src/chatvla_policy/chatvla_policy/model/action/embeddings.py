@@ -2,12 +2,14 @@
 """Turn times, action tokens, states and reasoning tokens into the vectors that condition the action expert.
 
   t = MLP(sinusoids(time))
-  o = W [LayerNorm(linear(linear(action tokens))), state embedding]      observation embedding
-  r = MLP(weighted mean of the reasoning tokens' hidden states, the last one included)
-Tensors: B batch, Q action tokens, L reasoning tokens, V width of the language model, D width of the action expert.
-Departure: the Q projected action tokens are concatenated before W where DexVLA's code pools them, so that positions
-of several objects need not share one average; Q is 8. The mean's weights are learned and begin equal: a text that lists
-five cards and chooses one says in its last words what is to be done, and a plain mean drowns them.
+  o = W [LayerNorm(linear(linear(action tokens))), LayerNorm(state embedding)]      observation embedding
+  r = MLP(mean of the reasoning tokens' hidden states, or the states of the last few)
+Tensors: B batch, Q action tokens, L reasoning tokens, V width of the language model, D width of the action expert,
+P width that an action token is projected to.
+Departures: the Q projected action tokens are concatenated before W where DexVLA's code pools them, so that positions
+of several objects need not share one average; Q is 8. The state embedding has a LayerNorm of its own: without it the
+Q normalised tokens drown it, and the expert guesses the joints' whereabouts from pictures. A text that lists five
+cards and chooses one says in its last words what is to be done, and a mean drowns them: `reasoning_tail`.
 (ChatVLA-2, sections 3.1 and 3.2)
 """
 
@@ -17,6 +19,8 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+from chatvla_policy.model.action.config import ActionConfig
 
 __all__ = [
     "ActionProjection",
@@ -50,58 +54,67 @@ class TimeEmbedding(nn.Module):
 class ActionProjection(nn.Module):
     """Project the language model's action tokens: two linear layers and a LayerNorm (section 3.1)."""
 
-    def __init__(self, language_width: int, width: int) -> None:
-        """Map `language_width` to `width`."""
+    def __init__(self, language_width: int, config: ActionConfig) -> None:
+        """Map `language_width` to the token width of `config`."""
         super().__init__()
-        self.linear_in = nn.Linear(language_width, width)
-        self.linear_out = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear_in = nn.Linear(language_width, config.width)
+        self.linear_out = nn.Linear(config.width, config.token_width or config.width)
+        self.norm = nn.LayerNorm(config.token_width or config.width)
 
     def forward(self, action_tokens_BQV: Tensor) -> Tensor:
-        """Return projected tokens, shape (B, Q, D)."""
-        return self.norm(self.linear_out(nn.functional.gelu(self.linear_in(action_tokens_BQV))))
+        """Return projected tokens, shape (B, Q, P)."""
+        return self.norm(self.linear_out(nn.functional.gelu(self.linear_in(self.dropout(action_tokens_BQV)))))
 
 
 class ObservationEmbedding(nn.Module):
     """Make o from the action tokens and the embedded state."""
 
-    def __init__(self, language_width: int, queries: int, width: int) -> None:
-        """Build for `queries` action tokens of `language_width` and states embedded in `width`."""
+    def __init__(self, language_width: int, config: ActionConfig) -> None:
+        """Build for action tokens of `language_width` and states embedded in the width of `config`."""
         super().__init__()
-        self.project = ActionProjection(language_width, width)
-        self.combine = nn.Linear((queries + 1) * width, width)
+        self.project = ActionProjection(language_width, config)
+        self.state_norm = nn.LayerNorm(config.width)
+        self.combine = nn.Linear(config.queries * (config.token_width or config.width) + config.width, config.width)
 
     def forward(self, action_tokens_BQV: Tensor, state_BD: Tensor) -> Tensor:
         """Return o, shape (B, D)."""
-        projected_BQD = self.project(action_tokens_BQV)
-        return self.combine(torch.cat([projected_BQD.flatten(1), state_BD], dim=-1))
+        projected_BQP = self.project(action_tokens_BQV)
+        return self.combine(torch.cat([projected_BQP.flatten(1), self.state_norm(state_BD)], dim=-1))
 
 
 class ReasoningEmbedding(nn.Module):
-    """Make r from the reasoning tokens' hidden states (section 3.2: reasoning tokens projected through an MLP)."""
+    """Embed the reasoning tokens' hidden states (section 3.2: reasoning tokens projected through an MLP)."""
 
-    def __init__(self, language_width: int, width: int) -> None:
-        """Map `language_width` to `width`."""
+    def __init__(self, language_width: int, config: ActionConfig) -> None:
+        """Map `language_width` to the width of `config`."""
         super().__init__()
-        self.linear_in = nn.Linear(language_width, width)
-        self.linear_out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(config.dropout)
+        narrow = config.token_width
+        self.squeeze = nn.Linear(language_width, narrow) if narrow else nn.Identity()
+        self.linear_in = nn.Linear(narrow or language_width, config.width)
+        self.linear_out = nn.Linear(config.width, config.width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return embeddings of pooled (B, V) or single (B, L, V) reasoning tokens, with D in place of V."""
-        return self.linear_out(nn.functional.gelu(self.linear_in(tokens)))
+        return self.linear_out(nn.functional.gelu(self.linear_in(self.squeeze(self.dropout(tokens)))))
 
 
 class PooledReasoning(ReasoningEmbedding):
-    """Make one r of all reasoning tokens."""
+    """Make one r of all reasoning tokens, or of the last few."""
 
-    def __init__(self, language_width: int, width: int) -> None:
-        """Build; all tokens begin with the same weight."""
-        super().__init__(language_width, width)
-        self.weigh = nn.Linear(language_width, 1, bias=False)
-        nn.init.zeros_(self.weigh.weight)
+    def __init__(self, language_width: int, config: ActionConfig) -> None:
+        """Build for the mean, or for `reasoning_tail` tokens side by side."""
+        super().__init__(language_width * (config.reasoning_tail or 1), config)
+        self.tail = config.reasoning_tail
 
     def pooled(self, hidden_BLV: Tensor, valid_BL: Tensor) -> Tensor:
-        """Return r, shape (B, D), of the valid tokens; of a zero vector where a row has none."""
-        scores_BL = self.weigh(hidden_BLV).squeeze(-1).float()
-        weights_BL = scores_BL.masked_fill(~valid_BL.bool(), torch.finfo(torch.float32).min).softmax(-1) * valid_BL
-        return self(torch.einsum("bl,blv->bv", weights_BL.to(hidden_BLV.dtype), hidden_BLV))
+        """Return r, shape (B, D), of the valid tokens, which stand first; zeros stand for tokens that a row lacks."""
+        lengths_B1 = valid_BL.sum(1, keepdim=True)
+        if not self.tail:
+            total_BV = torch.einsum("bl,blv->bv", valid_BL.to(hidden_BLV.dtype), hidden_BLV)
+            return self(total_BV / lengths_B1.clamp(min=1))
+        places_BK = lengths_B1 - self.tail + torch.arange(self.tail, device=valid_BL.device)
+        index_BKV = places_BK.clamp(min=0)[..., None].expand(-1, -1, hidden_BLV.shape[-1])
+        last_BKV = hidden_BLV.gather(1, index_BKV) * (places_BK >= 0)[..., None]
+        return self(last_BKV.flatten(1))

@@ -2,7 +2,8 @@
 """Denoise action chunks: per-robot heads around the DiT, training loss and sampling.
 
 The heads are keyed by robot, so one expert drives several robots; the trunk is shared.
-Chunks and states are normalised (processing/statistics.py). Tensors: B batch, T chunk steps, A action dims,
+Chunks and states are normalised (processing/statistics.py). A token of the trunk is a patch of consecutive chunk
+steps, one unless the config says more: fewer tokens cost less. Tensors: N tokens, B batch, T chunk steps, A action dims,
 Z state dims, Q action tokens, V language width, D width, K denoising steps, P committed steps.
 (ChatVLA-2, section 3.2; ScaleDP)
 """
@@ -13,6 +14,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from chatvla_policy.model.action.conditioning import LayerConditions, ReasoningTokens, make_conditioning
 from chatvla_policy.model.action.config import ActionConfig, Embodiment
@@ -33,14 +35,16 @@ def _sinusoids(length: int, width: int) -> Tensor:
 class RobotHeads(nn.Module):
     """Input and output layers of one robot."""
 
-    def __init__(self, embodiment: Embodiment, width: int) -> None:
-        """Build for the robot's widths; the output layer starts at zero."""
+    def __init__(self, embodiment: Embodiment, width: int, patch: int = 1) -> None:
+        """Build for the robot's widths and `patch` steps a token; the output layer starts at zero."""
         super().__init__()
+        self.steps, self.patch = embodiment.horizon, patch
+        patch_width = patch * embodiment.action_width
         self.state_in = nn.Linear(embodiment.state_width, width)
         self.state_out = nn.Linear(width, width)
-        self.action_in = nn.Linear(embodiment.action_width, width)
-        self.position_TD = nn.Parameter(_sinusoids(embodiment.horizon, width))
-        self.action_out = nn.Linear(width, embodiment.action_width)
+        self.action_in = nn.Linear(patch_width, width)
+        self.position_ND = nn.Parameter(_sinusoids(math.ceil(embodiment.horizon / patch), width))
+        self.action_out = nn.Linear(width, patch_width)
         nn.init.zeros_(self.action_out.weight)
         nn.init.zeros_(self.action_out.bias)
 
@@ -49,8 +53,15 @@ class RobotHeads(nn.Module):
         return self.state_out(nn.functional.silu(self.state_in(state_BZ)))
 
     def tokens(self, chunk_BTA: Tensor) -> Tensor:
-        """Return the chunk as tokens, shape (B, T, D)."""
-        return self.action_in(chunk_BTA) + self.position_TD
+        """Return the chunk as tokens, shape (B, N, D); zeros fill up the last patch."""
+        missing = len(self.position_ND) * self.patch - self.steps
+        padded_BTA = functional.pad(chunk_BTA, (0, 0, 0, missing)) if missing else chunk_BTA
+        return self.action_in(padded_BTA.unflatten(1, (-1, self.patch)).flatten(2)) + self.position_ND
+
+    def steps_of(self, out_BND: Tensor) -> Tensor:
+        """Return what the tokens say of every chunk step, shape (B, T, A)."""
+        out_BNX = self.action_out(out_BND)
+        return out_BNX.unflatten(2, (self.patch, -1)).flatten(1, 2)[:, : self.steps]
 
 
 class ActionExpert(nn.Module):
@@ -62,10 +73,10 @@ class ActionExpert(nn.Module):
         self.config = config
         self.objective = make_objective(config)
         self.time = TimeEmbedding(config.width)
-        self.observation = ObservationEmbedding(language_width, config.queries, config.width)
+        self.observation = ObservationEmbedding(language_width, config)
         self.conditioning = make_conditioning(config, language_width)
         self.trunk = DiT(config, cross_attends=self.conditioning.cross_attends)
-        self.robots = nn.ModuleDict({item.name: RobotHeads(item, config.width) for item in config.embodiments})
+        self.robots = nn.ModuleDict({item.name: RobotHeads(item, config.width, config.patch) for item in config.embodiments})
 
     @property
     def dtype(self) -> torch.dtype:
@@ -89,10 +100,10 @@ class ActionExpert(nn.Module):
         return self.conditioning(observation_BD, cast)
 
     def predict(self, robot: str, noisy_BTA: Tensor, plan: DenoisingPlan, level: int) -> Tensor:
-        """Return the predicted noise or velocity, shape (B, T, A), float32."""
+        """Return the predicted noise, velocity or clean chunk, shape (B, T, A), float32."""
         heads = self.heads(robot)
-        out_BTD = self.trunk(heads.tokens(noisy_BTA.to(self.dtype)), plan, level)
-        return heads.action_out(out_BTD).float()
+        out_BND = self.trunk(heads.tokens(noisy_BTA.to(self.dtype)), plan, level)
+        return heads.steps_of(out_BND).float()
 
     def losses(
         self,

@@ -5,6 +5,8 @@ Symbols: x0 clean chunk, e noise, x_t noisy chunk, a_t cumulative product of 1 -
   diffusion  x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e, the network predicts e; squared-cosine betas
              (Nichol and Dhariwal 2021), sampled by DDIM with eta 0 (Song et al. 2021)
   flow       x_s = s x0 + (1 - s) e, the network predicts x0 - e; Euler steps from s = 0 to 1 (Lipman et al. 2023)
+  flow_clean the same flow, the network predicts x0: a chunk is smooth and needs few numbers, noise needs all of them,
+             so a narrow network can say the one and not the other (Li and He 2025, "Back to Basics")
 Chunks are normalised and float32. Tensors: B batch, T chunk steps, A action dims; K denoising steps.
 """
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from chatvla_policy.model.action.config import ActionConfig
 
-__all__ = ["OBJECTIVES", "Diffusion", "FlowMatching", "Sampling", "make_objective", "squared_cosine_alpha_bars"]
+__all__ = ["OBJECTIVES", "CleanFlow", "Diffusion", "FlowMatching", "Sampling", "make_objective", "squared_cosine_alpha_bars"]
 
 
 class Sampling(Protocol):
@@ -117,6 +119,19 @@ class FlowMatching:
         return _Euler(steps, self.train_steps, clip=self.clip, device=device)
 
 
+class CleanFlow(FlowMatching):
+    """Predict the clean chunk; the velocity follows from it."""
+
+    def corrupt(self, clean_BTA: Tensor, noise_BTA: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the noisy chunk, the clean chunk and the time, for s = `uniform_B` in [0, 1)."""
+        noisy_BTA, _, time_B = super().corrupt(clean_BTA, noise_BTA, uniform_B)
+        return noisy_BTA, clean_BTA, time_B
+
+    def sampling(self, steps: int, device: torch.device) -> Sampling:
+        """Return an Euler run of `steps` equal steps."""
+        return _CleanEuler(steps, self.train_steps, clip=self.clip, device=device)
+
+
 class _Euler:
     """Euler steps of the flow: x += (x0 - e) / K."""
 
@@ -138,9 +153,19 @@ class _Euler:
         return fraction * clean + (1 - fraction) * noise
 
 
+class _CleanEuler(_Euler):
+    """Euler steps with the velocity (x0 - x_s) / (1 - s) towards the predicted chunk; the last step ends on it."""
+
+    def advance(self, step: int, noisy_BTA: Tensor, predicted_BTA: Tensor) -> Tensor:
+        """Return the chunk one Euler step cleaner."""
+        left = self._steps - step
+        return super().advance(step, noisy_BTA, (predicted_BTA - noisy_BTA) * (self._steps / left))
+
+
 OBJECTIVES: dict[str, Callable[[ActionConfig], Diffusion | FlowMatching]] = {
     "diffusion": Diffusion,
     "flow": FlowMatching,
+    "flow_clean": CleanFlow,
 }
 """Objectives by the name that ActionConfig gives."""
 
