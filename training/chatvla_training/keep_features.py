@@ -49,6 +49,12 @@ def keep_features(
     return FeatureSource(data, FeatureStore(place), draws=draws)
 
 
+def _tokens(model: ChatVLA2, collate: Callable[[Sequence[Any]], VlaBatch], data: EpisodeDataset) -> int:
+    """Return how many states the action expert reads besides the reasoning's: action tokens, maybe image tokens."""
+    seen = int((collate([data.sample(0, 0)]).ids_BT == model.config.backbone.image_token).sum())
+    return model.config.action.queries + (seen if model.config.action.sight else 0)
+
+
 @torch.no_grad()
 def _compute(
     recipe: Recipe,
@@ -62,7 +68,7 @@ def _compute(
     model.eval().to(accelerator.device)
     writer = FeatureWriter(
         place,
-        queries=model.config.action.queries,
+        tokens=_tokens(model, collate, data),
         width=model.config.backbone.text.width,
         dtype=recipe.cache_dtype,
     )
@@ -75,5 +81,5 @@ def _compute(
         with accelerator.autocast():
             hidden_BTV, _ = model.hidden_states(batch)
         inputs = model.action_inputs(hidden_BTV, batch, batch.robots[0])
-        writer.append(inputs.tokens_BQV, inputs.reasoning.hidden_BLV, inputs.reasoning.valid_BL)
+        writer.append(inputs.tokens_BSV, inputs.reasoning.hidden_BLV, inputs.reasoning.valid_BL)
     writer.finish()

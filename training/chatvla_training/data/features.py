@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep what the frozen language model tells the action expert, so that stage 2 need not run it again.
 
-Each frame's states at the action tokens and at its reasoning are computed once for `draws` wordings and written end to
+Each frame's states at the action tokens (and image tokens, where the expert looks) and at its reasoning are computed once for `draws` wordings and written end to
 end into one file; stage 2 then reads them back. What a run writes belongs to one checkpoint and one data set: both
 fingerprints are part of the folder's name, and a killed run goes on after the last whole block.
-Tensors: F frames, Q action tokens, V language width, L reasoning tokens, R rows, H chunk steps, A action dims.
+Tensors: F frames, S action and image tokens, V language width, L reasoning tokens, R rows, H chunk steps, A action dims.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class FeatureBatch:
     """Kept features of some rows, and the rows."""
 
-    tokens_RQV: Tensor
+    tokens_RSV: Tensor
     hidden_RLV: Tensor
     valid_RL: Tensor
     rows: tuple[RobotRows, ...]
@@ -47,11 +47,11 @@ class FeatureBatch:
 class FeatureWriter:
     """Append features frame by frame; `finish` makes them readable."""
 
-    def __init__(self, folder: Path, *, queries: int, width: int, dtype: str) -> None:
+    def __init__(self, folder: Path, *, tokens: int, width: int, dtype: str) -> None:
         """Open `folder`, going on after the blocks that are whole."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._shape = {"queries": queries, "width": width, "dtype": dtype}
+        self._shape = {"tokens": tokens, "width": width, "dtype": dtype}
         self._dtype = DTYPES[dtype]
         progress_path = folder / "progress.json"
         self.lengths: list[int] = json.loads(progress_path.read_text()) if progress_path.exists() else []
@@ -63,10 +63,10 @@ class FeatureWriter:
     def _row_bytes(self) -> int:
         return self._shape["width"] * torch.empty(0, dtype=self._dtype).element_size()  # type: ignore[operator]
 
-    def append(self, tokens_RQV: Tensor, hidden_RLV: Tensor, valid_RL: Tensor) -> None:
+    def append(self, tokens_RSV: Tensor, hidden_RLV: Tensor, valid_RL: Tensor) -> None:
         """Write the next frames: action tokens first, then the reasoning, per frame."""
-        for tokens_QV, hidden_LV, valid_L in zip(tokens_RQV, hidden_RLV, valid_RL, strict=True):
-            joined = torch.cat([tokens_QV, hidden_LV[valid_L]]).to(self._dtype).contiguous().cpu()
+        for tokens_SV, hidden_LV, valid_L in zip(tokens_RSV, hidden_RLV, valid_RL, strict=True):
+            joined = torch.cat([tokens_SV, hidden_LV[valid_L]]).to(self._dtype).contiguous().cpu()
             self._data.write(joined.view(torch.uint8).numpy().tobytes())
             self.lengths.append(len(joined))
         self._data.flush()
@@ -89,7 +89,7 @@ class FeatureStore:
     def __init__(self, folder: Path) -> None:
         """Open what FeatureWriter finished. Raises FileNotFoundError when it did not."""
         data = json.loads((folder / "features.json").read_text())
-        self._queries, self._width = data["queries"], data["width"]
+        self._tokens, self._width = data["tokens"], data["width"]
         self._dtype = DTYPES[data["dtype"]]
         self._ends = np.cumsum(data["lengths"])
         self._path = folder / "features.bin"
@@ -104,14 +104,14 @@ class FeatureStore:
         return {**self.__dict__, "_map": None}
 
     def read(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return action tokens (Q, V) and reasoning (L, V) of one frame."""
+        """Return action tokens (S, V) and reasoning (L, V) of one frame."""
         if self._map is None:
             self._map = np.memmap(self._path, np.uint8, "r")
         size = self._width * torch.empty(0, dtype=self._dtype).element_size()
         start = int(self._ends[number - 1]) if number else 0
         raw = np.array(self._map[start * size : int(self._ends[number]) * size])
         joined = torch.from_numpy(raw).view(self._dtype).view(-1, self._width)
-        return joined[: self._queries], joined[self._queries :]
+        return joined[: self._tokens], joined[self._tokens :]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class FeatureSample:
 
     id: str
     robot: str
-    tokens_QV: Tensor
+    tokens_SV: Tensor
     hidden_LV: Tensor
     state: NDArray[np.float32]
     actions: NDArray[np.float32]
@@ -140,12 +140,12 @@ class FeatureSource:
 
     def sample(self, index: int, draw: int) -> FeatureSample:
         """Return frame `index` with the wording that `draw` picks."""
-        tokens_QV, hidden_LV = self._store.read(index * self._draws + draw % self._draws)
+        tokens_SV, hidden_LV = self._store.read(index * self._draws + draw % self._draws)
         actions, valid = self._data.chunk(index)
         return FeatureSample(
             id=f"{self._data.name}/frame-{index}",
             robot=self._data.robot,
-            tokens_QV=tokens_QV,
+            tokens_SV=tokens_SV,
             hidden_LV=hidden_LV,
             state=self._data.state(index),
             actions=actions,
@@ -178,7 +178,7 @@ class FeatureCollate:
             valid_RH=torch.from_numpy(np.stack([sample.valid for sample in samples])),
         )
         return FeatureBatch(
-            tokens_RQV=torch.stack([sample.tokens_QV for sample in samples]),
+            tokens_RSV=torch.stack([sample.tokens_SV for sample in samples]),
             hidden_RLV=hidden_RLV,
             valid_RL=torch.arange(hidden_RLV.shape[1]) < lengths_R[:, None],
             rows=(rows,),

@@ -34,6 +34,9 @@ class DisturbanceSettings:
     """Standard deviation of a push per rotary joint."""
     start_rad: float = 0.08
     """Half-width of the start pose around home, per rotary joint."""
+    home_share: float = 0.5
+    """Share of episodes that start at home itself, as trials do. Where all start beside it, home is seen at the end of
+    episodes alone, and the policy learns to stay there."""
 
 
 class Disturbance:
@@ -68,7 +71,9 @@ class Disturbance:
 
 
 def start_pose(spec: RobotSpec, settings: DisturbanceSettings, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return a pose near home [rad, m], shape (D,), within the limits; grippers as at home."""
+    """Return home or a pose near it [rad, m], shape (D,), within the limits; grippers as at home."""
+    if rng.random() < settings.home_share:
+        return np.array(spec.home)
     rotary = np.array([joint.unit == "rad" for joint in spec.joints])
     offset = rng.uniform(-settings.start_rad, settings.start_rad, spec.width) * rotary
     return np.clip(np.array(spec.home) + offset, spec.lower, spec.upper)

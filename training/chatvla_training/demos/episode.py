@@ -42,8 +42,8 @@ class DemoSettings:
     """How often the expert plans anew from what is measured."""
     limit_s: float = 25.0
     """An episode that takes longer has failed."""
-    rest_s: float = 0.6
-    """How long the resting arm is recorded at the end."""
+    rest_s: float = 0.2
+    """How long the resting arm is recorded at the end: little, as rest looks much like the start."""
     image_codec: str = "jpeg"
     paraphrase_url: str = ""
     """OpenAI-compatible endpoint that rewords the grammar's texts; empty for the grammar alone."""

@@ -117,7 +117,7 @@ class FeatureTask:
 
 def _inputs(batch: FeatureBatch) -> ActionInputs:
     return ActionInputs(
-        tokens_BQV=batch.tokens_RQV,
+        tokens_BSV=batch.tokens_RSV,
         reasoning=ReasoningTokens(hidden_BLV=batch.hidden_RLV, valid_BL=batch.valid_RL),
     )
 
@@ -126,7 +126,7 @@ def action_error(
     model: ChatVLA2, inputs: ActionInputs, robot: RobotRows, half_width_A: Tensor, generator: torch.Generator
 ) -> tuple[float, int]:
     """Return the summed absolute difference of sampled and recorded targets over valid values, and their number."""
-    conditions = model.expert.condition(robot.robot, inputs.tokens_BQV, robot.state_RZ, inputs.reasoning)
+    conditions = model.expert.condition(robot.robot, inputs.tokens_BSV, robot.state_RZ, inputs.reasoning)
     sampled_RHA = model.expert.sample(robot.robot, conditions, generator=generator)
     error_RHA = (sampled_RHA - robot.chunk_RHA).abs() * half_width_A.to(sampled_RHA.device)
     valid = error_RHA[robot.valid_RH]

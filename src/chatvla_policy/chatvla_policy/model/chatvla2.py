@@ -3,12 +3,13 @@
 
   sequence   prompt, reasoning and its end token, then Q action queries: learned vectors in place of token embeddings
   hidden     states of the language model after its last norm
-  o          from the hidden states at the queries (the paper's action tokens) and the robot's state
+  o          from the hidden states at the queries (the paper's action tokens) and the robot's state; with `sight`,
+             also from those at the image tokens
   r          from the hidden states at the reasoning tokens, the end token included, in training and inference alike
   chunk      the action expert denoises it under o and r
 Departure: the papers do not say what the action tokens are at the input; here they are Q learned vectors, so they
 need no row in the vocabulary. They see the reasoning; conditioning "none" thus still has a way for it to act.
-Tensors: B rows, T tokens, V language width, Q queries, R robot rows, L longest reasoning.
+Tensors: B rows, T tokens, V language width, Q queries, R robot rows, L longest reasoning, S image tokens and queries.
 (ChatVLA-2, sections 3.1 to 3.3)
 """
 
@@ -35,8 +36,8 @@ __all__ = ["ActionInputs", "ChatVLA2", "Stage"]
 class ActionInputs:
     """What the action expert reads of the language model's states."""
 
-    tokens_BQV: Tensor
-    """States at the queries: the paper's action tokens."""
+    tokens_BSV: Tensor
+    """States at the image tokens, where the expert looks at them, and at the queries: the paper's action tokens."""
     reasoning: ReasoningTokens
 
 
@@ -136,11 +137,14 @@ class ChatVLA2(nn.Module):
     def action_inputs(self, hidden_BTV: Tensor, batch: VlaBatch, robot: RobotRows) -> ActionInputs:
         """Return what the action expert reads of the language model's states, for the rows of one robot."""
         hidden_RTV = hidden_BTV[robot.rows_R]
-        query_RT, text_RT = batch.query_BT[robot.rows_R], batch.text_BT[robot.rows_R]
+        read_RT, text_RT = batch.query_BT[robot.rows_R], batch.text_BT[robot.rows_R]
+        if self.config.action.sight:
+            # Rows of one robot have the same cameras, so the same number of image tokens.
+            read_RT = read_RT | (batch.ids_BT[robot.rows_R] == self.config.backbone.image_token)
         texts = [row_TV[text_T] for row_TV, text_T in zip(hidden_RTV, text_RT, strict=True)]
         lengths_R = text_RT.sum(1)
         return ActionInputs(
-            tokens_BQV=hidden_RTV[query_RT].view(len(robot.rows_R), len(self.queries_QV), -1),
+            tokens_BSV=hidden_RTV[read_RT].view(len(robot.rows_R), -1, hidden_RTV.shape[-1]),
             reasoning=ReasoningTokens(
                 hidden_BLV=pad_sequence(texts, batch_first=True),
                 valid_BL=torch.arange(int(lengths_R.max()), device=lengths_R.device) < lengths_R[:, None],
@@ -154,10 +158,10 @@ class ChatVLA2(nn.Module):
 
         Everything that stage 2 trains lies in here, so its inputs may be kept from an earlier run of the frozen part.
         """
-        device = inputs.tokens_BQV.device
+        device = inputs.tokens_BSV.device
         noise_RHA = _drawn(torch.randn, robot.chunk_RHA.shape, generator, device)
         uniform_R = _drawn(torch.rand, robot.chunk_RHA.shape[:1], generator, device)
-        conditions = self.expert.condition(robot.robot, inputs.tokens_BQV, robot.state_RZ, inputs.reasoning)
+        conditions = self.expert.condition(robot.robot, inputs.tokens_BSV, robot.state_RZ, inputs.reasoning)
         error_RHA = self.expert.losses(
             robot.robot, conditions, robot.chunk_RHA, noise_BTA=noise_RHA, uniform_B=uniform_R
         )

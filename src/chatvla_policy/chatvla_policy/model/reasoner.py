@@ -41,7 +41,8 @@ class Thought:
 
     text: str
     reasoning: ReasoningTokens
-    action_tokens_1QV: Tensor
+    tokens_1SV: Tensor
+    """States at the image tokens, where the expert looks at them, then at the action tokens."""
     decoded: int
     """Tokens that were decoded one by one."""
     trace: RoutingTrace
@@ -137,7 +138,7 @@ class Reasoner:
     ) -> Thought:
         """Return the thought with given ids: prompt, text and action tokens pass in one forward."""
         state = self._look(prompt, images, ids)
-        return self._finish(state.prompt_hidden_BTD[:, len(prompt.ids) :], text, 0, trace)
+        return self._finish(prompt, state, state.prompt_hidden_BTD[:, len(prompt.ids) :], text, 0, trace)
 
     def _append(self, state: DecodeState, ids: Sequence[int]) -> Tensor:
         """Return the states of given ids and the action tokens after them, shape (1, L + Q, V)."""
@@ -162,9 +163,9 @@ class Reasoner:
         text, own_ids = self.written(self.codec.text(ids))
         if ids == own_ids:
             rest_1QV = self._decoder.forward_embeds(state, self._queries_1QV)
-            return self._finish(torch.cat([hidden_1LV, rest_1QV], dim=1), text, decoded, trace)
+            return self._finish(prompt, state, torch.cat([hidden_1LV, rest_1QV], dim=1), text, decoded, trace)
         state.rewind(start)
-        return self._finish(self._append(state, own_ids), text, decoded, trace)
+        return self._finish(prompt, state, self._append(state, own_ids), text, decoded, trace)
 
     def _decode(
         self,
@@ -190,17 +191,23 @@ class Reasoner:
         ids = made.tokens_BN[0].tolist()
         return ids, made.hidden_BND, len(ids) - made.accepted
 
-    def _finish(self, hidden_1SV: Tensor, text: str, decoded: int, trace: RoutingTrace) -> Thought:
+    def _finish(
+        self, prompt: Prompt, state: DecodeState, hidden_1SV: Tensor, text: str, decoded: int, trace: RoutingTrace
+    ) -> Thought:
         """Return the thought whose states are the reasoning's and the action tokens', side by side."""
         queries = self.model.config.action.queries
         written_1LV = hidden_1SV[:, :-queries]
+        tokens_1SV = hidden_1SV[:, -queries:]
+        if self.model.config.action.sight:
+            seen = [place for place, token in enumerate(prompt.ids) if token == self.codec.image_id]
+            tokens_1SV = torch.cat([state.prompt_hidden_BTD[:, seen], tokens_1SV], dim=1)
         return Thought(
             text=text,
             reasoning=ReasoningTokens(
                 hidden_BLV=written_1LV,
                 valid_BL=torch.ones(written_1LV.shape[:2], dtype=torch.bool, device=written_1LV.device),
             ),
-            action_tokens_1QV=hidden_1SV[:, -queries:],
+            tokens_1SV=tokens_1SV,
             decoded=decoded,
             trace=trace,
         )

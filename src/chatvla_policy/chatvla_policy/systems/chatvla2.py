@@ -257,12 +257,12 @@ class ChatVLA2Policy:
     ) -> NDArray[np.float32]:
         """Return the normalised chunk, shape (T, A)."""
         robot, expert = self.setup.spec.name, self._model.expert
-        device = thought.action_tokens_1QV.device
+        device = thought.tokens_1SV.device
         state_1Z = torch.from_numpy(self.setup.statistics.state.normalise(state))[None].to(device)
         with torch.inference_mode():
             chunk_1TA = expert.sample(
                 robot,
-                expert.condition(robot, thought.action_tokens_1QV, state_1Z, thought.reasoning),
+                expert.condition(robot, thought.tokens_1SV, state_1Z, thought.reasoning),
                 generator=self._generator if noise is None else None,
                 noise_BTA=None if noise is None else noise.to(device),
                 steps=self.settings.denoise_steps,

@@ -65,17 +65,23 @@ def test_film_starts_as_the_plain_observation(make_expert, inputs) -> None:
     torch.testing.assert_close(expert.conditioning(observation, inputs.reasoning).embeddings[0], observation)
 
 
-def test_reasoning_is_a_mean_at_first_and_a_choice_when_trained(make_expert, inputs) -> None:
-    embed = make_expert(started=True).conditioning.embed
+@pytest.mark.parametrize("tail", [0, 1, 2, 5])
+def test_reasoning_is_the_mean_of_its_tokens_or_the_last_of_them(make_expert, inputs, tail: int) -> None:
+    embed = make_expert(started=True, reasoning_tail=tail, token_width=6).conditioning.embed
     hidden, valid = inputs.reasoning.hidden_BLV, inputs.reasoning.valid_BL
-    plain = torch.stack([row[kept].mean(0) for row, kept in zip(hidden, valid, strict=True)])
-    torch.testing.assert_close(embed.pooled(hidden, valid), embed(plain))
+    rows = [row[kept] for row, kept in zip(hidden, valid, strict=True)]
+    # The second text has four tokens: of five, the first is missing and stands as zeros.
+    filled = [torch.cat([torch.zeros(tail, row.shape[1]), row])[-tail:].flatten() for row in rows]
+    expected = torch.stack(filled if tail else [row.mean(0) for row in rows])
+    torch.testing.assert_close(embed.pooled(hidden, valid), embed(expected))
+    nothing = embed.pooled(hidden, torch.zeros_like(valid))
+    torch.testing.assert_close(nothing, embed(torch.zeros_like(expected)))
+
+
+def test_a_state_among_action_tokens_weighs_the_same_however_small_its_embedding(make_expert, inputs) -> None:
+    expert = make_expert(started=True)
+    near, far = torch.randn(2, 32), torch.randn(2, 32)
     with torch.no_grad():
-        # Weights along one token's direction choose that token; padding is never chosen.
-        embed.weigh.weight.copy_(10 * hidden[0, 6])
-        torch.testing.assert_close(embed.pooled(hidden, valid)[0], embed(hidden[0, 6]), rtol=1e-3, atol=1e-3)
-        embed.weigh.weight.copy_(10 * hidden[1, 6])
-        among_valid = hidden[1, :4][(hidden[1, :4] @ hidden[1, 6]).argmax()]
-        torch.testing.assert_close(embed.pooled(hidden, valid)[1], embed(among_valid), rtol=1e-3, atol=1e-3)
-        nothing = embed.pooled(hidden, torch.zeros_like(valid))
-        torch.testing.assert_close(nothing, embed(torch.zeros_like(plain)))
+        apart = expert.observation(inputs.tokens, near) - expert.observation(inputs.tokens, far)
+        apart_small = expert.observation(inputs.tokens, 0.05 * near) - expert.observation(inputs.tokens, 0.05 * far)
+    torch.testing.assert_close(apart_small, apart, rtol=0.05, atol=0.01)

@@ -65,7 +65,7 @@ def test_sampling_is_determined_by_its_generator(make_expert, inputs) -> None:
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("objective", ["diffusion", "flow"])
+@pytest.mark.parametrize("objective", ["diffusion", "flow", "flow_clean"])
 def test_committed_steps_are_kept_and_steer_the_rest(make_expert, inputs, objective: str) -> None:
     expert = make_expert(objective=objective)
     conditions = conditions_of(expert, inputs)
@@ -79,6 +79,46 @@ def test_committed_steps_are_kept_and_steer_the_rest(make_expert, inputs, object
 def test_clean_samples_stay_in_range_when_clipped(make_expert, inputs) -> None:
     expert = make_expert()
     assert float(expert.sample("arm", conditions_of(expert, inputs), noise_BTA=5 * inputs.noise).abs().max()) <= 1.0
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_a_token_holds_consecutive_steps_and_the_last_may_be_partly_empty(make_expert, inputs, patch: int) -> None:
+    heads = make_expert(patch=patch).heads("arm")
+    tokens = heads.tokens(inputs.chunk)
+    assert tokens.shape == (2, -(-6 // patch), 32)
+    changed = inputs.chunk.clone()
+    changed[:, 3] += 1.0
+    touched = (heads.tokens(changed) != tokens).any(-1).any(0)
+    assert touched.nonzero().flatten().tolist() == [3 // patch]
+    assert heads.steps_of(tokens).shape == (2, 6, 3)
+
+
+def test_a_look_finds_what_the_action_tokens_ask_for_wherever_it_stands(make_expert, inputs) -> None:
+    expert = make_expert(sight=8, token_width=6)
+    look, image = expert.observation.look, torch.randn(2, 5, inputs.tokens.shape[-1])
+    with torch.no_grad():
+        look.place_IV.zero_()  # Without places the order of the image tokens is nothing to it.
+        asked = torch.randn(2, look.ask.in_features)
+        torch.testing.assert_close(look(image, asked), look(image.flip(1), asked))
+        look.place_IV.normal_()
+    assert not torch.allclose(look(image, asked), look(image.flip(1), asked))
+    assert not torch.allclose(look(image, asked), look(image, -asked))
+    seen = torch.cat([image, inputs.tokens], dim=1)
+    moved = torch.cat([image + torch.randn_like(image), inputs.tokens], dim=1)
+    first, other = (expert.condition("arm", each, inputs.state, inputs.reasoning) for each in (seen, moved))
+    assert not torch.allclose(first.embeddings[0], other.embeddings[0])
+    with pytest.raises(ValueError, match="9 image tokens, the action expert looks at 8 at most"):
+        look(torch.randn(1, 9, image.shape[-1]), asked[:1])
+
+
+def test_dropout_hides_the_language_model_in_training_alone(make_expert, inputs) -> None:
+    expert = make_expert(dropout=0.5)
+    first, again = (conditions_of(expert, inputs).embeddings for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    expert.train()
+    hidden, other = (conditions_of(expert, inputs).embeddings for _ in range(2))
+    assert not torch.allclose(hidden[0], other[0])
+    assert not torch.allclose(hidden[-1], other[-1])
 
 
 @pytest.mark.parametrize("size", list(PAPER_MILLIONS))

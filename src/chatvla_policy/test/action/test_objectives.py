@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,14 +66,15 @@ def _gaussian_error(objective: str, steps: int) -> float:
         else:
             a, b = 1 - time / 100, time / 100
         clean = mean + spread**2 * a / ((a * spread) ** 2 + b**2) * (chunk - a * mean)
-        prediction = (chunk - a * clean) / b if objective == "diffusion" else clean - (chunk - a * clean) / max(b, 1e-9)
+        noise_now = (chunk - a * clean) / max(b, 1e-9)
+        prediction = {"diffusion": noise_now, "flow": clean - noise_now, "flow_clean": clean}[objective]
         if step == 0:
             exact = mean + spread * (noise - a * mean) / math.sqrt((a * spread) ** 2 + b**2)
         chunk = run.advance(step, chunk, prediction)
     return float((chunk - exact).abs().max())
 
 
-@pytest.mark.parametrize("objective", ["diffusion", "flow"])
+@pytest.mark.parametrize("objective", ["diffusion", "flow", "flow_clean"])
 def test_more_steps_converge_to_the_exact_solution(objective: str) -> None:
     errors = [_gaussian_error(objective, steps) for steps in (5, 10, 20, 50)]
     assert errors == sorted(errors, reverse=True)
@@ -86,6 +88,25 @@ def test_flow_target_leads_from_noise_to_chunk() -> None:
     assert torch.equal(noisy[0], noise[0])
     torch.testing.assert_close(noisy[1] + 0.5 * velocity[1], clean[1])
     assert time.tolist() == [100.0, 50.0]
+
+
+def test_a_predicted_chunk_gives_the_path_of_its_velocity() -> None:
+    noise, clean = torch.randn(2, 6, 3), torch.rand(2, 6, 3)
+    config = action_size("compact")
+    by_chunk, by_velocity = (make_objective(replace(config, objective=name)) for name in ("flow_clean", "flow"))
+    uniform = torch.tensor([0.2, 0.7])
+    noisy, target, time = by_chunk.corrupt(clean, noise, uniform)
+    same_noisy, velocity, same_time = by_velocity.corrupt(clean, noise, uniform)
+    assert torch.equal(target, clean)
+    assert torch.equal(noisy, same_noisy)
+    assert torch.equal(time, same_time)
+    device = torch.device("cpu")
+    chunks, velocities = by_chunk.sampling(4, device), by_velocity.sampling(4, device)
+    x, y = noise, noise
+    for step in range(4):
+        x, y = chunks.advance(step, x, clean), velocities.advance(step, y, clean - noise)
+        torch.testing.assert_close(x, y)
+    torch.testing.assert_close(x, clean)
 
 
 @pytest.mark.parametrize("steps", [0, 101])

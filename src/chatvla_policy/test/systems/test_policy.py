@@ -47,11 +47,12 @@ def test_forced_reasoning_equals_generated_reasoning_of_the_same_text(make_polic
     assert (generated.reasoning.source, forced.reasoning.source) == (ReasoningSource.GENERATED, ReasoningSource.FORCED)
 
 
-def test_reasoning_embedding_of_forced_and_generated_text_is_the_same(make_policy, world, codec) -> None:
+@pytest.mark.parametrize("sight", [0, 64])
+def test_reasoning_embedding_of_forced_and_generated_text_is_the_same(make_policy, world, codec, sight: int) -> None:
     from chatvla_policy.processing.images import ImagePreparer
     from chatvla_policy.processing.prompts import robot_prompt
 
-    policy = make_policy()
+    policy = make_policy(sight=sight, reasoning_tail=2 if sight else 0)
     reasoner = policy._reasoner
     images = ImagePreparer(policy.checkpoint.model.config.images)([world.samples[0].images[0]])
     prompt = robot_prompt(codec, "Pick.", image_tokens=images.tokens)
@@ -62,11 +63,12 @@ def test_reasoning_embedding_of_forced_and_generated_text_is_the_same(make_polic
     with torch.inference_mode():
         first, second = (embed.pooled(part.hidden_BLV, part.valid_BL) for part in (written.reasoning, given.reasoning))
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(written.action_tokens_1QV, given.action_tokens_1QV, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(written.tokens_1SV, given.tokens_1SV, rtol=1e-4, atol=1e-5)
 
 
-def test_inference_reads_the_same_states_as_training(make_policy, world) -> None:
-    policy = make_policy()
+@pytest.mark.parametrize("sight", [0, 64])
+def test_inference_reads_the_same_states_as_training(make_policy, world, sight: int) -> None:
+    policy = make_policy(sight=sight)
     model, sample = policy.checkpoint.model.eval(), world.samples[0]
     batch = world.batcher(model.config)([sample, *world.samples[1:3]])
     with torch.no_grad():
@@ -77,7 +79,9 @@ def test_inference_reads_the_same_states_as_training(make_policy, world) -> None
 
     prompt = robot_prompt(policy.checkpoint.codec, sample.instruction, image_tokens=images.tokens)
     thought = policy._reasoner.think(prompt, images, text=sample.reasoning)
-    torch.testing.assert_close(thought.action_tokens_1QV[0], trained.tokens_BQV[0], rtol=1e-3, atol=1e-4)
+    seen = sum(images.tokens) if sight else 0
+    assert thought.tokens_1SV.shape[1] == seen + model.config.action.queries
+    torch.testing.assert_close(thought.tokens_1SV[0], trained.tokens_BSV[0], rtol=1e-3, atol=1e-4)
     written = thought.reasoning.hidden_BLV[0]
     torch.testing.assert_close(
         written, trained.reasoning.hidden_BLV[0][trained.reasoning.valid_BL[0]], rtol=1e-3, atol=1e-3

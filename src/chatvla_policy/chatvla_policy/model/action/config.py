@@ -3,7 +3,8 @@
 
 Sizes S to H are ScaleDP's (ChatVLA-2 uses H, its "1B"); `tiny` is H's small likeness, for tests and comparisons.
 `compact` has tiny's size and is made to learn from hundreds of demonstrations on a CPU, where tiny needs many more:
-it guesses the clean chunk, ten steps a token, from conditions too narrow to tell one demonstration from another.
+it guesses the clean chunk, ten steps a token, from conditions too narrow to tell one demonstration from another, and
+looks at the image tokens itself.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class ActionConfig:
     """Width that every action token, and the reasoning, is squeezed to; 0: the expert's own."""
     reasoning_tail: int = 0
     """Tokens at the end of the reasoning whose states make r; 0: the mean over all of them."""
+    sight: int = 0
+    """Most image tokens that the expert looks at itself; 0: it sees through the action tokens alone."""
     dropout: float = 0.0
     """Share of the language model's states that training hides from the expert."""
     train_steps: int = 100
@@ -70,7 +73,7 @@ class ActionConfig:
         for name, size in sizes.items():
             if not 1 <= size <= _LARGEST:
                 raise ValueError(f"the action expert's {name} is {size}, must lie in 1..{_LARGEST}")
-        for name in ("token_width", "reasoning_tail"):
+        for name in ("token_width", "reasoning_tail", "sight"):
             if not 0 <= getattr(self, name) <= _LARGEST:
                 raise ValueError(f"the action expert's {name} is {getattr(self, name)}, must lie in 0..{_LARGEST}")
         if not 0.0 <= self.dropout < 1.0:
@@ -112,6 +115,7 @@ ACTION_SIZES["compact"] = replace(
     patch=10,
     token_width=16,
     reasoning_tail=2,
+    sight=512,
     dropout=0.3,
 )
 

@@ -2,14 +2,17 @@
 """Turn times, action tokens, states and reasoning tokens into the vectors that condition the action expert.
 
   t = MLP(sinusoids(time))
-  o = W [LayerNorm(linear(linear(action tokens))), LayerNorm(state embedding)]      observation embedding
+  o = W [a, s, look(a, s)]      observation embedding, of
+      a = LayerNorm(linear(linear(action tokens))), s = LayerNorm(state embedding)
   r = MLP(mean of the reasoning tokens' hidden states, or the states of the last few)
 Tensors: B batch, Q action tokens, L reasoning tokens, V width of the language model, D width of the action expert,
-P width that an action token is projected to.
+P width that an action token is projected to, S image and action tokens, I image tokens, H heads, d width of a head, X of a
+question to the image.
 Departures: the Q projected action tokens are concatenated before W where DexVLA's code pools them, so that positions
 of several objects need not share one average; Q is 8. The state embedding has a LayerNorm of its own: without it the
 Q normalised tokens drown it, and the expert guesses the joints' whereabouts from pictures. A text that lists five
-cards and chooses one says in its last words what is to be done, and a mean drowns them: `reasoning_tail`.
+cards and chooses one says in its last words what is to be done, and a mean drowns them: `reasoning_tail`. Where a card
+lies exactly is in the states at the image tokens and, at tiny size, in no other: `sight` lets o attend to them.
 (ChatVLA-2, sections 3.1 and 3.2)
 """
 
@@ -24,6 +27,7 @@ from chatvla_policy.model.action.config import ActionConfig
 
 __all__ = [
     "ActionProjection",
+    "Look",
     "ObservationEmbedding",
     "PooledReasoning",
     "ReasoningEmbedding",
@@ -67,20 +71,56 @@ class ActionProjection(nn.Module):
         return self.norm(self.linear_out(nn.functional.gelu(self.linear_in(self.dropout(action_tokens_BQV)))))
 
 
+class Look(nn.Module):
+    """Attend to the image tokens: what is asked for, and where in the picture it is."""
+
+    HEADS = 4
+
+    def __init__(self, language_width: int, asks: int, config: ActionConfig) -> None:
+        """Build for questions of width `asks` and at most `config.sight` image tokens."""
+        super().__init__()
+        self.head_width = config.token_width or config.width // self.HEADS
+        self.width = self.HEADS * self.head_width
+        self.dropout = nn.Dropout(config.dropout)
+        self.place_IV = nn.Parameter(torch.randn(config.sight, language_width))
+        self.ask = nn.Linear(asks, self.width)
+        self.key_value = nn.Linear(language_width, 2 * self.width)
+        self.norm = nn.LayerNorm(self.width)
+
+    def forward(self, image_BIV: Tensor, ask_BX: Tensor) -> Tensor:
+        """Return what was found, shape (B, H d). Raises ValueError for more image tokens than there are places."""
+        if image_BIV.shape[1] > len(self.place_IV):
+            raise ValueError(
+                f"{image_BIV.shape[1]} image tokens, the action expert looks at {len(self.place_IV)} at most; "
+                "prepare smaller images or raise `sight`"
+            )
+        placed_BIV = self.dropout(image_BIV) + self.place_IV[: image_BIV.shape[1]]
+        split = self.key_value(placed_BIV).unflatten(-1, (2, self.HEADS, self.head_width))
+        key_BHId, value_BHId = split.permute(2, 0, 3, 1, 4).unbind(0)
+        ask_BH1d = self.ask(ask_BX).view(-1, self.HEADS, 1, self.head_width)
+        return self.norm(nn.functional.scaled_dot_product_attention(ask_BH1d, key_BHId, value_BHId).flatten(1))
+
+
 class ObservationEmbedding(nn.Module):
-    """Make o from the action tokens and the embedded state."""
+    """Make o from the action tokens and the embedded state, and from the image tokens where the config says so."""
 
     def __init__(self, language_width: int, config: ActionConfig) -> None:
         """Build for action tokens of `language_width` and states embedded in the width of `config`."""
         super().__init__()
+        self.queries = config.queries
         self.project = ActionProjection(language_width, config)
         self.state_norm = nn.LayerNorm(config.width)
-        self.combine = nn.Linear(config.queries * (config.token_width or config.width) + config.width, config.width)
+        width = config.queries * (config.token_width or config.width) + config.width
+        self.look = Look(language_width, width, config) if config.sight else None
+        self.combine = nn.Linear(width + (self.look.width if self.look else 0), config.width)
 
-    def forward(self, action_tokens_BQV: Tensor, state_BD: Tensor) -> Tensor:
-        """Return o, shape (B, D)."""
-        projected_BQP = self.project(action_tokens_BQV)
-        return self.combine(torch.cat([projected_BQP.flatten(1), self.state_norm(state_BD)], dim=-1))
+    def forward(self, tokens_BSV: Tensor, state_BD: Tensor) -> Tensor:
+        """Return o, shape (B, D); `tokens` are the action tokens, behind the image tokens if there is a look."""
+        projected_BQP = self.project(tokens_BSV[:, -self.queries :])
+        known_BX = torch.cat([projected_BQP.flatten(1), self.state_norm(state_BD)], dim=-1)
+        if self.look is not None:
+            known_BX = torch.cat([known_BX, self.look(tokens_BSV[:, : -self.queries], known_BX)], dim=-1)
+        return self.combine(known_BX)
 
 
 class ReasoningEmbedding(nn.Module):

@@ -91,11 +91,14 @@ class ActionExpert(nn.Module):
         return heads
 
     def condition(
-        self, robot: str, action_tokens_BQV: Tensor, state_BZ: Tensor, reasoning: ReasoningTokens
+        self, robot: str, tokens_BSV: Tensor, state_BZ: Tensor, reasoning: ReasoningTokens
     ) -> LayerConditions:
-        """Return what each layer is conditioned on, from the language model's outputs and the normalised state."""
+        """Return what each layer is conditioned on, from the language model's outputs and the normalised state.
+
+        `tokens` are the action tokens; for an expert that looks (`sight`), the image tokens stand before them.
+        """
         state_BD = self.heads(robot).state(state_BZ.to(self.dtype))
-        observation_BD = self.observation(action_tokens_BQV.to(self.dtype), state_BD)
+        observation_BD = self.observation(tokens_BSV.to(self.dtype), state_BD)
         cast = ReasoningTokens(hidden_BLV=reasoning.hidden_BLV.to(self.dtype), valid_BL=reasoning.valid_BL)
         return self.conditioning(observation_BD, cast)
 
