@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from chatvla_control.robot_spec import robot_spec
 from chatvla_policy.model.batch import VlaBatch, to_device
 from chatvla_policy.model.chatvla2 import ChatVLA2
+from chatvla_training.data.displacement import Displacement
 from chatvla_training.data.episodes import EpisodeDataset
 from chatvla_training.data.features import FeatureSource, FeatureStore, FeatureWriter
 from chatvla_training.progress import progress
@@ -46,7 +48,15 @@ def keep_features(
                 shutil.rmtree(other)
         _compute(recipe, model, collate, data, place, accelerator, draws)
     accelerator.wait_for_everyone()
-    return FeatureSource(data, FeatureStore(place), draws=draws)
+    displacement = _displacement(recipe, data) if data.split == "train" else None
+    return FeatureSource(data, FeatureStore(place), draws=draws, displacement=displacement)
+
+
+def _displacement(recipe: Recipe, data: EpisodeDataset) -> Displacement | None:
+    if not recipe.displace_rad:
+        return None
+    rotary = tuple(joint.unit == "rad" for joint in robot_spec(data.robot).joints)
+    return Displacement(sigma_rad=recipe.displace_rad, rotary=rotary, step_period_s=data.step_period_s)
 
 
 def _tokens(model: ChatVLA2, collate: Callable[[Sequence[Any]], VlaBatch], data: EpisodeDataset) -> int:

@@ -103,6 +103,8 @@ class Recipe:
     cache_draws: int = 4
     """Wordings kept per frame."""
     cache_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    displace_rad: float = 0.0
+    """Stage 2 on kept features: how far measured joints are moved from where they were (data/displacement.py)."""
 
     # How long and how.
     steps: int
@@ -152,6 +154,8 @@ class Recipe:
             raise RecipeError(f"lr is {self.lr} and lr_end {self.lr_end}; lr must be positive, lr_end not negative")
         if not 0 <= self.ema < 1:
             raise RecipeError(f"ema is {self.ema}, must lie in 0 to below 1")
+        if self.displace_rad < 0 or (self.displace_rad and not self.cache_features):
+            raise RecipeError(f"displace_rad is {self.displace_rad}; it must be positive and needs cache_features")
         if self.cache_features and self.stage != "stage2":
             raise RecipeError(f"cache_features needs a frozen language model: stage2, not {self.stage}")
 

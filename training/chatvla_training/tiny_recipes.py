@@ -130,6 +130,7 @@ TINY_STAGE2 = Recipe(
     brief=0.25,
     cache_features=True,
     cache_draws=1,
+    displace_rad=0.04,
     steps=4000,
     batch=128,
     micro_batch=128,

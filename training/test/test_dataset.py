@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from chatvla_training.data.assemble import assemble
+from chatvla_training.data.displacement import Displacement
 from chatvla_training.data.episodes import DatasetError, EpisodeDataset
 from chatvla_training.data.record import (
     EpisodeRecord,
@@ -160,3 +161,20 @@ def test_lerobot_opens_it(dataset: Path):
     assert np.allclose(seen["action"], record.actions[12:14])
     assert seen["image"] == [3, 24, 32]
     assert abs(seen["pixel"] - 42 / 255) < 1e-6
+
+
+def test_a_displaced_sample_begins_elsewhere_and_ends_where_it_was_going() -> None:
+    rotary = (True, True, False)
+    displacement = Displacement(sigma_rad=0.05, rotary=rotary, step_period_s=0.02)
+    state, actions = np.zeros(3, np.float32), np.tile(np.linspace(0, 1, 50, dtype=np.float32)[:, None], 3)
+    moved = [displacement(state, actions, draw) for draw in range(400)]
+    offsets = np.array([start for start, _ in moved])
+    assert 50 < sum(not start.any() for start, _ in moved) < 120  # a fifth stays
+    assert not offsets[:, 2].any()
+    assert offsets[offsets[:, 0] != 0][:, :2].std() == pytest.approx(0.05, rel=0.15)
+    for start, targets in moved:
+        np.testing.assert_allclose(targets[0], start, atol=1e-6)
+        np.testing.assert_array_equal(targets[15:], actions[15:])
+        assert np.abs(np.diff(targets - actions, axis=0)).max() < 0.02
+    again = displacement(state, actions, 7)
+    assert all(np.array_equal(one, other) for one, other in zip(again, moved[7], strict=True))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep what the frozen language model tells the action expert, so that stage 2 need not run it again.
 
-Each frame's states at the action tokens (and image tokens, where the expert looks) and at its reasoning are computed once for `draws` wordings and written end to
-end into one file; stage 2 then reads them back. What a run writes belongs to one checkpoint and one data set: both
-fingerprints are part of the folder's name, and a killed run goes on after the last whole block.
-Tensors: F frames, S action and image tokens, V language width, L reasoning tokens, R rows, H chunk steps, A action dims.
+Each frame's states at the action tokens (and image tokens, where the expert looks) and at its reasoning are computed
+once for `draws` wordings and written end to end into one file; stage 2 then reads them back. What a run writes belongs
+to one checkpoint and one data set: both fingerprints are part of the folder's name, and a killed run goes on after the
+last whole block.
+Tensors: F frames, S image and action tokens, V language width, L reasoning tokens, R rows, H chunk steps, A actions.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from chatvla_policy.model.batch import RobotRows
 from chatvla_policy.processing.statistics import RobotStatistics
+from chatvla_training.data.displacement import Displacement
 from chatvla_training.data.episodes import EpisodeDataset
 
 __all__ = ["FeatureBatch", "FeatureCollate", "FeatureSample", "FeatureSource", "FeatureStore", "FeatureWriter"]
@@ -130,24 +132,30 @@ class FeatureSample:
 class FeatureSource:
     """The frames of a data set with kept features in the place of images and text."""
 
-    def __init__(self, data: EpisodeDataset, store: FeatureStore, *, draws: int) -> None:
-        """Join `data` with its features; `store` holds `draws` wordings of each frame."""
+    def __init__(
+        self, data: EpisodeDataset, store: FeatureStore, *, draws: int, displacement: Displacement | None = None
+    ) -> None:
+        """Join `data` with its features; `store` holds `draws` wordings of each frame; `displacement` moves joints."""
         self.name, self._data, self._store, self._draws = f"features:{data.name}", data, store, draws
+        self._displacement = displacement
 
     def __len__(self) -> int:
         """Return the number of frames."""
         return len(self._data)
 
     def sample(self, index: int, draw: int) -> FeatureSample:
-        """Return frame `index` with the wording that `draw` picks."""
+        """Return frame `index` with the wording and the displacement that `draw` picks."""
         tokens_SV, hidden_LV = self._store.read(index * self._draws + draw % self._draws)
         actions, valid = self._data.chunk(index)
+        state = self._data.state(index)
+        if self._displacement is not None:
+            state, actions = self._displacement(state, actions, draw)
         return FeatureSample(
             id=f"{self._data.name}/frame-{index}",
             robot=self._data.robot,
             tokens_SV=tokens_SV,
             hidden_LV=hidden_LV,
-            state=self._data.state(index),
+            state=state,
             actions=actions,
             valid=valid,
         )

@@ -2,7 +2,7 @@
 """Join the losses of language and action so that neither dilutes the other.
 
   L = (1/n) sum over written tokens of cross-entropy
-    + w (1/m) sum over valid chunk steps of mean squared error over the action dims
+    + w (1/m) sum over valid chunk steps of the mean error over the action dims (model/action/objectives.py)
     + router losses
 n counts the tokens the model shall write (reasoning, answers, end tokens), m the valid steps of robot samples.
 Image-text rows add nothing to m, padding adds nothing to either; with n or m zero that term is left out, so a batch
@@ -72,7 +72,7 @@ def language_terms(hidden_BTV: Tensor, ids_BT: Tensor, text_BT: Tensor, head: nn
 
 
 def action_terms(error_RHA: Tensor, valid_RH: Tensor) -> tuple[Tensor, int]:
-    """Return the sum over valid steps of the mean squared error over action dims, and the number of valid steps.
+    """Return the sum over valid steps of the mean error over action dims, and the number of valid steps.
 
     Invalid steps are left out by selection, not by multiplication: whatever stands there, NaN included, is not read.
     """

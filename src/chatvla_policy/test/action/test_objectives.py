@@ -96,7 +96,7 @@ def test_a_predicted_chunk_gives_the_path_of_its_velocity() -> None:
     by_chunk, by_velocity = (make_objective(replace(config, objective=name)) for name in ("flow_clean", "flow"))
     uniform = torch.tensor([0.2, 0.7])
     noisy, target, time = by_chunk.corrupt(clean, noise, uniform)
-    same_noisy, velocity, same_time = by_velocity.corrupt(clean, noise, uniform)
+    same_noisy, _, same_time = by_velocity.corrupt(clean, noise, uniform)
     assert torch.equal(target, clean)
     assert torch.equal(noisy, same_noisy)
     assert torch.equal(time, same_time)

@@ -6,8 +6,8 @@
       a = LayerNorm(linear(linear(action tokens))), s = LayerNorm(state embedding)
   r = MLP(mean of the reasoning tokens' hidden states, or the states of the last few)
 Tensors: B batch, Q action tokens, L reasoning tokens, V width of the language model, D width of the action expert,
-P width that an action token is projected to, S image and action tokens, I image tokens, H heads, d width of a head, X of a
-question to the image.
+P width that an action token is projected to, S image and action tokens, I image tokens, H heads, d width of a head,
+X width of a question to the image.
 Departures: the Q projected action tokens are concatenated before W where DexVLA's code pools them, so that positions
 of several objects need not share one average; Q is 8. The state embedding has a LayerNorm of its own: without it the
 Q normalised tokens drown it, and the expert guesses the joints' whereabouts from pictures. A text that lists five

@@ -3,8 +3,9 @@
 
 The heads are keyed by robot, so one expert drives several robots; the trunk is shared.
 Chunks and states are normalised (processing/statistics.py). A token of the trunk is a patch of consecutive chunk
-steps, one unless the config says more: fewer tokens cost less. Tensors: N tokens, B batch, T chunk steps, A action dims,
-Z state dims, Q action tokens, V language width, D width, K denoising steps, P committed steps.
+steps, one unless the config says more: fewer tokens cost less.
+Tensors: B batch, T chunk steps, N tokens of the trunk, A action dims, Z state dims, S image and action
+tokens, V language width, D width, K denoising steps, P committed steps.
 (ChatVLA-2, section 3.2; ScaleDP)
 """
 
@@ -76,7 +77,9 @@ class ActionExpert(nn.Module):
         self.observation = ObservationEmbedding(language_width, config)
         self.conditioning = make_conditioning(config, language_width)
         self.trunk = DiT(config, cross_attends=self.conditioning.cross_attends)
-        self.robots = nn.ModuleDict({item.name: RobotHeads(item, config.width, config.patch) for item in config.embodiments})
+        self.robots = nn.ModuleDict(
+            {item.name: RobotHeads(item, config.width, config.patch) for item in config.embodiments}
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -117,10 +120,13 @@ class ActionExpert(nn.Module):
         noise_BTA: Tensor,
         uniform_B: Tensor,
     ) -> Tensor:
-        """Return squared errors of the prediction, shape (B, T, A), for given noise and levels in [0, 1)."""
+        """Return the prediction's errors, squared or absolute as the objective says, shape (B, T, A).
+
+        `noise` and `uniform`, the levels in [0, 1), are given.
+        """
         noisy_BTA, target_BTA, time_B = self.objective.corrupt(clean_BTA, noise_BTA, uniform_B)
         plan = self.trunk.prepare(self.time(time_B)[None], conditions)
-        return (self.predict(robot, noisy_BTA, plan, 0) - target_BTA).square()
+        return self.objective.error(self.predict(robot, noisy_BTA, plan, 0) - target_BTA)
 
     @torch.no_grad()
     def sample(

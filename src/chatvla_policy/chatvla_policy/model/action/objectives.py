@@ -6,7 +6,8 @@ Symbols: x0 clean chunk, e noise, x_t noisy chunk, a_t cumulative product of 1 -
              (Nichol and Dhariwal 2021), sampled by DDIM with eta 0 (Song et al. 2021)
   flow       x_s = s x0 + (1 - s) e, the network predicts x0 - e; Euler steps from s = 0 to 1 (Lipman et al. 2023)
   flow_clean the same flow, the network predicts x0: a chunk is smooth and needs few numbers, noise needs all of them,
-             so a narrow network can say the one and not the other (Li and He 2025, "Back to Basics")
+             so a narrow network can say the one and not the other (Li and He 2025, "Back to Basics"); trained on
+             absolute errors, which keep small ones in sight where an arm is about to grasp (ACT, Zhao et al. 2023)
 Chunks are normalised and float32. Tensors: B batch, T chunk steps, A action dims; K denoising steps.
 """
 
@@ -21,7 +22,15 @@ from torch import Tensor
 
 from chatvla_policy.model.action.config import ActionConfig
 
-__all__ = ["OBJECTIVES", "CleanFlow", "Diffusion", "FlowMatching", "Sampling", "make_objective", "squared_cosine_alpha_bars"]
+__all__ = [
+    "OBJECTIVES",
+    "CleanFlow",
+    "Diffusion",
+    "FlowMatching",
+    "Sampling",
+    "make_objective",
+    "squared_cosine_alpha_bars",
+]
 
 
 class Sampling(Protocol):
@@ -69,6 +78,10 @@ class Diffusion:
         noisy_BTA = alpha_bar_B11.sqrt() * clean_BTA + (1 - alpha_bar_B11).sqrt() * noise_BTA
         return noisy_BTA, noise_BTA, level_B.float()
 
+    def error(self, difference_BTA: Tensor) -> Tensor:
+        """Return what training makes small, element by element."""
+        return difference_BTA.square()
+
     def sampling(self, steps: int, device: torch.device) -> Sampling:
         """Return a DDIM run of `steps` levels spread from high to low (spacing "leading", as in the public code)."""
         return _Ddim(self.alpha_bars, steps, clip=self.clip, device=device)
@@ -114,6 +127,10 @@ class FlowMatching:
         noisy_BTA = s_B11 * clean_BTA + (1 - s_B11) * noise_BTA
         return noisy_BTA, clean_BTA - noise_BTA, (1 - uniform_B) * self.train_steps
 
+    def error(self, difference_BTA: Tensor) -> Tensor:
+        """Return what training makes small, element by element."""
+        return difference_BTA.square()
+
     def sampling(self, steps: int, device: torch.device) -> Sampling:
         """Return an Euler run of `steps` equal steps."""
         return _Euler(steps, self.train_steps, clip=self.clip, device=device)
@@ -126,6 +143,10 @@ class CleanFlow(FlowMatching):
         """Return the noisy chunk, the clean chunk and the time, for s = `uniform_B` in [0, 1)."""
         noisy_BTA, _, time_B = super().corrupt(clean_BTA, noise_BTA, uniform_B)
         return noisy_BTA, clean_BTA, time_B
+
+    def error(self, difference_BTA: Tensor) -> Tensor:
+        """Return what training makes small, element by element."""
+        return difference_BTA.abs()
 
     def sampling(self, steps: int, device: torch.device) -> Sampling:
         """Return an Euler run of `steps` equal steps."""
