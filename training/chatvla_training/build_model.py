@@ -51,6 +51,8 @@ def start_model(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
         start = _from_checkpoint(recipe, specs)
     else:
         start = _from_qwen(recipe, specs)
+    if recipe.init_vision:
+        start = _with_tower(start, recipe.init_vision)
     try:
         start.model.set_stage(Stage(recipe.stage))
     except ValueError as error:
@@ -59,6 +61,15 @@ def start_model(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     if recipe.checkpointing:
         start.model.backbone.gradient_checkpointing_enable({"use_reentrant": False})
     return start
+
+
+def _with_tower(start: StartModel, folder: str) -> StartModel:
+    """Return `start` with the vision tower of another checkpoint. Raises RecipeError when its shape is another."""
+    other = load_checkpoint(folder, dtype=torch.float32)
+    if other.model.config.backbone.vision != start.model.config.backbone.vision:
+        raise RecipeError(f"init_vision: the tower of {folder} has another shape than that of init")
+    start.model.backbone.model.visual.load_state_dict(other.model.backbone.model.visual.state_dict())
+    return replace(start, origin={**start.origin, "init_vision": folder, "init_vision_sha256": other.sha256})
 
 
 def _embodiments(recipe: Recipe, specs: Sequence[RobotSpec]) -> tuple[Embodiment, ...]:

@@ -32,7 +32,7 @@ from chatvla_training.objectives import Built, CollateFunction
 from chatvla_training.synthetic.sheets import CHARACTERS, DIGITS, PATCH_PX, SIZE_PX, Sheet, patch_characters
 from chatvla_training.trainer.task import TrainingTask
 
-__all__ = ["DenseBatch", "DenseTask", "align", "glyphs"]
+__all__ = ["DenseBatch", "DenseTask", "align", "glyphs", "scene_labels", "tied_words"]
 
 PLACES = ("far left", "left", "middle", "right", "far right")
 PLACE_TOKENS = ("far", " far", "left", " left", "middle", " middle", "right", " right")
@@ -112,12 +112,7 @@ class DenseHeads(nn.Module):
         loss = loss + _entropy(self.merged_places(tokens_MV), place_M)
         loss = loss + _entropy(self.merged_tens(tokens_MV), tens_M) + _entropy(self.merged_units(tokens_MV), units_M)
         words, device = self.words, tokens_MV.device
-        sign_MC = functional.one_hot(characters_M4, 1 + len(CHARACTERS)).amax(1)[:, 1 + len(DIGITS) :].float()
-        place_MC = functional.one_hot(place_M, 1 + len(PLACES))[:, 1:].float()
-        # All tokens of a card say its whole number: a question about the number then finds the place in one step.
-        number_M = torch.where(tens_M == TENS - 1, 0, tens_M) * 10 + units_M
-        number_MS = words.numbers_NS.to(device)[number_M.clamp_min(0)] * (units_M >= 0)[:, None]
-        target_MS = number_MS + sign_MC @ words.signs_CS.to(device) + place_MC @ words.places_CS.to(device)
+        target_MS, number_MS = words.said_by(characters_M4, place_M, tens_M, units_M)
         speaks_M = target_MS.sum(1) > 0
         target_MS = target_MS + words.image_S.to(device)
         words_SV = self._embedding[0].weight.detach()[words.ids_S.to(device)]
@@ -185,6 +180,22 @@ class TiedWords:
     """Of the operators, in the order of CHARACTERS."""
     places_CS: Tensor
     """Of PLACES; a place of two words is said by both."""
+
+    def said_by(
+        self, characters_M4: Tensor, place_M: Tensor, tens_M: Tensor, units_M: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return which words each image token says, shape (M, S), and which of them are its number.
+
+        The labels are those of the token's four patches, and the largest of its patches' place, tens and units.
+        """
+        device = characters_M4.device
+        sign_MC = functional.one_hot(characters_M4, 1 + len(CHARACTERS)).amax(1)[:, 1 + len(DIGITS) :].float()
+        place_MC = functional.one_hot(place_M, 1 + len(PLACES))[:, 1:].float()
+        # All tokens of a card say its whole number: a question about the number then finds the place in one step.
+        number_M = torch.where(tens_M == TENS - 1, 0, tens_M) * 10 + units_M
+        number_MS = self.numbers_NS.to(device)[number_M.clamp_min(0)] * (units_M >= 0)[:, None]
+        said_MS = number_MS + sign_MC @ self.signs_CS.to(device) + place_MC @ self.places_CS.to(device)
+        return said_MS, number_MS
 
 
 def tied_words(codec: TextCodec) -> TiedWords:
@@ -274,7 +285,7 @@ class SceneCollate:
         """Return the batch of `scenes` (synthetic.pool.Scene)."""
         prepared = self._images([scene.image for scene in scenes])
         labels = [
-            self._labels(scene, placement, grid)
+            scene_labels(scene, placement, grid)
             for scene, placement, grid in zip(scenes, prepared.placements, prepared.grid_thw_N3.tolist(), strict=True)
         ]
         characters, places, tens, units, rows, columns = (torch.cat([part[k] for part in labels]) for k in range(6))
@@ -289,34 +300,36 @@ class SceneCollate:
             columns_P=columns,
         )
 
-    def _labels(self, scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor, ...]:
-        rows, columns = grid[1], grid[2]
-        aside, down = at.offset_x, at.offset_y
-        marks = [replace(glyph, x=glyph.x * at.scale + aside, y=glyph.y * at.scale + down) for glyph in scene.glyphs]
-        on_board = len(scene.trial.equation.text)
-        heights = [(BOARD_GLYPH_PX if index < on_board else CARD_GLYPH_PX) * at.scale for index in range(len(marks))]
-        characters = patch_characters(marks, heights, rows, columns)
-        places = np.zeros((rows, columns), np.int64)
-        tens, units = np.full((rows, columns), -1), np.full((rows, columns), -1)
-        for card, box in zip(scene.trial.cards, scene.card_boxes, strict=True):
-            left, right = ((value * at.scale + aside) / PATCH_PX for value in box[0::2])
-            top, bottom = ((value * at.scale + down) / PATCH_PX for value in box[1::2])
-            inner = slice(max(0, round(top)), max(0, round(bottom))), slice(max(0, round(left)), max(0, round(right)))
-            places[inner] = 1 + PLACES.index(card.place)
-            tens[inner] = card.value // 10 if card.value > 9 else TENS - 1
-            units[inner] = card.value % 10
-        for number, inner in operands(marks[:on_board], scene.trial.equation, BOARD_GLYPH_PX * at.scale):
-            tens[inner] = number // 10 if number > 9 else TENS - 1
-            units[inner] = number % 10
-        row_index, column_index = np.indices((rows, columns))
-        return (
-            merge_order(characters),
-            merge_order(places),
-            merge_order(tens),
-            merge_order(units),
-            merge_order(row_index.astype(np.int64)),
-            merge_order(column_index.astype(np.int64)),
-        )
+
+def scene_labels(scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return characters, places, tens, units, rows and columns of a scene's patches, in the processor's order."""
+    rows, columns = grid[1], grid[2]
+    aside, down = at.offset_x, at.offset_y
+    marks = [replace(glyph, x=glyph.x * at.scale + aside, y=glyph.y * at.scale + down) for glyph in scene.glyphs]
+    on_board = len(scene.trial.equation.text)
+    heights = [(BOARD_GLYPH_PX if index < on_board else CARD_GLYPH_PX) * at.scale for index in range(len(marks))]
+    characters = patch_characters(marks, heights, rows, columns)
+    places = np.zeros((rows, columns), np.int64)
+    tens, units = np.full((rows, columns), -1), np.full((rows, columns), -1)
+    for card, box in zip(scene.trial.cards, scene.card_boxes, strict=True):
+        left, right = ((value * at.scale + aside) / PATCH_PX for value in box[0::2])
+        top, bottom = ((value * at.scale + down) / PATCH_PX for value in box[1::2])
+        inner = slice(max(0, round(top)), max(0, round(bottom))), slice(max(0, round(left)), max(0, round(right)))
+        places[inner] = 1 + PLACES.index(card.place)
+        tens[inner] = card.value // 10 if card.value > 9 else TENS - 1
+        units[inner] = card.value % 10
+    for number, inner in operands(marks[:on_board], scene.trial.equation, BOARD_GLYPH_PX * at.scale):
+        tens[inner] = number // 10 if number > 9 else TENS - 1
+        units[inner] = number % 10
+    row_index, column_index = np.indices((rows, columns))
+    return (
+        merge_order(characters),
+        merge_order(places),
+        merge_order(tens),
+        merge_order(units),
+        merge_order(row_index.astype(np.int64)),
+        merge_order(column_index.astype(np.int64)),
+    )
 
 
 def operands(marks: Sequence[Glyph], equation: Equation, height_px: float) -> list[tuple[int, tuple[slice, slice]]]:

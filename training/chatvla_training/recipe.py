@@ -39,6 +39,8 @@ class Recipe:
     # What is trained.
     init: str = ""
     """Checkpoint of ours, or a Qwen2-VL folder or hub name; empty starts a new `size` from random weights."""
+    init_vision: str = ""
+    """Checkpoint of ours whose vision tower takes the place of init's."""
     size: str = "tiny"
     """Size of a new model; with a Qwen2-VL as init, the size of its action expert."""
     action_size: ActionSize = ""
@@ -135,8 +137,8 @@ class Recipe:
     checkpoint_every: int = 1000
     keep: int = 2
     """Training states kept."""
-    storage: Literal["as_is", "bfloat16", "float32"] = "bfloat16"
-    """Type of the final checkpoint's weights."""
+    storage: Literal["as_is", "bfloat16", "float32", "mixed"] = "bfloat16"
+    """Type of the final checkpoint's weights; mixed: the action expert's in float32, all others in bfloat16."""
     log: LoggerName = "none"
 
     def __post_init__(self) -> None:

@@ -74,9 +74,9 @@ RECIPES: dict[str, Recipe] = {
     )
 }
 PLANS: dict[str, tuple[str, ...]] = {**TINY_PLANS, **TOY_PLANS, **CHATVLA1_PLANS, **BASELINE_PLANS}
-"""Recipes that run one after the other, each starting from the checkpoint of the one before."""
-PLAN_DEMOS: dict[str, tuple[str, int]] = {**TINY_DEMOS, **TOY_DEMOS}
-"""Task and number of demonstrations that a plan records first, where its data set is not there yet."""
+"""Recipes that run one after the other, each starting from checkpoints of those before."""
+PLAN_DEMOS: dict[str, tuple[str, ...]] = {**TINY_DEMOS, **TOY_DEMOS}
+"""How a plan records a data set that is not there yet: arguments of `./chatvla demos` by folder."""
 
 
 def find_recipe(name: str) -> Recipe:

@@ -42,45 +42,57 @@ TINY_GLYPHS = replace(
     batch=32,
     micro_batch=32,
 )
+TINY_PLACES = replace(
+    TINY_BASE,
+    name="tiny_places",
+    summary="tiny: a new language model learns which number is where, from image tokens made of words",
+    objective="imagined",
+    image_text="synthetic:imagined_places",
+    init_gain=3.0,
+    image_width=308,
+    freeze="backbone.model.visual",
+    schedule="constant",
+    steps=60,
+    batch=32,
+    micro_batch=32,
+)
+TINY_LANGUAGE = replace(
+    TINY_PLACES,
+    name="tiny_language",
+    summary="tiny: the language model learns to read, solve, list, point and explain, from image tokens made of words",
+    init="runs/tiny/tiny_places/policy",
+    image_text="synthetic:imagined",
+    init_gain=1.0,
+    steps=150,
+)
 TINY_ALIGN = replace(
     TINY_BASE,
     name="tiny_align",
     summary="tiny: image tokens learn to say what they show and where, on labelled scenes",
-    init="runs/tiny/tiny_glyphs/policy",
+    init="runs/tiny/tiny_language/policy",
+    init_vision="runs/tiny/tiny_glyphs/policy",
     objective="align",
     image_text="synthetic:labelled",
-    steps=600,
-)
-TINY_PLACES = replace(
-    TINY_BASE,
-    name="tiny_places",
-    summary="tiny: short dialogues about scenes: which number is where",
-    init="runs/tiny/tiny_align/policy",
-    image_text="synthetic:places",
-    objective="by_kind",
-    # The language model knows nothing yet: its gradients would undo what the tower has learned.
-    freeze="backbone.model.visual",
-    steps=300,
-)
-TINY_LANGUAGE = replace(
-    TINY_BASE,
-    name="tiny_language",
-    summary="tiny: dialogues about whole scenes, vision frozen: read, solve, list, point, explain",
-    init="runs/tiny/tiny_places/policy",
-    image_text="synthetic:all",
-    objective="by_kind",
-    freeze="backbone.model.visual",
-    schedule="constant",
     steps=1000,
-    batch=24,
-    micro_batch=24,
+)
+TINY_WORDS = replace(
+    TINY_LANGUAGE,
+    name="tiny_words",
+    summary="tiny: more of tiny_language, with the words' embeddings as they are: tiny_align turns towards them",
+    init="runs/tiny/tiny_language/policy",
+    freeze="backbone.model.visual,backbone.model.language_model.embed_tokens",
+    steps=400,
 )
 TINY_PRETRAIN = replace(
-    TINY_LANGUAGE,
+    TINY_BASE,
     name="tiny_pretrain",
-    summary="tiny: the same dialogues, vision and language together",
-    init="runs/tiny/tiny_language/policy",
-    freeze="",
+    summary="tiny: the same dialogues about pictures, vision and language together",
+    init="runs/tiny/tiny_words/policy",
+    init_vision="runs/tiny/tiny_align/policy",
+    objective="by_kind",
+    image_text="synthetic:all",
+    batch=24,
+    micro_batch=24,
     schedule="tail",
     steps=500,
     lr=7e-4,
@@ -144,16 +156,21 @@ TINY_STAGE2 = Recipe(
     after_end=True,
     validate_every=500,
     checkpoint_every=250,
+    # Targets are known to a few thousandths, which bfloat16 would round away.
+    storage="mixed",
 )
 
 TINY_RECIPES: tuple[Recipe, ...] = (
     TINY_GLYPHS,
-    TINY_ALIGN,
     TINY_PLACES,
     TINY_LANGUAGE,
+    TINY_ALIGN,
+    TINY_WORDS,
     TINY_PRETRAIN,
     TINY_STAGE1,
     TINY_STAGE2,
 )
 TINY_PLANS: dict[str, tuple[str, ...]] = {"tiny": tuple(recipe.name for recipe in TINY_RECIPES)}
-TINY_DEMOS: dict[str, tuple[str, int]] = {"tiny": ("math_match", 600)}
+TINY_DEMOS: dict[str, tuple[str, ...]] = {
+    "data/math_match": ("math_match", "--episodes", "400", "--frame-hz", "4"),
+}

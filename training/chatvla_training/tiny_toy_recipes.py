@@ -100,4 +100,4 @@ TOY_RECIPES: tuple[Recipe, ...] = (
     TOYS_STAGE2,
 )
 TOY_PLANS: dict[str, tuple[str, ...]] = {"tiny_toys": tuple(recipe.name for recipe in TOY_RECIPES)}
-TOY_DEMOS: dict[str, tuple[str, int]] = {"tiny_toys": ("toy_placement", 600)}
+TOY_DEMOS: dict[str, tuple[str, ...]] = {"data/toy_placement": ("toy_placement", "--episodes", "600")}

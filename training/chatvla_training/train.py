@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +33,10 @@ def main(arguments: Sequence[str]) -> int:
         return start_on_devices(arguments, devices)
     keep_freed_memory()
     try:
-        record_missing(arguments[0], recipes)
-        for recipe, folder in planned(recipes, out):
+        runs = planned(recipes, out)
+        for recipe, folder in runs:
+            if len(runs) > 1:
+                record_missing(recipe, {part.name: where for part, where in runs})
             train_recipe(recipe, folder)
     except RUN_ERRORS as error:
         print(f"train: {error}", file=sys.stderr)
@@ -45,22 +47,23 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def record_missing(plan: str, recipes: Sequence[Recipe]) -> None:
-    """Record the demonstrations that a plan names, where its data set is not there yet. Raises RecipeError."""
-    if plan not in PLAN_DEMOS:
-        return
-    task, episodes = PLAN_DEMOS[plan]
-    folder = Path(next(recipe.data for recipe in recipes if recipe.data))
-    if folder.exists():
-        return
+def record_missing(recipe: Recipe, runs: Mapping[str, Path]) -> None:
+    """Record the demonstrations that a recipe of a plan needs, where its data sets are not there yet.
+
+    `runs` are the plan's run folders by recipe. Raises RecipeError.
+    """
     from chatvla_training.demos.cli import main as record
 
-    print(f"train: {folder} is not there; recording {episodes} demonstrations of {task}", file=sys.stderr)
-    code = record([task, "--episodes", str(episodes), "--out", str(folder)])
-    if code == 130:
-        raise KeyboardInterrupt
-    if code:
-        raise RecipeError(f"the demonstrations for {plan} could not be recorded; see above")
+    for folder in (part.strip() for part in recipe.data.split(",")):
+        if folder not in PLAN_DEMOS or Path(folder).exists():
+            continue
+        words = [checkpoint_there(word, runs) for word in PLAN_DEMOS[folder]]
+        print(f"train: {folder} is not there; recording it: demos {' '.join(words)}", file=sys.stderr)
+        code = record([*words, "--out", folder])
+        if code == 130:
+            raise KeyboardInterrupt
+        if code:
+            raise RecipeError(f"the demonstrations for {recipe.name} could not be recorded; see above")
 
 
 def parse(arguments: Sequence[str]) -> tuple[list[Recipe], Path, int]:
@@ -86,19 +89,33 @@ def parse(arguments: Sequence[str]) -> tuple[list[Recipe], Path, int]:
         devices = int(values.pop("devices", "0"))
     except ValueError as error:
         raise RecipeError("--devices takes a whole number") from error
-    # A plan's runs start from each other; what they share is given once.
-    return [changed(recipe, values) for recipe in recipes], out, devices
+    # A plan's runs start from each other, so its first alone takes an init; what they share is given once.
+    shared = {key: text for key, text in values.items() if key != "init"}
+    return [changed(recipe, shared if number else values) for number, recipe in enumerate(recipes)], out, devices
 
 
 def planned(recipes: Sequence[Recipe], out: Path) -> list[tuple[Recipe, Path]]:
-    """Return each recipe with its run folder; in a plan, each starts from the checkpoint of the one before."""
+    """Return each recipe with its run folder; one that starts from another of the plan finds its checkpoint there."""
     if len(recipes) == 1:
         return [(recipes[0], out)]
-    runs: list[tuple[Recipe, Path]] = []
-    for recipe in recipes:
-        init = str(runs[-1][1] / "policy") if runs else recipe.init
-        runs.append((replace(recipe, init=init), out / recipe.name))
-    return runs
+    runs = {recipe.name: out / recipe.name for recipe in recipes}
+    return [
+        (
+            replace(
+                recipe,
+                init=checkpoint_there(recipe.init, runs),
+                init_vision=checkpoint_there(recipe.init_vision, runs),
+            ),
+            runs[recipe.name],
+        )
+        for recipe in recipes
+    ]
+
+
+def checkpoint_there(init: str, runs: Mapping[str, Path]) -> str:
+    """Return where the checkpoint `init` of a recipe, such as runs/PLAN/NAME/policy, lies in the run folders `runs`."""
+    name = Path(init).parent.name
+    return str(runs[name] / "policy") if name in runs else init
 
 
 def usage() -> str:

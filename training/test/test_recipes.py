@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: the paper's numbers, keys by name, clear refusals; and the small parts of the loop."""
 
-import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,15 +76,19 @@ def test_command_line_refuses_with_one_line(capsys: pytest.CaptureFixture[str]):
     assert "stage1_15k" in capsys.readouterr().out
 
 
-def test_plan_starts_each_run_from_the_one_before():
-    name = next(iter(PLANS))
-    recipes, out, devices = parse([name, "--out", "somewhere", "--seed=3", "--devices", "1"])
+@pytest.mark.parametrize("name", PLANS)
+def test_plan_finds_the_checkpoints_of_its_own_runs(name: str):
+    recipes, out, devices = parse([name, "--out", "somewhere", "--seed=3", "--devices", "1", "--init", ""])
     assert devices == 1
     runs = planned(recipes, out)
     assert [folder.name for _, folder in runs] == list(PLANS[name])
     assert all(recipe.seed == 3 for recipe, _ in runs)
-    for (_, before), (recipe, _) in itertools.pairwise(runs):
-        assert recipe.init == str(before / "policy")
+    assert runs[-1][0].init == str(runs[-2][1] / "policy")
+    for number, (recipe, _) in enumerate(runs):
+        before = {str(folder / "policy") for _, folder in runs[:number]}
+        outside = {init for init in (recipe.init, recipe.init_vision) if init and not init.startswith("somewhere")}
+        assert {recipe.init, recipe.init_vision} - {""} - outside <= before
+        assert not any(Path(init).parent.name in PLANS[name] for init in outside)
 
 
 def test_average_follows_the_weights():

@@ -216,7 +216,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_plan_takes_steps_from_nothing_to_a_policy(tmp_path: Path, toy_data: Path) -> None:
     """Two real steps of every recipe, each from the checkpoint of the one before, on scenes and one demonstration."""
-    assert PLAN_DEMOS["tiny_toys"][0] == "toy_placement"
+    assert PLAN_DEMOS[find_recipe("tiny_toys_stage1").data][0] == "toy_placement"
     values = {"steps": "2", "batch": "4", "micro_batch": "4", "workers": "0", "scene_cache": str(tmp_path / "scenes")}
     recipes = [changed(find_recipe(name), values | {"data": str(toy_data)}) for name in PLANS["tiny_toys"]]
     recipes[0] = changed(recipes[0], {"size": "micro"})

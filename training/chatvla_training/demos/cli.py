@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         limit_s=options.limit_s or LIMITS_S.get(options.task, DemoSettings().limit_s),
         paraphrase_url=options.paraphrase_url,
         paraphrase_model=options.paraphrase_model,
+        driver=options.driver,
     )
     try:
         counts = collect(
@@ -70,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--limit-s", type=float, help="longest episode, simulated seconds (default: the task's)")
     parser.add_argument("--noise", type=float, default=0.6, help="share of episodes with pushes, 0 to 1 (default 0.6)")
+    parser.add_argument(
+        "--driver", default="", help="checkpoint that drives first; the expert takes over after 0.3 to 7 s (DAgger)"
+    )
     parser.add_argument("--paraphrase-url", default="", help="OpenAI-compatible endpoint, such as http://host:8000/v1")
     parser.add_argument("--paraphrase-model", default="", help="model to ask there")
     return parser

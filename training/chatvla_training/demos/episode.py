@@ -18,6 +18,7 @@ from chatvla_sim.bench import Bench
 from chatvla_sim.closed_loop import ClosedLoop
 from chatvla_training.data.record import EpisodeRecord, encode_image
 from chatvla_training.demos.disturbance import Disturbance, DisturbanceSettings, start_pose
+from chatvla_training.demos.driver import lead
 from chatvla_training.demos.endpoint import EndpointParaphraser
 from chatvla_training.demos.thoughts import episode_facts, thought
 
@@ -48,6 +49,10 @@ class DemoSettings:
     paraphrase_url: str = ""
     """OpenAI-compatible endpoint that rewords the grammar's texts; empty for the grammar alone."""
     paraphrase_model: str = ""
+    driver: str = ""
+    """Checkpoint that drives first: the expert takes over, and recording begins, where its own mistakes have led it."""
+    driver_s: tuple[float, float] = (0.3, 7.0)
+    """Shortest and longest time that it drives."""
     disturbance: DisturbanceSettings = field(default_factory=DisturbanceSettings)
 
 
@@ -62,6 +67,8 @@ def record_episode(bench: Bench, expert: Policy, settings: DemoSettings, seed: i
     truth = bench.reset(split=settings.split, seed=seed)
     expert.reset(seed)
     facts = episode_facts(truth)
+    if settings.driver:
+        lead(loop, settings.driver, truth.instruction, float(rng.uniform(*settings.driver_s)), seed)
     disturbance = Disturbance(bench.spec, settings.disturbance, rng)
     frame_every, plan_every = (max(1, round(bench.spec.rate_hz / hz)) for hz in (settings.frame_hz, settings.plan_hz))
     states: list[NDArray[np.float64]] = []

@@ -6,6 +6,7 @@
 - `points`: the same pictures with short questions of which number is where.
 - `sums`, `told`, `finds`: arithmetic, scenes told in words, and only the cards of such scenes, without an image.
 - `places`, `words`, `all`: mixes of these (MIXES).
+- `imagined_places`, `imagined`: the same for the objective `imagined`, which needs no tower.
 - `sheets`, `labelled`: dense labels for the objectives `glyphs` and `align`.
 - `toys_...`: about the toy bench, see toy_sources.py.
 Sample (index, draw) is the same on every machine: index picks the scene, draw the questions and small changes of light.
@@ -50,6 +51,8 @@ TOLD = 1_000_000
 MIXES: dict[str, dict[str, float]] = {
     "all": {"scenes": 0.25, "renders": 0.33, "points": 0.12, "told": 0.15, "sums": 0.15},
     "places": {"points": 0.6, "finds": 0.4},
+    "imagined_places": {"points": 0.6, "finds": 0.4},
+    "imagined": {"scenes": 0.5, "points": 0.15, "told": 0.1, "sums": 0.25},
     "words": {"told": 0.75, "sums": 0.25},
     **{name: {name: 1.0} for name in ("scenes", "renders", "points", "sums", "told", "finds")},
 }
@@ -72,7 +75,8 @@ def open_source(name: str, seed: int, cache: Path | None = None) -> SampleSource
     if name not in MIXES:
         raise ValueError(f"no synthetic data {name!r}; there are: {', '.join([*SOURCES, *TOY_SOURCES])}")
     pools = {kind: ScenePool(kind, seed, cache) for kind in ("drawn", "rendered")}
-    return SyntheticSource(name=f"synthetic:{name}", shares=MIXES[name], seed=seed, pools=pools)
+    imagined = name.startswith("imagined")
+    return SyntheticSource(name=f"synthetic:{name}", shares=MIXES[name], seed=seed, pools=pools, imagined=imagined)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,8 @@ class SyntheticSource:
     shares: Mapping[str, float]
     seed: int
     pools: Mapping[str, ScenePool]
+    imagined: bool = False
+    """Whether the scene stands in for its picture: drawn scenes only, with the places of what they show."""
 
     def __len__(self) -> int:
         """Return how many scenes there are."""
@@ -99,14 +105,15 @@ class SyntheticSource:
         if kind in ("told", "finds"):
             facts = facts_of(image_text_trial(rng.randrange(TOLD)))
             return _chat(identity, (), (told_dialogue if kind == "told" else finding_dialogue)(facts, rng))
-        rendered = kind == "renders" or (kind == "points" and rng.random() < 0.5)
+        rendered = kind == "renders" or (kind == "points" and not self.imagined and rng.random() < 0.5)
         chosen = self.pools["rendered" if rendered else "drawn"]
         scene = chosen.scene(index % chosen.size)
-        varied = varied_scene(scene, np.random.default_rng([self.seed, index, draw]))
         facts = facts_of(scene.trial)
-        if kind == "points":
-            return _chat(identity, (varied.image,), pointing_dialogue(facts, rng))
-        return _chat(identity, (varied.image,), scene_dialogue(facts, rng))
+        pairs = (pointing_dialogue if kind == "points" else scene_dialogue)(facts, rng)
+        if self.imagined:
+            right, down = (rng.randint(-SHIFT_PX, SHIFT_PX) for _ in range(2))
+            return _chat(identity, (scene.image,), pairs, scene=moved_marks(scene, right, down))
+        return _chat(identity, (varied_scene(scene, np.random.default_rng([self.seed, index, draw])).image,), pairs)
 
     def sha256(self) -> str:
         """Return a fingerprint of the code and settings that draw the data."""
@@ -177,13 +184,20 @@ def varied_scene(scene: Scene, rng: np.random.Generator) -> Scene:
     noise = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(0, 5))
     light = rng.uniform(0.85, 1.12) * rng.uniform(0.96, 1.04, 3).astype(np.float32)
     image = np.clip(moved * light.astype(np.float32) + noise, 0, 255).astype(np.uint8)
+    return moved_marks(replace(scene, image=image), right, down)
+
+
+def moved_marks(scene: Scene, right: int, down: int) -> Scene:
+    """Return `scene` with glyphs and boxes so many pixels aside; the picture stays."""
     return replace(
         scene,
-        image=image,
         glyphs=tuple(replace(glyph, x=glyph.x + right, y=glyph.y + down) for glyph in scene.glyphs),
         card_boxes=tuple((b[0] + right, b[1] + down, b[2] + right, b[3] + down) for b in scene.card_boxes),
     )
 
 
-def _chat(identity: str, images: tuple[NDArray[np.uint8], ...], pairs: list[tuple[str, str]]) -> ChatSample:
-    return ChatSample(id=identity, images=images, turns=tuple(Turn(question=q, answer=a) for q, a in pairs))
+def _chat(
+    identity: str, images: tuple[NDArray[np.uint8], ...], pairs: list[tuple[str, str]], **extras: Scene
+) -> ChatSample:
+    turns = tuple(Turn(question=q, answer=a) for q, a in pairs)
+    return ChatSample(id=identity, images=images, turns=turns, extras=extras)

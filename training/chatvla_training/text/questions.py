@@ -71,7 +71,7 @@ def pointing_dialogue(facts: MathFacts, rng: random.Random, *, turns: int = TURN
 
 
 def scene_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
-    """Return up to four questions about a whole scene: short ones and, mostly, one that asks for composed reasoning."""
+    """Return two or three questions about a whole scene: short ones and, mostly, one that asks for composed reasoning."""
     answer = answer_of(facts)
     card, other = rng.choice(facts.cards), rng.choice(facts.cards)
     pairs = [
@@ -84,9 +84,9 @@ def scene_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
     ]
     if answer is not None:
         pairs.append((rng.choice(WHICH), f"{facts.equation}={facts.result}. {at_place(answer)}."))
-    chosen = rng.sample(pairs, 3)
-    if answer is not None and rng.random() < 0.8:
-        chosen.insert(rng.randint(0, 3), (rng.choice(EXPLAIN), reasoning(facts, rng)))
+    chosen = rng.sample(pairs, 2)
+    if answer is not None and rng.random() < 0.9:
+        chosen.insert(rng.randint(0, 2), (rng.choice(EXPLAIN), reasoning(facts, rng)))
     return chosen
 
 

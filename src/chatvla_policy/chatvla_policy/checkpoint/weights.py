@@ -29,7 +29,7 @@ from chatvla_policy.model.tensor_files import (
 __all__ = ["SHARD_BYTES", "Storage", "read_weights", "tensor_names", "write_weights"]
 
 SHARD_BYTES = 4 * 1024**3
-Storage = Literal["as_is", "bfloat16", "float32"]
+Storage = Literal["as_is", "bfloat16", "float32", "mixed"]
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -47,13 +47,21 @@ def write_weights(folder: Path, module: nn.Module, *, storage: Storage, shard_by
     for tensor, (name, *_) in tensor_names(module):
         if not torch.isfinite(tensor.detach()).all():
             raise CheckpointError(f"weight {name} holds NaN or infinity; the training diverged, nothing was saved")
-        dtype = tensor.dtype if storage == "as_is" else getattr(torch, storage)
+        dtype = _stored_type(name, tensor, storage)
 
         def chunks(kept: Tensor = tensor, dtype: torch.dtype = dtype) -> Iterator[memoryview]:
             return chunks_of(kept.detach().to(dtype))
 
         planned.append(PlannedTensor(name=name, dtype=dtype, shape=tuple(tensor.shape), chunks=chunks))
     write_shards(folder, planned, shard_bytes=shard_bytes)
+
+
+def _stored_type(name: str, tensor: Tensor, storage: Storage) -> torch.dtype:
+    if storage == "as_is":
+        return tensor.dtype
+    if storage == "mixed":
+        return torch.float32 if name.startswith("expert.") else torch.bfloat16
+    return getattr(torch, storage)
 
 
 def read_weights(

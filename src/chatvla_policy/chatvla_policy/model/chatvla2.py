@@ -105,14 +105,17 @@ class ChatVLA2(nn.Module):
         queries = self.queries_QV.to(embeds_BTV.dtype).repeat(int(places), 1)
         return embeds_BTV.masked_scatter(query_BT[..., None], queries)
 
-    def hidden_states(self, batch: VlaBatch) -> tuple[Tensor, RoutingTrace]:
-        """Return the language model's states after its last norm, shape (B, T, V), and what the router chose."""
+    def hidden_states(self, batch: VlaBatch, *, embeds_BTV: Tensor | None = None) -> tuple[Tensor, RoutingTrace]:
+        """Return the language model's states after its last norm, shape (B, T, V), and what the router chose.
+
+        `embeds_BTV` may stand in for the embeddings of the batch's tokens, image tokens among them.
+        """
         inner = self.backbone.model
         position_3BT = self._positions(batch)
         with routing(Routing(path=batch.kind_B, valid_BT=batch.valid_BT)) as trace:
             output = inner(
                 input_ids=batch.ids_BT,
-                inputs_embeds=self.embed(batch.ids_BT, batch.query_BT),
+                inputs_embeds=self.embed(batch.ids_BT, batch.query_BT) if embeds_BTV is None else embeds_BTV,
                 attention_mask=batch.valid_BT.long(),
                 position_ids=position_3BT,
                 pixel_values=batch.pixel_values_PX,

@@ -47,6 +47,8 @@ class LayerConditions:
     """Tokens that every layer attends to."""
     valid_BL: Tensor | None = None
     """Which prefix or memory tokens are real."""
+    base_BTA: Tensor | None = None
+    """What the state alone says of the chunk; the trunk's output is added to it."""
 
 
 class ConditioningVariant(nn.Module):

@@ -3,8 +3,8 @@
 
 Sizes S to H are ScaleDP's (ChatVLA-2 uses H, its "1B"); `tiny` is H's small likeness, for tests and comparisons.
 `compact` has tiny's size and is made to learn from hundreds of demonstrations on a CPU, where tiny needs many more:
-it guesses the clean chunk, ten steps a token, from conditions too narrow to tell one demonstration from another, and
-looks at the image tokens itself.
+it guesses the clean chunk, ten steps a token, from conditions too narrow to tell one demonstration from another, looks
+at the image tokens itself, and need not send the joints' own places through its layers.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class ActionConfig:
     """Tokens at the end of the reasoning whose states make r; 0: the mean over all of them."""
     sight: int = 0
     """Most image tokens that the expert looks at itself; 0: it sees through the action tokens alone."""
+    state_skip: bool = False
+    """A linear way from the state to the chunk, past the trunk: where the arm is reaches the targets exactly."""
     dropout: float = 0.0
     """Share of the language model's states that training hides from the expert."""
     train_steps: int = 100
@@ -116,6 +118,7 @@ ACTION_SIZES["compact"] = replace(
     token_width=16,
     reasoning_tail=2,
     sight=512,
+    state_skip=True,
     dropout=0.3,
 )
 

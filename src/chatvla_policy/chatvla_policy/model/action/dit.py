@@ -127,6 +127,8 @@ class DenoisingPlan:
     prefix_BLD: Tensor | None
     mask: Tensor | None
     """Which keys are attended to, shape (B, 1, 1, S or L), or None for all."""
+    base_BTA: Tensor | None = None
+    """What is added to the output."""
 
 
 class DiT(nn.Module):
@@ -166,6 +168,7 @@ class DiT(nn.Module):
             memories=tuple(None if memory_BLD is None else block.cross.memory(memory_BLD) for block in self.blocks),
             prefix_BLD=conditions.prefix_BLD,
             mask=conditions.valid_BL,
+            base_BTA=conditions.base_BTA,
         )
 
     def forward(self, x_BTD: Tensor, plan: DenoisingPlan, level: int) -> Tensor:

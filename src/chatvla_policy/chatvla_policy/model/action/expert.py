@@ -12,6 +12,7 @@ tokens, V language width, D width, K denoising steps, P committed steps.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +37,10 @@ def _sinusoids(length: int, width: int) -> Tensor:
 class RobotHeads(nn.Module):
     """Input and output layers of one robot."""
 
-    def __init__(self, embodiment: Embodiment, width: int, patch: int = 1) -> None:
-        """Build for the robot's widths and `patch` steps a token; the output layer starts at zero."""
+    def __init__(self, embodiment: Embodiment, config: ActionConfig) -> None:
+        """Build for the robot's widths and the config's steps a token; the output layers start at zero."""
         super().__init__()
+        width, patch = config.width, config.patch
         self.steps, self.patch = embodiment.horizon, patch
         patch_width = patch * embodiment.action_width
         self.state_in = nn.Linear(embodiment.state_width, width)
@@ -48,6 +50,14 @@ class RobotHeads(nn.Module):
         self.action_out = nn.Linear(width, patch_width)
         nn.init.zeros_(self.action_out.weight)
         nn.init.zeros_(self.action_out.bias)
+        self.state_skip: nn.Linear | None = None
+        if config.state_skip:
+            self.state_skip = nn.Linear(embodiment.state_width, embodiment.horizon * embodiment.action_width, bias=False)
+            nn.init.zeros_(self.state_skip.weight)
+
+    def base(self, state_BZ: Tensor) -> Tensor | None:
+        """Return what the state says of the chunk by itself, shape (B, T, A); None without such a way."""
+        return None if self.state_skip is None else self.state_skip(state_BZ).unflatten(1, (self.steps, -1))
 
     def state(self, state_BZ: Tensor) -> Tensor:
         """Return the embedded state, shape (B, D)."""
@@ -78,7 +88,7 @@ class ActionExpert(nn.Module):
         self.conditioning = make_conditioning(config, language_width)
         self.trunk = DiT(config, cross_attends=self.conditioning.cross_attends)
         self.robots = nn.ModuleDict(
-            {item.name: RobotHeads(item, config.width, config.patch) for item in config.embodiments}
+            {item.name: RobotHeads(item, config) for item in config.embodiments}
         )
 
     @property
@@ -100,16 +110,18 @@ class ActionExpert(nn.Module):
 
         `tokens` are the action tokens; for an expert that looks (`sight`), the image tokens stand before them.
         """
-        state_BD = self.heads(robot).state(state_BZ.to(self.dtype))
-        observation_BD = self.observation(tokens_BSV.to(self.dtype), state_BD)
+        heads, state_BZ = self.heads(robot), state_BZ.to(self.dtype)
+        observation_BD = self.observation(tokens_BSV.to(self.dtype), heads.state(state_BZ))
         cast = ReasoningTokens(hidden_BLV=reasoning.hidden_BLV.to(self.dtype), valid_BL=reasoning.valid_BL)
-        return self.conditioning(observation_BD, cast)
+        conditions = self.conditioning(observation_BD, cast)
+        return conditions if heads.state_skip is None else replace(conditions, base_BTA=heads.base(state_BZ))
 
     def predict(self, robot: str, noisy_BTA: Tensor, plan: DenoisingPlan, level: int) -> Tensor:
         """Return the predicted noise, velocity or clean chunk, shape (B, T, A), float32."""
         heads = self.heads(robot)
         out_BND = self.trunk(heads.tokens(noisy_BTA.to(self.dtype)), plan, level)
-        return heads.steps_of(out_BND).float()
+        chunk_BTA = heads.steps_of(out_BND)
+        return (chunk_BTA if plan.base_BTA is None else chunk_BTA + plan.base_BTA).float()
 
     def losses(
         self,
