@@ -20,6 +20,7 @@ from chatvla_policy.model.moe import MoeConfig, MoeKind
 from chatvla_policy.model.upcycle import upcycle_backbone
 from chatvla_policy.processing.images import ImageConfig
 from chatvla_policy.processing.tokens import TextCodec
+from chatvla_policy.systems import SHIPPED, shipped_names
 from chatvla_training.first_weights import compose_numbers, scale_inputs, wire_heads
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.vocabulary import tasks_of, tiny_tokenizer
@@ -47,7 +48,7 @@ def start_model(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     torch.manual_seed(recipe.seed)
     if not recipe.init:
         start = _new(recipe, specs)
-    elif (Path(recipe.init) / "manifest.json").is_file():
+    elif (_folder(recipe.init) / "manifest.json").is_file():
         start = _from_checkpoint(recipe, specs)
     else:
         start = _from_qwen(recipe, specs)
@@ -63,9 +64,14 @@ def start_model(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     return start
 
 
+def _folder(init: str) -> Path:
+    """Return the folder of a checkpoint that comes with the policy package, or `init` itself."""
+    return SHIPPED / init if init in shipped_names() else Path(init)
+
+
 def _with_tower(start: StartModel, folder: str) -> StartModel:
     """Return `start` with the vision tower of another checkpoint. Raises RecipeError when its shape is another."""
-    other = load_checkpoint(folder, dtype=torch.float32)
+    other = load_checkpoint(_folder(folder), dtype=torch.float32)
     if other.model.config.backbone.vision != start.model.config.backbone.vision:
         raise RecipeError(f"init_vision: the tower of {folder} has another shape than that of init")
     start.model.backbone.model.visual.load_state_dict(other.model.backbone.model.visual.state_dict())
@@ -131,7 +137,7 @@ def _images(recipe: Recipe, images: ImageConfig) -> ImageConfig:
 
 
 def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
-    checkpoint = load_checkpoint(recipe.init, dtype=torch.float32)
+    checkpoint = load_checkpoint(_folder(recipe.init), dtype=torch.float32)
     model, config = checkpoint.model, checkpoint.model.config
     wanted = _embodiments(recipe, specs)
     if recipe.stage == "stage2" and any(item not in config.action.embodiments for item in wanted):

@@ -4,6 +4,7 @@
 import json
 import random
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from chatvla_control.robot_spec import robot_spec
+from chatvla_policy.systems.untrained import save_untrained
 from chatvla_sim.math_match.equations import equation_split, parse_equation
 from chatvla_training.data.episodes import EpisodeDataset
 from chatvla_training.demos.collect import CollectError, collect
@@ -82,6 +84,19 @@ def test_provenance_says_how_it_was_made(demos: Path):
     assert provenance["simulation"] is True
     assert provenance["settings"]["disturbance"]["share"] == 1.0
     assert "data/chunk-000/file-000.parquet" in provenance["files"]
+
+
+def test_expert_takes_over_where_a_policy_has_led(tmp_path: Path):
+    save_untrained(tmp_path / "driver", robot="arx_r5")
+    still = DisturbanceSettings(share=0.0, home_share=1.0)
+    led = DemoSettings(frame_hz=1.0, disturbance=still, driver=str(tmp_path / "driver"), driver_s=(0.6, 0.6))
+    firsts = {}
+    for name, settings in (("led", led), ("home", replace(led, driver=""))):
+        collect(tmp_path / name, episodes=1, seed=3, jobs=1, settings=settings)
+        firsts[name] = EpisodeDataset(tmp_path / name, horizon=50).state(0)
+    # The same trial from the same pose: only what an untrained policy does in 0.6 s lies between them.
+    assert np.abs(firsts["led"] - firsts["home"]).max() > 1e-4
+    assert json.loads((tmp_path / "led" / "meta" / "chatvla.json").read_text())["settings"]["driver"]
 
 
 def test_other_settings_do_not_mix(tmp_path: Path):

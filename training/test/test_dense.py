@@ -172,11 +172,11 @@ def test_tower_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 
 def test_imagined_tokens_say_what_lies_where_they_are() -> None:
-    recipe = find_recipe("tiny_places")
+    recipe = replace(find_recipe("tiny_words"), init="", init_gain=3.0, image_width=308)
     start = start_model(recipe, [robot_spec("arx_r5")])
     collate = Collate(start.model, start.codec, ())
     task, make = make_objective(Built(recipe=recipe, start=start, collate=collate, half_width={}))
-    samples = [open_source("imagined_places", 3).sample(index, 0) for index in range(8)]
+    samples = [open_source("imagined", 3).sample(index, 0) for index in range(10)]
     shown = [sample for sample in samples if sample.images]
     parts = make(samples)
     assert [part.shares_MS is not None for part in parts] == [True, False]

@@ -30,7 +30,7 @@ from chatvla_training.synthetic.trials import image_text_trial
 
 __all__ = ["POOL_SIZES", "Scene", "ScenePool"]
 
-POOL_SIZES = {"drawn": 8_000, "rendered": 3_000}
+POOL_SIZES = {"drawn": 8_000, "rendered": 6_000}
 """Scenes of each kind."""
 SHAPE = (240, 320, 3)
 MOST_GLYPHS = 24

@@ -6,7 +6,7 @@
 - `points`: the same pictures with short questions of which number is where.
 - `sums`, `told`, `finds`: arithmetic, scenes told in words, and only the cards of such scenes, without an image.
 - `places`, `words`, `all`: mixes of these (MIXES).
-- `imagined_places`, `imagined`: the same for the objective `imagined`, which needs no tower.
+- `imagined`: the same for the objective `imagined`, which needs no tower.
 - `sheets`, `labelled`: dense labels for the objectives `glyphs` and `align`.
 - `toys_...`: about the toy bench, see toy_sources.py.
 Sample (index, draw) is the same on every machine: index picks the scene, draw the questions and small changes of light.
@@ -49,12 +49,11 @@ SHEETS = 1_000_000
 TOLD = 1_000_000
 """Scenes that are told in words."""
 MIXES: dict[str, dict[str, float]] = {
-    "all": {"scenes": 0.25, "renders": 0.33, "points": 0.12, "told": 0.15, "sums": 0.15},
+    "all": {"scenes": 0.2, "renders": 0.33, "points": 0.12, "told": 0.05, "sums": 0.3},
     "places": {"points": 0.6, "finds": 0.4},
-    "imagined_places": {"points": 0.6, "finds": 0.4},
-    "imagined": {"scenes": 0.5, "points": 0.15, "told": 0.1, "sums": 0.25},
     "words": {"told": 0.75, "sums": 0.25},
     **{name: {name: 1.0} for name in ("scenes", "renders", "points", "sums", "told", "finds")},
+    "imagined": {"scenes": 0.4, "points": 0.2, "finds": 0.1, "told": 0.05, "sums": 0.25},
 }
 SOURCES = (*MIXES, "sheets", "labelled")
 SHIFT_PX = 4

@@ -124,9 +124,6 @@ def listing(facts: MathFacts, rng: random.Random | None = None) -> str:
 def reasoning(facts: MathFacts, rng: random.Random | None = None) -> str:
     """Return the reasoning that leads to the right card; the paper's own wording without `rng`.
 
-    Departure: with `rng` the cards are listed before the equation is solved. What the cards show then stands in the
-    text when the result is written, and the choice follows the result at once.
-
     Raises ValueError when no card shows the answer: such a scene has no right reasoning.
     """
     card = answer_of(facts)
@@ -137,11 +134,14 @@ def reasoning(facts: MathFacts, rng: random.Random | None = None) -> str:
         return options[0] if rng is None else rng.choice(options)
 
     choose = _CHOOSE if rng is None or rng.random() < PLACE_ONLY_SHARE else _CHOOSE_NUMBER
-    read = draw(_READ).format(eq=facts.equation)
-    solved = draw(_SOLVE).format(eq=facts.equation, c=facts.result)
-    listed = listing(facts, rng)
-    middle = (solved, listed) if rng is None else (listed, solved)
-    return " ".join((read, *middle, draw(choose).format(v=card.value, p=card.place)))
+    return " ".join(
+        (
+            draw(_READ).format(eq=facts.equation),
+            draw(_SOLVE).format(eq=facts.equation, c=facts.result),
+            listing(facts, rng),
+            draw(choose).format(v=card.value, p=card.place),
+        )
+    )
 
 
 def conclusion(facts: MathFacts, rng: random.Random) -> str:

@@ -39,6 +39,8 @@ EXPLAIN = (
 )
 BOARD = ("The board says {eq}.", "On the whiteboard is {eq}.", "The equation is {eq}.")
 SUM = ("What is {eq}?", "{eq}=?", "Compute {eq}.")
+SUMS = ("Compute {eq}.", "Solve {eq}.", "What are {eq}?")
+SUMS_AT_ONCE = 9
 
 
 def at_place(card: Card) -> str:
@@ -115,8 +117,15 @@ def told_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
 
 
 def arithmetic_dialogue(equations: Sequence[Equation], rng: random.Random, *, turns: int = TURNS) -> list[Pair]:
-    """Return questions of plain arithmetic, without an image."""
+    """Return questions of plain arithmetic, without an image: one by one, or mostly many at once, which costs less."""
     pairs = []
+    if rng.random() < 0.75:
+        for _ in range(2):
+            chosen = [rng.choice(equations) for _ in range(SUMS_AT_ONCE)]
+            asked = joined([equation.text for equation in chosen], rng)
+            solved = joined([f"{equation.text}={equation.result}" for equation in chosen], rng)
+            pairs.append((rng.choice(SUMS).format(eq=asked), f"{solved}."))
+        return pairs
     for _ in range(turns):
         equation = rng.choice(equations)
         full = f"{equation.text}={equation.result}."

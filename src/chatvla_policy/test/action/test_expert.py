@@ -55,6 +55,19 @@ def test_a_batch_equals_its_rows_one_by_one(make_expert, inputs, conditioning: s
         torch.testing.assert_close(chunk[0], together[row], rtol=1e-4, atol=1e-5)
 
 
+def test_state_reaches_the_chunk_past_the_trunk(make_expert, inputs) -> None:
+    """With a skip that says "where the joints are", the prediction moves with the state exactly."""
+    plain, expert = make_expert(), make_expert(state_skip=True)
+    skip = expert.heads("arm").state_skip.weight
+    expert.load_state_dict(plain.state_dict() | {"robots.arm.state_skip.weight": torch.zeros_like(skip)})
+    plan_of = lambda one: one.trunk.prepare(one.time(torch.tensor([3.0]))[None], conditions_of(one, inputs))  # noqa: E731
+    without = plain.predict("arm", inputs.noise, plan_of(plain), 0)
+    assert torch.equal(expert.predict("arm", inputs.noise, plan_of(expert), 0), without)
+    torch.nn.init.ones_(skip)
+    added = expert.predict("arm", inputs.noise, plan_of(expert), 0) - without
+    torch.testing.assert_close(added, inputs.state.sum(1)[:, None, None].expand_as(added), rtol=1e-4, atol=1e-5)
+
+
 def test_sampling_is_determined_by_its_generator(make_expert, inputs) -> None:
     expert = make_expert()
     conditions = conditions_of(expert, inputs)

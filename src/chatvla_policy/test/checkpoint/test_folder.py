@@ -84,6 +84,15 @@ def test_tied_embeddings_stay_one_weight(saved: Path) -> None:
     assert "backbone.lm_head.weight" not in load_file(saved / "model.safetensors")
 
 
+def test_mixed_storage_keeps_the_action_expert_exact(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "mixed", checkpoint, storage="mixed")
+    stored = load_checkpoint(tmp_path / "mixed").model.state_dict()
+    for name, value in checkpoint.model.state_dict().items():
+        exact = name.startswith("expert.")
+        assert stored[name].dtype == (torch.float32 if exact else torch.bfloat16)
+        assert torch.equal(stored[name], value if exact else value.bfloat16())
+
+
 def test_bf16_storage_rounds_once_and_then_stays(checkpoint: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "half", checkpoint, storage="bfloat16")
     loaded = load_checkpoint(tmp_path / "half")
