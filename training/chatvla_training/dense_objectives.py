@@ -25,17 +25,15 @@ from torch.nn import functional
 from chatvla_policy.model.batch import to_device
 from chatvla_policy.model.loss import LossTerms
 from chatvla_policy.processing.images import ImageConfig, ImagePreparer, Placement
-from chatvla_policy.processing.tokens import TextCodec
 from chatvla_sim.math_match.equations import Equation
 from chatvla_sim.math_match.handwriting import Glyph
 from chatvla_training.objectives import Built, CollateFunction
-from chatvla_training.synthetic.sheets import CHARACTERS, DIGITS, PATCH_PX, SIZE_PX, Sheet, patch_characters
+from chatvla_training.synthetic.sheets import CHARACTERS, PATCH_PX, SIZE_PX, Sheet, patch_characters
+from chatvla_training.tied_words import PLACES, TENS, UNITS, tied_words
 from chatvla_training.trainer.task import TrainingTask
 
-__all__ = ["DenseBatch", "DenseTask", "align", "glyphs", "scene_labels", "tied_words"]
+__all__ = ["DenseBatch", "DenseTask", "align", "glyphs", "scene_labels"]
 
-PLACES = ("far left", "left", "middle", "right", "far right")
-PLACE_TOKENS = ("far", " far", "left", " left", "middle", " middle", "right", " right")
 BOARD_GLYPH_PX, CARD_GLYPH_PX = 33.0, 15.0
 """Height of a digit on the board and on a card in the camera's image, roughly; how far its label reaches."""
 TIED_SCALE, TIED_COSINE = 16.0, 0.3
@@ -44,8 +42,6 @@ TIED_WEIGHT = 0.3
 """Of one word in the loss of a token."""
 SPOKEN_WEIGHT, NUMBER_SHARE, SILENT_WEIGHT = 4.0, 2.0, 0.05
 """Of a token's distance from the sum of its words; how often the number counts in that sum; of tokens without words."""
-TENS, UNITS = 12, 10
-"""Classes of a card's number: tens 0 to 10, the last class for numbers of one digit; units."""
 SCENE_ROWS, SCENE_COLUMNS = 32, 32
 """Most rows and columns of patches that have labels of their own."""
 
@@ -165,61 +161,6 @@ def spoken_loss(tokens_MV: Tensor, words_SV: Tensor, shares_MS: Tensor, speaks_M
 
 def _entropy(logits_PC: Tensor, labels_P: Tensor) -> Tensor:
     return functional.cross_entropy(logits_PC.float(), labels_P, ignore_index=-1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TiedWords:
-    """The words that image tokens are tied to: S token ids, and which of them say each thing that can be seen."""
-
-    ids_S: Tensor
-    image_S: Tensor
-    """The word that stands for an image in a prompt: all image tokens say that they are of one."""
-    numbers_NS: Tensor
-    """Of the numbers 0 to 109."""
-    signs_CS: Tensor
-    """Of the operators, in the order of CHARACTERS."""
-    places_CS: Tensor
-    """Of PLACES; a place of two words is said by both."""
-
-    def said_by(
-        self, characters_M4: Tensor, place_M: Tensor, tens_M: Tensor, units_M: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return which words each image token says, shape (M, S), and which of them are its number.
-
-        The labels are those of the token's four patches, and the largest of its patches' place, tens and units.
-        """
-        device = characters_M4.device
-        sign_MC = functional.one_hot(characters_M4, 1 + len(CHARACTERS)).amax(1)[:, 1 + len(DIGITS) :].float()
-        place_MC = functional.one_hot(place_M, 1 + len(PLACES))[:, 1:].float()
-        # All tokens of a card say its whole number: a question about the number then finds the place in one step.
-        number_M = torch.where(tens_M == TENS - 1, 0, tens_M) * 10 + units_M
-        number_MS = self.numbers_NS.to(device)[number_M.clamp_min(0)] * (units_M >= 0)[:, None]
-        said_MS = number_MS + sign_MC @ self.signs_CS.to(device) + place_MC @ self.places_CS.to(device)
-        return said_MS, number_MS
-
-
-def tied_words(codec: TextCodec) -> TiedWords:
-    """Return the words of numbers, operators and places."""
-    numbers = [codec.plain(str(number)) for number in range(10 * (TENS - 1))]
-    signs = [codec.plain(sign) for sign in CHARACTERS[len(DIGITS) :]]
-    spoken = {text: codec.plain(text) for text in PLACE_TOKENS}
-    places = [
-        [spoken[text][0] for text in spoken if text.strip() in place.split() and len(spoken[text]) == 1]
-        for place in PLACES
-    ]
-    image = [codec.image_id]
-    ids = sorted({token for tokens in (image, *numbers, *signs, *places) for token in tokens})
-
-    def said(things: Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor([[float(token in tokens) for token in ids] for tokens in things])
-
-    return TiedWords(
-        ids_S=torch.tensor(ids),
-        image_S=said([image])[0],
-        numbers_NS=said(numbers),
-        signs_CS=said(signs),
-        places_CS=said(places),
-    )
 
 
 class DenseTask:

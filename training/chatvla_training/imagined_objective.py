@@ -30,8 +30,9 @@ from chatvla_policy.processing.images import ImageConfig, ImagePreparer, Prepare
 from chatvla_policy.processing.prompts import Turn
 from chatvla_policy.processing.samples import Batcher, ImageTextSample
 from chatvla_training.data.samples import ChatSample
-from chatvla_training.dense_objectives import NUMBER_SHARE, TiedWords, scene_labels, tied_words
+from chatvla_training.dense_objectives import NUMBER_SHARE, scene_labels
 from chatvla_training.objectives import Built, CollateFunction
+from chatvla_training.tied_words import TiedWords, tied_words
 from chatvla_training.trainer.task import TrainingTask, VlaTask
 
 __all__ = ["ImaginedBatch", "imagined"]
@@ -79,9 +80,7 @@ class ImaginedCollate:
     def __init__(self, built: Built, words: TiedWords) -> None:
         self._words = words
         self._images = _NoPixels(built.start.model.config.images)
-        self._batcher = Batcher(
-            codec=built.start.codec, images=self._images, statistics={}, queries=0, horizons={}
-        )
+        self._batcher = Batcher(codec=built.start.codec, images=self._images, statistics={}, queries=0, horizons={})
 
     def __call__(self, samples: Sequence[ChatSample]) -> tuple[ImaginedBatch, ...]:
         """Return the rows with pictures and those without."""
@@ -110,9 +109,7 @@ class ImaginedCollate:
         prepared = self._images([sample.images[0]])
         labels = scene_labels(scene, prepared.placements[0], prepared.grid_thw_N3.tolist()[0])
         characters_M4, places_M4, tens_M4, units_M4 = (part.view(-1, 4) for part in labels[:4])
-        said_MS, number_MS = self._words.said_by(
-            characters_M4, places_M4.amax(1), tens_M4.amax(1), units_M4.amax(1)
-        )
+        said_MS, number_MS = self._words.said_by(characters_M4, places_M4.amax(1), tens_M4.amax(1), units_M4.amax(1))
         return said_MS + (NUMBER_SHARE - 1) * number_MS + self._words.image_S
 
 

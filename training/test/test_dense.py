@@ -16,7 +16,7 @@ from chatvla_sim.math_match.fonts import font_files
 from chatvla_sim.math_match.handwriting import Glyph
 from chatvla_training.build_data import Collate
 from chatvla_training.build_model import start_model
-from chatvla_training.dense_objectives import PLACES, TENS, SceneCollate, merge_order, tied_words
+from chatvla_training.dense_objectives import SceneCollate, merge_order
 from chatvla_training.objectives import Built, make_objective
 from chatvla_training.recipe import RecipeError, changed
 from chatvla_training.recipes import find_recipe
@@ -24,6 +24,7 @@ from chatvla_training.synthetic import sheets
 from chatvla_training.synthetic.pool import ScenePool
 from chatvla_training.synthetic.sheets import CHARACTERS, PATCH_PX, draw_sheet, patch_characters
 from chatvla_training.synthetic.sources import open_source, varied_scene
+from chatvla_training.tied_words import PLACES, TENS, tied_words
 from chatvla_training.training_run import train_recipe
 from chatvla_training.vocabulary import tiny_tokenizer
 

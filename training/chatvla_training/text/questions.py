@@ -73,7 +73,7 @@ def pointing_dialogue(facts: MathFacts, rng: random.Random, *, turns: int = TURN
 
 
 def scene_dialogue(facts: MathFacts, rng: random.Random) -> list[Pair]:
-    """Return two or three questions about a whole scene: short ones and, mostly, one that asks for composed reasoning."""
+    """Return two or three questions about a whole scene, one of which mostly asks for composed reasoning."""
     answer = answer_of(facts)
     card, other = rng.choice(facts.cards), rng.choice(facts.cards)
     pairs = [

@@ -52,7 +52,9 @@ class RobotHeads(nn.Module):
         nn.init.zeros_(self.action_out.bias)
         self.state_skip: nn.Linear | None = None
         if config.state_skip:
-            self.state_skip = nn.Linear(embodiment.state_width, embodiment.horizon * embodiment.action_width, bias=False)
+            self.state_skip = nn.Linear(
+                embodiment.state_width, embodiment.horizon * embodiment.action_width, bias=False
+            )
             nn.init.zeros_(self.state_skip.weight)
 
     def base(self, state_BZ: Tensor) -> Tensor | None:
@@ -87,9 +89,7 @@ class ActionExpert(nn.Module):
         self.observation = ObservationEmbedding(language_width, config)
         self.conditioning = make_conditioning(config, language_width)
         self.trunk = DiT(config, cross_attends=self.conditioning.cross_attends)
-        self.robots = nn.ModuleDict(
-            {item.name: RobotHeads(item, config) for item in config.embodiments}
-        )
+        self.robots = nn.ModuleDict({item.name: RobotHeads(item, config) for item in config.embodiments})
 
     @property
     def dtype(self) -> torch.dtype:
