@@ -138,7 +138,7 @@ class Recipe:
     keep: int = 2
     """Training states kept."""
     storage: Literal["as_is", "bfloat16", "float32", "mixed"] = "bfloat16"
-    """Type of the final checkpoint's weights; mixed: the action expert's in float32, all others in bfloat16."""
+    """Type of the final checkpoint's weights; mixed: what reads joints and writes targets in float32."""
     log: LoggerName = "none"
 
     def __post_init__(self) -> None:

@@ -14,7 +14,6 @@ from chatvla_training.tiny_recipes import (
     TINY_ALIGN,
     TINY_BASE,
     TINY_GLYPHS,
-    TINY_PLACES,
     TINY_PRETRAIN,
     TINY_STAGE1,
     TINY_STAGE2,
@@ -57,20 +56,26 @@ TOYS_ALIGN = replace(
         "tiny, toys: image tokens learn to say what they show and where it ends, on labelled tables",
     ),
     init="runs/tiny_toys/tiny_toys_told/policy",
+    init_vision="",
     objective="objects_align",
     image_text="synthetic:toys_labelled",
     # More than the math model's: a rectangle's digits are harder to say than one of five places.
     steps=1500,
 )
 TOYS_WORDS = replace(
-    _for_toys(TINY_PLACES, "tiny_toys_words", "tiny, toys: short questions: point, name, list, relate"),
+    _for_toys(TINY_BASE, "tiny_toys_words", "tiny, toys: short questions: point, name, list, relate"),
     init="runs/tiny_toys/tiny_toys_align/policy",
+    objective="by_kind",
+    # The language model knows little yet: its gradients would undo what the tower has learned.
+    freeze="backbone.model.visual",
     image_text="synthetic:toys_short",
     steps=2400,
 )
 TOYS_PRETRAIN = replace(
     _for_toys(TINY_PRETRAIN, "tiny_toys_pretrain", "tiny, toys: dialogues about whole tables, with explanations"),
     init="runs/tiny_toys/tiny_toys_words/policy",
+    init_vision="",
+    schedule="tail",
     image_text="synthetic:toys_all",
     batch=16,
     micro_batch=16,

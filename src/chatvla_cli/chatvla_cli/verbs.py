@@ -47,12 +47,11 @@ VERBS: tuple[Verb, ...] = (
         name="launch",
         summary="start a bench or a robot: simulator, driver, policy and scorer as ROS 2 nodes",
         usage="TASK [name:=value ...]",
-        details="Example: ./chatvla launch math_match trials:=3\n"
+        details="Example: ./chatvla launch math_match policy:=expert trials:=3\n"
         "TASK is the name of a graph in launch/graphs. 'TASK --help' lists its arguments. Ctrl-C stops everything.",
         target="chatvla_cli.launch_verb:main",
         source="src/chatvla_cli/chatvla_cli/launch_verb.py",
-        # The math bench runs a checkpoint where nothing else is said.
-        model_words=r"\bpolicy:=(?!expert\b)|^(?!.*\bpolicy:=).*\bmath_match\b",
+        model_words=r"\bpolicy:=(?!expert\b)",
     ),
     Verb(
         name="eval",
@@ -207,7 +206,7 @@ def overview(root: Path) -> str:
         *(f"  {verb.name:<{width}}  {verb.summary}" for verb in verbs),
         "",
         "'./chatvla VERB --help' says more about one. First steps:",
-        "  ./chatvla launch math_match trials:=3",
+        "  ./chatvla launch math_match policy:=expert trials:=3",
         "  ./chatvla test",
         "The first run makes an environment under .venv (a few minutes); later runs start at once.",
     ]

@@ -30,6 +30,8 @@ __all__ = ["SHARD_BYTES", "Storage", "read_weights", "tensor_names", "write_weig
 
 SHARD_BYTES = 4 * 1024**3
 Storage = Literal["as_is", "bfloat16", "float32", "mixed"]
+EXACT = "expert.robots."
+"""What `mixed` keeps in float32: the layers that read joints and write targets, few numbers of which each counts."""
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -60,7 +62,7 @@ def _stored_type(name: str, tensor: Tensor, storage: Storage) -> torch.dtype:
     if storage == "as_is":
         return tensor.dtype
     if storage == "mixed":
-        return torch.float32 if name.startswith("expert.") else torch.bfloat16
+        return torch.float32 if name.startswith(EXACT) else torch.bfloat16
     return getattr(torch, storage)
 
 

@@ -84,11 +84,11 @@ def test_tied_embeddings_stay_one_weight(saved: Path) -> None:
     assert "backbone.lm_head.weight" not in load_file(saved / "model.safetensors")
 
 
-def test_mixed_storage_keeps_the_action_expert_exact(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_mixed_storage_keeps_the_robots_layers_exact(checkpoint: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "mixed", checkpoint, storage="mixed")
     stored = load_checkpoint(tmp_path / "mixed").model.state_dict()
     for name, value in checkpoint.model.state_dict().items():
-        exact = name.startswith("expert.")
+        exact = name.startswith("expert.robots.")
         assert stored[name].dtype == (torch.float32 if exact else torch.bfloat16)
         assert torch.equal(stored[name], value if exact else value.bfloat16())
 
