@@ -141,7 +141,7 @@ def test_checkpoint_is_loaded_once_while_inputs_are_missing(robot, serve) -> Non
     assert change(served, Transition.TRANSITION_DEACTIVATE)
     assert change(served, Transition.TRANSITION_CLEANUP)
     # On a busy machine a new subscription may take longer than graph_wait_s to hear its first picture.
-    assert robot.until(lambda: change(served, Transition.TRANSITION_CONFIGURE))
+    assert any(change(served, Transition.TRANSITION_CONFIGURE) for _ in range(20))
     assert len(loads) == 2
 
 
