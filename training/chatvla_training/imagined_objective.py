@@ -27,13 +27,12 @@ from chatvla_policy.model.batch import VlaBatch, to_device
 from chatvla_policy.model.chatvla2 import ChatVLA2
 from chatvla_policy.model.loss import LossTerms, language_terms
 from chatvla_policy.processing.images import ImageConfig, ImagePreparer, PreparedImages
-from chatvla_policy.processing.prompts import Turn
-from chatvla_policy.processing.samples import Batcher, ImageTextSample
+from chatvla_policy.processing.samples import Batcher
 from chatvla_training.data.samples import ChatSample
 from chatvla_training.dense_objectives import NUMBER_SHARE, scene_labels
 from chatvla_training.objectives import Built, CollateFunction
 from chatvla_training.tied_words import TiedWords, tied_words
-from chatvla_training.trainer.task import TrainingTask, VlaTask
+from chatvla_training.trainer.task import TrainingTask
 
 __all__ = ["ImaginedBatch", "imagined"]
 
@@ -78,7 +77,7 @@ class ImaginedCollate:
     """Samples with scenes to batches."""
 
     def __init__(self, built: Built, words: TiedWords) -> None:
-        self._words = words
+        self._words, self._converted = words, built.collate.converted
         self._images = _NoPixels(built.start.model.config.images)
         self._batcher = Batcher(codec=built.start.codec, images=self._images, statistics={}, queries=0, horizons={})
 
@@ -95,14 +94,7 @@ class ImaginedCollate:
         return tuple(parts)
 
     def _batch(self, samples: Sequence[ChatSample]) -> VlaBatch:
-        rows = []
-        for sample in samples:
-            *earlier, last = (Turn(question=turn.question, answer=turn.answer) for turn in sample.turns)
-            images = sample.images if "scene" in sample.extras else ()
-            rows.append(
-                ImageTextSample(images=images, question=last.question, answer=last.answer, earlier=tuple(earlier))
-            )
-        return replace(self._batcher(rows), pixel_values_PX=None)
+        return replace(self._batcher([self._converted(sample) for sample in samples]), pixel_values_PX=None)
 
     def _shares(self, sample: ChatSample) -> Tensor:
         scene = sample.extras["scene"]
@@ -165,12 +157,11 @@ class _Imagined(nn.Module):
         return functional.normalize(direction_MV, dim=1) * embedding_TV.norm(dim=1).mean()
 
 
-class _ImaginedTask(VlaTask):
+class _ImaginedTask:
     """`_Imagined` as the loop takes it."""
 
     def __init__(self, model: ChatVLA2, words: TiedWords) -> None:
-        super().__init__(model, {})
-        self.module = _Imagined(model, words)
+        self.module: nn.Module = _Imagined(model, words)
 
     def counts(self, batch: Any) -> tuple[int, int]:
         """Return written tokens, and no chunk steps."""

@@ -24,6 +24,8 @@ def main(arguments: Sequence[str]) -> int:
     """Record a data set of demonstrations; return the exit code."""
     os.environ.setdefault("MUJOCO_GL", "osmesa")
     options = _parser().parse_args(arguments)
+    from chatvla_policy.checkpoint import CheckpointError
+    from chatvla_policy.systems import checkpoint_folder
     from chatvla_training.demos.collect import CollectError, collect
 
     settings = DemoSettings(
@@ -38,10 +40,12 @@ def main(arguments: Sequence[str]) -> int:
         driver=options.driver,
     )
     try:
+        if options.driver:
+            checkpoint_folder(options.driver)
         counts = collect(
             options.out.absolute(), episodes=options.episodes, seed=options.seed, jobs=options.jobs, settings=settings
         )
-    except (BenchError, CollectError) as error:
+    except (BenchError, CheckpointError, CollectError) as error:
         print(f"demos: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

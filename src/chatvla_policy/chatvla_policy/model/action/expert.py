@@ -114,7 +114,7 @@ class ActionExpert(nn.Module):
         observation_BD = self.observation(tokens_BSV.to(self.dtype), heads.state(state_BZ))
         cast = ReasoningTokens(hidden_BLV=reasoning.hidden_BLV.to(self.dtype), valid_BL=reasoning.valid_BL)
         conditions = self.conditioning(observation_BD, cast)
-        return conditions if heads.state_skip is None else replace(conditions, base_BTA=heads.base(state_BZ))
+        return replace(conditions, base_BTA=heads.base(state_BZ))
 
     def predict(self, robot: str, noisy_BTA: Tensor, plan: DenoisingPlan, level: int) -> Tensor:
         """Return the predicted noise, velocity or clean chunk, shape (B, T, A), float32."""
