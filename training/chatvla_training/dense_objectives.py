@@ -2,10 +2,10 @@
 """Teach a new vision tower dense labels before any language: what each patch shows, then what each image token says.
 
   glyphs   sheets of handwriting: the character of every patch
-  align    whole scenes: character, card place, number of the card, row and column of every patch; of every image token
-           (2 x 2 patches) its four characters, its place and number, and, through the language model's own tied
-           embedding, which characters and place words it holds: a token of a card with "7" points where the word "7"
-           points
+  align    whole scenes: character, card place, number of the card, row and column of every patch, and where the
+           card's middle lies from there and how the card is turned; of every image token (2 x 2 patches) its four
+           characters, place, number, middle and turn, and, through the language model's own tied embedding, which
+           characters and place words it holds: a token of a card with "7" points where the word "7" points
 A whole scene and its dialogue teach a new tower next to nothing (the loss of a few written words reaches 352 patches);
 dense labels do it in minutes. The heads are thrown away.
 Tensors: P patches of all images, in the processor's order; M image tokens; W vision width; V language width; C classes.
@@ -42,6 +42,8 @@ TIED_WEIGHT = 0.3
 """Of one word in the loss of a token."""
 SPOKEN_WEIGHT, NUMBER_SHARE, SILENT_WEIGHT = 4.0, 2.0, 0.05
 """Of a token's distance from the sum of its words; how often the number counts in that sum; of tokens without words."""
+AIM_WEIGHT, TURN_RAD = 2.0, 0.1
+"""Of where a card lies, in patches, and how it is turned: an arm that grips it must know to a fifth of one, 5 mm."""
 SCENE_ROWS, SCENE_COLUMNS = 32, 32
 """Most rows and columns of patches that have labels of their own."""
 
@@ -58,6 +60,8 @@ class DenseBatch:
     units_P: Tensor
     rows_P: Tensor
     columns_P: Tensor
+    aims_P3: Tensor
+    """Right and down to the middle of the card on which a patch lies [patches], and its turn [TURN_RAD]; else NaN."""
 
 
 class DenseHeads(nn.Module):
@@ -76,6 +80,7 @@ class DenseHeads(nn.Module):
         self.places = nn.Linear(width, 1 + len(PLACES))
         self.tens, self.units = nn.Linear(width, TENS), nn.Linear(width, UNITS)
         self.rows, self.columns = nn.Linear(width, SCENE_ROWS), nn.Linear(width, SCENE_COLUMNS)
+        self.aims, self.merged_aims = nn.Linear(width, 3), nn.Linear(language, 3)
         self.merged_characters = nn.Linear(language, 4 * (1 + len(CHARACTERS)))
         self.merged_places = nn.Linear(language, 1 + len(PLACES))
         self.merged_tens, self.merged_units = nn.Linear(language, TENS), nn.Linear(language, UNITS)
@@ -95,6 +100,7 @@ class DenseHeads(nn.Module):
             )
             loss = loss + 0.3 * _entropy(self.rows(patches_PW), batch.rows_P)
             loss = loss + 0.3 * _entropy(self.columns(patches_PW), batch.columns_P)
+            loss = loss + AIM_WEIGHT * _distance(self.aims(patches_PW), batch.aims_P3)
             loss = loss + self._token_loss(out.pooler_output, batch)
         return patch_loss(loss, len(batch.characters_P))
 
@@ -107,6 +113,7 @@ class DenseHeads(nn.Module):
         loss = _entropy(logits_M4C.flatten(0, 1), characters_M4.flatten())
         loss = loss + _entropy(self.merged_places(tokens_MV), place_M)
         loss = loss + _entropy(self.merged_tens(tokens_MV), tens_M) + _entropy(self.merged_units(tokens_MV), units_M)
+        loss = loss + AIM_WEIGHT * _distance(self.merged_aims(tokens_MV), token_aims(batch.aims_P3))
         words, device = self.words, tokens_MV.device
         target_MS, number_MS = words.said_by(characters_M4, place_M, tens_M, units_M)
         speaks_M = target_MS.sum(1) > 0
@@ -163,6 +170,19 @@ def _entropy(logits_PC: Tensor, labels_P: Tensor) -> Tensor:
     return functional.cross_entropy(logits_PC.float(), labels_P, ignore_index=-1)
 
 
+def _distance(found_N3: Tensor, aims_N3: Tensor) -> Tensor:
+    """Return the mean distance from the aims that are known; 0 when none is."""
+    known_N3 = ~aims_N3.isnan()
+    apart_N3 = (found_N3.float() - aims_N3.nan_to_num()).abs() * known_N3
+    return apart_N3.sum() / known_N3.sum().clamp_min(1)
+
+
+def token_aims(aims_P3: Tensor) -> Tensor:
+    """Return the aims of image tokens, shape (M, 3), seen from their middles: the mean over their patches on a card."""
+    aside_43 = torch.tensor([[-0.5, -0.5, 0], [0.5, -0.5, 0], [-0.5, 0.5, 0], [0.5, 0.5, 0]], device=aims_P3.device)
+    return (aims_P3.view(-1, 4, 3) + aside_43).nanmean(1)
+
+
 class DenseTask:
     """The vision tower and its heads as the loop takes them."""
 
@@ -208,6 +228,7 @@ class SheetCollate:
             units_P=unknown_P,
             rows_P=unknown_P,
             columns_P=unknown_P,
+            aims_P3=torch.full((len(characters_P), 3), torch.nan),
         )
 
 
@@ -229,7 +250,9 @@ class SceneCollate:
             scene_labels(scene, placement, grid)
             for scene, placement, grid in zip(scenes, prepared.placements, prepared.grid_thw_N3.tolist(), strict=True)
         ]
-        characters, places, tens, units, rows, columns = (torch.cat([part[k] for part in labels]) for k in range(6))
+        characters, places, tens, units, rows, columns, aims = (
+            torch.cat([part[k] for part in labels]) for k in range(7)
+        )
         return DenseBatch(
             pixel_values_PX=prepared.pixel_values_PX,
             grid_thw_N3=prepared.grid_thw_N3,
@@ -239,11 +262,12 @@ class SceneCollate:
             units_P=units,
             rows_P=rows,
             columns_P=columns,
+            aims_P3=aims,
         )
 
 
 def scene_labels(scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return characters, places, tens, units, rows and columns of a scene's patches, in the processor's order."""
+    """Return characters, places, tens, units, rows, columns and aims of a scene's patches, in the processor's order."""
     rows, columns = grid[1], grid[2]
     aside, down = at.offset_x, at.offset_y
     marks = [replace(glyph, x=glyph.x * at.scale + aside, y=glyph.y * at.scale + down) for glyph in scene.glyphs]
@@ -252,6 +276,8 @@ def scene_labels(scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor
     characters = patch_characters(marks, heights, rows, columns)
     places = np.zeros((rows, columns), np.int64)
     tens, units = np.full((rows, columns), -1), np.full((rows, columns), -1)
+    aims = np.full((rows, columns, 3), np.nan, np.float32)
+    row_index, column_index = np.indices((rows, columns))
     for card, box in zip(scene.trial.cards, scene.card_boxes, strict=True):
         left, right = ((value * at.scale + aside) / PATCH_PX for value in box[0::2])
         top, bottom = ((value * at.scale + down) / PATCH_PX for value in box[1::2])
@@ -259,10 +285,14 @@ def scene_labels(scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor
         places[inner] = 1 + PLACES.index(card.place)
         tens[inner] = card.value // 10 if card.value > 9 else TENS - 1
         units[inner] = card.value % 10
+        down_P = ((top + bottom) / 2 - 0.5) - row_index
+        aside_P = ((left + right) / 2 - 0.5) - column_index
+        on_card = (np.abs(down_P) <= (bottom - top) / 2) & (np.abs(aside_P) <= (right - left) / 2)
+        turn_P = np.full_like(down_P, card.yaw_rad / TURN_RAD)
+        aims[on_card] = np.stack([aside_P, down_P, turn_P], axis=-1)[on_card]
     for number, inner in operands(marks[:on_board], scene.trial.equation, BOARD_GLYPH_PX * at.scale):
         tens[inner] = number // 10 if number > 9 else TENS - 1
         units[inner] = number % 10
-    row_index, column_index = np.indices((rows, columns))
     return (
         merge_order(characters),
         merge_order(places),
@@ -270,6 +300,7 @@ def scene_labels(scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor
         merge_order(units),
         merge_order(row_index.astype(np.int64)),
         merge_order(column_index.astype(np.int64)),
+        merge_order(aims),
     )
 
 
@@ -288,8 +319,8 @@ def operands(marks: Sequence[Glyph], equation: Equation, height_px: float) -> li
     return found
 
 
-def merge_order(labels: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
-    """Return labels of patches, shape (rows, columns), as the processor orders them: the four of a token together."""
-    rows, columns = labels.shape
-    blocks = labels.reshape(rows // 2, 2, columns // 2, 2).transpose(0, 2, 1, 3)
-    return torch.from_numpy(np.ascontiguousarray(blocks).reshape(-1))
+def merge_order(labels: np.ndarray[Any, Any]) -> Tensor:
+    """Return labels of patches, shape (rows, columns, ...), in the processor's order: the four of a token together."""
+    rows, columns, *rest = labels.shape
+    blocks = labels.reshape(rows // 2, 2, columns // 2, 2, *rest).swapaxes(1, 2)
+    return torch.from_numpy(np.ascontiguousarray(blocks).reshape(rows * columns, *rest))

@@ -16,7 +16,7 @@ from chatvla_sim.math_match.fonts import font_files
 from chatvla_sim.math_match.handwriting import Glyph
 from chatvla_training.build_data import Collate
 from chatvla_training.build_model import start_model
-from chatvla_training.dense_objectives import SceneCollate, merge_order
+from chatvla_training.dense_objectives import TURN_RAD, SceneCollate, merge_order, token_aims
 from chatvla_training.objectives import Built, make_objective
 from chatvla_training.recipe import RecipeError, changed
 from chatvla_training.recipes import find_recipe
@@ -91,6 +91,50 @@ def test_labelled_scene_names_glyphs_and_places_where_they_are() -> None:
     assert batch.columns_P.max() == CONFIG.width // PATCH_PX - 1
 
 
+@pytest.mark.parametrize("kind", ["drawn", "rendered"])
+def test_aims_lead_from_patches_and_image_tokens_to_the_middles_of_the_cards(kind: str) -> None:
+    scene = ScenePool(kind, 3, None).scene(5)
+    batch = SceneCollate(CONFIG)([scene])
+    scale = CONFIG.width / 320
+    middles = [((b[0] + b[2]) / 2 * scale, (b[1] + b[3]) / 2 * scale) for b in scene.card_boxes]
+    turns = [card.yaw_rad / TURN_RAD for card in scene.trial.cards]
+    for size, aims, order in (
+        (
+            1,
+            batch.aims_P3,
+            merge_order(np.indices((CONFIG.height // PATCH_PX, CONFIG.width // PATCH_PX)).transpose(1, 2, 0)),
+        ),
+        (2, token_aims(batch.aims_P3), None),
+    ):
+        if order is None:
+            rows, columns = CONFIG.height // (2 * PATCH_PX), CONFIG.width // (2 * PATCH_PX)
+            order = torch.from_numpy(np.indices((rows, columns)).reshape(2, -1).T.copy())
+        here = (order.flip(1).float() + 0.5) * size * PATCH_PX
+        led = here + aims[:, :2] * PATCH_PX
+        aimed = ~aims[:, 0].isnan()
+        found = set()
+        for point, turn in zip(led[aimed].tolist(), aims[aimed, 2].tolist(), strict=True):
+            nearest = min(
+                range(len(middles)), key=lambda k: abs(middles[k][0] - point[0]) + abs(middles[k][1] - point[1])
+            )
+            assert np.abs(np.subtract(middles[nearest], point)).max() < 1e-2
+            assert turn == pytest.approx(turns[nearest], abs=1e-5)
+            found.add(nearest)
+        assert found == set(range(len(middles)))
+
+
+def test_rendered_scene_says_where_its_cards_and_glyphs_are() -> None:
+    """Ink lies under the marks: against paper of one colour, the darkest pixel near each glyph stands out."""
+    scene = ScenePool("rendered", 3, None).scene(0)
+    grey = scene.image.astype(float).mean(2)
+    darker = 0
+    for glyph in scene.glyphs[: len(scene.trial.equation.text)]:
+        x, y = int(glyph.x), int(glyph.y)
+        spot = grey[y - 12 : y + 13, x - 10 : x + 11]
+        darker += spot.min() < np.median(spot) - 40
+    assert darker == len(scene.trial.equation.text)
+
+
 def test_image_tokens_are_tied_to_the_whole_number_the_operator_and_the_place() -> None:
     codec = TextCodec(tiny_tokenizer())
     words = tied_words(codec)
@@ -131,7 +175,6 @@ def test_arms_of_rendered_scenes_stand_in_other_places() -> None:
     pool = ScenePool("rendered", 3, None)
     first, second = pool.scene(0), pool.scene(1)
     assert first.image.shape == (240, 320, 3)
-    assert not first.glyphs
     assert first.trial != second.trial
     # The same scene again, picture for picture.
     assert np.array_equal(ScenePool("rendered", 3, None).scene(0).image, first.image)

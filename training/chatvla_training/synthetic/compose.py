@@ -8,6 +8,7 @@ Units: m in the robot's base frame; pixels of the 320x240 image, x right, y down
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,9 +21,10 @@ from chatvla_sim.math_match.geometry import BOARD_SIZE_M, CARD_SIZE_M, TOP_CAMER
 from chatvla_sim.math_match.handwriting import Glyph
 from chatvla_sim.math_match.trial import Trial
 
-__all__ = ["View", "compose"]
+__all__ = ["View", "compose", "marks"]
 
 Image3 = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class View:
 
     image: Image3
     glyphs: tuple[Glyph, ...]
-    card_boxes: tuple[tuple[float, float, float, float], ...]
+    card_boxes: tuple[Box, ...]
 
 
 def homography(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -89,26 +91,40 @@ def compose(trial: Trial, rng: np.random.Generator, *, camera_jitter_m: float = 
     shade = rng.uniform(0.75, 1.08)
     base = np.array(trial.look.table) * 255
     canvas = Image.new("RGB", (camera.width, camera.height), tuple(int(v) for v in base))
-    glyphs: list[Glyph] = []
-
-    def place(picture: textures.Picture, corners_m: NDArray[np.float64]) -> None:
+    for picture, corners_m in _pictures(trial):
         # Half size first: the camera sees fewer pixels than the picture has.
-        halved = Image.fromarray(picture.image).reduce(2)
-        matrix = paste(canvas, halved, camera.project(corners_m))
-        for glyph in picture.glyphs:
-            u, v = through(matrix, glyph.x / 2, glyph.y / 2)
-            glyphs.append(replace(glyph, x=u, y=v))
-
-    half, length = BOARD_SIZE_M[0] / 2, BOARD_SIZE_M[1]
-    place(textures.board_picture(trial), quad(board_pose(), -half, half, length, 0.0, 0.0))
-    boxes = []
-    for index, card in enumerate(trial.cards):
-        pose = flat_card_pose(card.x_m, card.y_m, card.yaw_rad)
-        width, height, thickness = CARD_SIZE_M
-        top = quad(pose, -width / 2, width / 2, height / 2, -height / 2, thickness / 2)
-        place(textures.card_picture(trial, index), top)
-        pixels = camera.project(top)
-        boxes.append((*pixels.min(axis=0).tolist(), *pixels.max(axis=0).tolist()))
+        paste(canvas, Image.fromarray(picture.image).reduce(2), camera.project(corners_m))
     array = np.asarray(canvas).astype(np.float32) * shade
     array += rng.normal(0, rng.uniform(0, 6), array.shape)
-    return View(image=np.clip(array, 0, 255).astype(np.uint8), glyphs=tuple(glyphs), card_boxes=tuple(boxes))
+    glyphs, boxes = marks(trial, camera)
+    return View(image=np.clip(array, 0, 255).astype(np.uint8), glyphs=glyphs, card_boxes=boxes)
+
+
+def marks(trial: Trial, camera: PinholeCamera = TOP_CAMERA) -> tuple[tuple[Glyph, ...], tuple[Box, ...]]:
+    """Return where `camera` sees the glyphs of `trial`, the equation's first, and each card's rectangle, pixels."""
+    glyphs: list[Glyph] = []
+    boxes: list[Box] = []
+    for number, (picture, corners_m) in enumerate(_pictures(trial)):
+        pixels = camera.project(corners_m)
+        height, width = picture.image.shape[:2]
+        matrix = homography(np.array([[0, 0], [width, 0], [width, height], [0, height]], float), pixels)
+        for glyph in picture.glyphs:
+            u, v = through(matrix, glyph.x, glyph.y)
+            glyphs.append(replace(glyph, x=u, y=v))
+        if number:
+            (left, top), (right, bottom) = pixels.min(axis=0).tolist(), pixels.max(axis=0).tolist()
+            boxes.append((left, top, right, bottom))
+    return tuple(glyphs), tuple(boxes)
+
+
+def _pictures(trial: Trial) -> Iterator[tuple[textures.Picture, NDArray[np.float64]]]:
+    """Yield the board and the cards, each with its corners [m], shape (4, 3)."""
+    half, length = BOARD_SIZE_M[0] / 2, BOARD_SIZE_M[1]
+    yield textures.board_picture(trial), quad(board_pose(), -half, half, length, 0.0, 0.0)
+    width, height, thickness = CARD_SIZE_M
+    for index, card in enumerate(trial.cards):
+        pose = flat_card_pose(card.x_m, card.y_m, card.yaw_rad)
+        yield (
+            textures.card_picture(trial, index),
+            quad(pose, -width / 2, width / 2, height / 2, -height / 2, thickness / 2),
+        )

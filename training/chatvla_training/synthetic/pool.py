@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from chatvla_sim.math_match.handwriting import Glyph
 from chatvla_sim.math_match.trial import Trial
 from chatvla_training.synthetic import compose as compose_module
 from chatvla_training.synthetic import trials
-from chatvla_training.synthetic.compose import compose
+from chatvla_training.synthetic.compose import compose, marks
 from chatvla_training.synthetic.trials import image_text_trial
 
 __all__ = ["POOL_SIZES", "Scene", "ScenePool"]
@@ -43,15 +44,15 @@ _CODE = (equations, fonts, geometry, handwriting, textures, compose_module, tria
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One scene: picture (H, W, 3) uint8 RGB, what it shows, and where (drawn scenes only)."""
+    """One scene: picture (H, W, 3) uint8 RGB, what it shows, and where. In rendered scenes an arm may hide it."""
 
     id: str
     image: NDArray[np.uint8]
     trial: Trial
     glyphs: tuple[Glyph, ...]
-    """Characters of the equation, then of the cards from left to right; empty in rendered scenes."""
+    """Characters of the equation, then of the cards from left to right."""
     card_boxes: tuple[tuple[float, ...], ...]
-    """(x_min, y_min, x_max, y_max) per card; empty in rendered scenes."""
+    """(x_min, y_min, x_max, y_max) per card."""
 
 
 class ScenePool:
@@ -73,22 +74,21 @@ class ScenePool:
         trial = image_text_trial(self.seed * SEED_STRIDE + offset + index)
         identity = f"{self.kind}/{self.seed}/{index}"
         if self._folder is None:
-            image, marks, boxes = self._draw(trial, index)
+            image, glyph_rows, boxes = self._draw(trial, index)
         else:
             images, marks_file, boxes_file, done = self._files
             if not done[index]:
                 # The flag comes last: a killed process leaves a scene that is drawn again, to the same pixels.
                 images[index], marks_file[index], boxes_file[index] = self._draw(trial, index)
                 done[index] = 1
-            image, marks, boxes = np.array(images[index]), marks_file[index], boxes_file[index]
-        glyphs = tuple(Glyph(character=chr(int(m[0])), x=float(m[1]), y=float(m[2])) for m in marks if m[0] > 0)
-        known = boxes[: len(trial.cards)] if glyphs else boxes[:0]
+            image, glyph_rows, boxes = np.array(images[index]), marks_file[index], boxes_file[index]
+        glyphs = tuple(Glyph(character=chr(int(m[0])), x=float(m[1]), y=float(m[2])) for m in glyph_rows if m[0] > 0)
         return Scene(
             id=identity,
             image=image,
             trial=trial,
             glyphs=glyphs,
-            card_boxes=tuple(tuple(float(value) for value in box) for box in known),
+            card_boxes=tuple(tuple(float(value) for value in box) for box in boxes[: len(trial.cards)]),
         )
 
     @cached_property
@@ -115,15 +115,11 @@ class ScenePool:
         return tuple(opened)
 
     def _draw(self, trial: Trial, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-        marks, boxes = np.zeros((MOST_GLYPHS, 3), np.float32), np.zeros((MOST_CARDS, 4), np.float32)
         rng = np.random.default_rng([self.seed, index, 7303])
         if self.kind == "rendered":
-            return self._render(trial, rng), marks, boxes
+            return self._render(trial, rng), *_rows(*marks(trial))
         view = compose(trial, rng)
-        for row, glyph in enumerate(view.glyphs[:MOST_GLYPHS]):
-            marks[row] = (ord(glyph.character), glyph.x, glyph.y)
-        boxes[: len(view.card_boxes)] = view.card_boxes
-        return view.image, marks, boxes
+        return view.image, *_rows(view.glyphs, view.card_boxes)
 
     def _render(self, trial: Trial, rng: np.random.Generator) -> NDArray[np.uint8]:
         from chatvla_sim.math_match.bench import MathMatchBench
@@ -137,6 +133,17 @@ class ScenePool:
         """Return a fingerprint of the code and settings that draw the scenes."""
         parts = (self.kind, str(self.seed), str(self.size), *(inspect.getsource(module) for module in _CODE))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _rows(
+    glyphs: Sequence[Glyph], card_boxes: Sequence[Sequence[float]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return glyphs as rows of (character code, x, y), and boxes, both filled up with zeros."""
+    marks_G3, boxes_C4 = np.zeros((MOST_GLYPHS, 3), np.float32), np.zeros((MOST_CARDS, 4), np.float32)
+    for row, glyph in enumerate(glyphs[:MOST_GLYPHS]):
+        marks_G3[row] = (ord(glyph.character), glyph.x, glyph.y)
+    boxes_C4[: len(card_boxes)] = card_boxes
+    return marks_G3, boxes_C4
 
 
 def arms_anywhere(spec: Any, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -70,7 +70,7 @@ def open_source(name: str, seed: int, cache: Path | None = None) -> SampleSource
     if name == "sheets":
         return SheetSource(seed=seed)
     if name == "labelled":
-        return LabelledSource(scenes=ScenePool("drawn", seed, cache))
+        return LabelledSource(pools=(ScenePool("drawn", seed, cache), ScenePool("rendered", seed, cache)))
     if name not in MIXES:
         raise ValueError(f"no synthetic data {name!r}; there are: {', '.join([*SOURCES, *TOY_SOURCES])}")
     pools = {kind: ScenePool(kind, seed, cache) for kind in ("drawn", "rendered")}
@@ -123,22 +123,24 @@ class SyntheticSource:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSource:
-    """Drawn scenes with the places of their glyphs and cards."""
+    """Scenes, half of them drawn and half rendered, with the places of their glyphs and cards."""
 
-    scenes: ScenePool
+    pools: tuple[ScenePool, ...]
     name: str = "synthetic:labelled"
 
     def __len__(self) -> int:
         """Return how many scenes there are."""
-        return self.scenes.size
+        return sum(pool.size for pool in self.pools)
 
     def sample(self, index: int, draw: int) -> Scene:
-        """Return scene `index`, in a light and place that `draw` chooses."""
-        return varied_scene(self.scenes.scene(index), np.random.default_rng([index, draw]))
+        """Return scene `index` of the pool, in the light and at the place that `draw` chooses."""
+        rng = np.random.default_rng([index, draw])
+        chosen = self.pools[int(rng.integers(len(self.pools)))]
+        return varied_scene(chosen.scene(index % chosen.size), rng)
 
     def sha256(self) -> str:
         """Return a fingerprint of the code and settings that draw the scenes."""
-        return self.scenes.sha256()
+        return hashlib.sha256("\n".join(pool.sha256() for pool in self.pools).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

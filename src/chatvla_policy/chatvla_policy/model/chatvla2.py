@@ -4,7 +4,7 @@
   sequence   prompt, reasoning and its end token, then Q action queries: learned vectors in place of token embeddings
   hidden     states of the language model after its last norm
   o          from the hidden states at the queries (the paper's action tokens) and the robot's state; with `sight`,
-             also from those at the image tokens
+             also from the image tokens as the vision tower makes them
   r          from the hidden states at the reasoning tokens, the end token included, in training and inference alike
   chunk      the action expert denoises it under o and r
 Departure: the papers do not say what the action tokens are at the input; here they are Q learned vectors, so they
@@ -37,7 +37,8 @@ class ActionInputs:
     """What the action expert reads of the language model's states."""
 
     tokens_BSV: Tensor
-    """States at the image tokens, where the expert looks at them, and at the queries: the paper's action tokens."""
+    """The vision tower's image tokens, where the expert looks at them, and the states at the queries: the paper's
+    action tokens."""
     reasoning: ReasoningTokens
 
 
@@ -108,9 +109,18 @@ class ChatVLA2(nn.Module):
     def hidden_states(self, batch: VlaBatch, *, embeds_BTV: Tensor | None = None) -> tuple[Tensor, RoutingTrace]:
         """Return the language model's states after its last norm, shape (B, T, V), and what the router chose.
 
+        With `sight`, what stands at image tokens is what the vision tower saw, not the states there: where things are
+        is plain in it, and no loss keeps it plain in them.
         `embeds_BTV` may stand in for the embeddings of the batch's tokens, image tokens among them.
         """
-        inner = self.backbone.model
+        inner, pixels = self.backbone.model, batch.pixel_values_PX
+        seen_MV = image_BT1 = None
+        if self.config.action.sight and embeds_BTV is None and pixels is not None:
+            seen_MV = torch.cat(inner.get_image_features(pixels, batch.grid_thw_N3).pooler_output)
+            image_BT1 = (batch.ids_BT == self.config.backbone.image_token)[..., None]
+            embeds_BTV = self.embed(batch.ids_BT, batch.query_BT)
+            seen_MV, pixels = seen_MV.to(embeds_BTV.dtype), None
+            embeds_BTV = embeds_BTV.masked_scatter(image_BT1, seen_MV)
         position_3BT = self._positions(batch)
         with routing(Routing(path=batch.kind_B, valid_BT=batch.valid_BT)) as trace:
             output = inner(
@@ -118,11 +128,14 @@ class ChatVLA2(nn.Module):
                 inputs_embeds=self.embed(batch.ids_BT, batch.query_BT) if embeds_BTV is None else embeds_BTV,
                 attention_mask=batch.valid_BT.long(),
                 position_ids=position_3BT,
-                pixel_values=batch.pixel_values_PX,
+                pixel_values=pixels,
                 image_grid_thw=batch.grid_thw_N3,
                 use_cache=False,
             )
-        return output.last_hidden_state, trace
+        hidden_BTV = output.last_hidden_state
+        if seen_MV is not None and image_BT1 is not None:
+            hidden_BTV = hidden_BTV.masked_scatter(image_BT1, seen_MV.to(hidden_BTV.dtype))
+        return hidden_BTV, trace
 
     def _positions(self, batch: VlaBatch) -> Tensor:
         """Return M-RoPE positions, shape (3, B, T); worked out here, as the library caches them between calls."""

@@ -67,6 +67,7 @@ class Decoder:
         state = DecodeState(
             keys_LBGSH=embeds_BTD.new_empty(shape),
             values_LBGSH=embeds_BTD.new_empty(shape),
+            prompt_embeds_BTD=embeds_BTD,
             prompt_hidden_BTD=embeds_BTD,
             hidden_BD=embeds_BTD[:, -1],
             prompt_length=tokens,

@@ -23,6 +23,8 @@ class DecodeState:
 
     keys_LBGSH: Tensor
     values_LBGSH: Tensor
+    prompt_embeds_BTD: Tensor
+    """Embeddings of the prompt; at image tokens what the vision tower saw."""
     prompt_hidden_BTD: Tensor
     """Hidden states of the prompt after the final norm."""
     hidden_BD: Tensor

@@ -200,7 +200,7 @@ class Reasoner:
         tokens_1SV = hidden_1SV[:, -queries:]
         if self.model.config.action.sight:
             seen = [place for place, token in enumerate(prompt.ids) if token == self.codec.image_id]
-            tokens_1SV = torch.cat([state.prompt_hidden_BTD[:, seen], tokens_1SV], dim=1)
+            tokens_1SV = torch.cat([state.prompt_embeds_BTD[:, seen], tokens_1SV], dim=1)
         return Thought(
             text=text,
             reasoning=ReasoningTokens(

@@ -12,7 +12,7 @@ Departures: the Q projected action tokens are concatenated before W where DexVLA
 of several objects need not share one average; Q is 8. The state embedding has a LayerNorm of its own: without it the
 Q normalised tokens drown it, and the expert guesses the joints' whereabouts from pictures. A text that lists five
 cards and chooses one says in its last words what is to be done, and a mean drowns them: `reasoning_tail`. Where a card
-lies exactly is in the states at the image tokens and, at tiny size, in no other: `sight` lets o attend to them.
+lies exactly is, at tiny size, plain in what the vision tower makes of the image alone: `sight` lets o attend to that.
 (ChatVLA-2, sections 3.1 and 3.2)
 """
 
@@ -83,6 +83,7 @@ class Look(nn.Module):
         self.width = self.HEADS * self.head_width
         self.dropout = nn.Dropout(config.dropout)
         self.place_IV = nn.Parameter(torch.randn(config.sight, language_width))
+        self.seen_norm = nn.LayerNorm(language_width)
         self.ask = nn.Linear(asks, self.width)
         self.key_value = nn.Linear(language_width, 2 * self.width)
         self.norm = nn.LayerNorm(self.width)
@@ -94,7 +95,7 @@ class Look(nn.Module):
                 f"{image_BIV.shape[1]} image tokens, the action expert looks at {len(self.place_IV)} at most; "
                 "prepare smaller images or raise `sight`"
             )
-        placed_BIV = self.dropout(image_BIV) + self.place_IV[: image_BIV.shape[1]]
+        placed_BIV = self.dropout(self.seen_norm(image_BIV)) + self.place_IV[: image_BIV.shape[1]]
         split = self.key_value(placed_BIV).unflatten(-1, (2, self.HEADS, self.head_width))
         key_BHId, value_BHId = split.permute(2, 0, 3, 1, 4).unbind(0)
         ask_BH1d = self.ask(ask_BX).view(-1, self.HEADS, 1, self.head_width)
