@@ -5,7 +5,9 @@
   align    whole scenes: character, card place, number of the card, row and column of every patch, and where the
            card's middle lies from there and how the card is turned; of every image token (2 x 2 patches) its four
            characters, place, number, middle and turn, and, through the language model's own tied embedding, which
-           characters and place words it holds: a token of a card with "7" points where the word "7" points
+           characters and place words it holds: a token of a card with "7" points where the word "7" points. Where in
+           the picture the card lies it says aloud, in three directions of its own: what looks at image tokens later
+           (the action expert) learns from few demonstrations to read it
 A whole scene and its dialogue teach a new tower next to nothing (the loss of a few written words reaches 352 patches);
 dense labels do it in minutes. The heads are thrown away.
 Tensors: P patches of all images, in the processor's order; M image tokens; W vision width; V language width; C classes.
@@ -14,54 +16,45 @@ Tensors: P patches of all images, in the processor's order; M image tokens; W vi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chatvla_policy.model.batch import to_device
 from chatvla_policy.model.loss import LossTerms
-from chatvla_policy.processing.images import ImageConfig, ImagePreparer, Placement
-from chatvla_sim.math_match.equations import Equation
-from chatvla_sim.math_match.handwriting import Glyph
+from chatvla_policy.processing.images import ImageConfig, ImagePreparer
 from chatvla_training.objectives import Built, CollateFunction
-from chatvla_training.synthetic.sheets import CHARACTERS, PATCH_PX, SIZE_PX, Sheet, patch_characters
+from chatvla_training.scene_labels import SceneLabels, merge_order, scene_labels, token_aims
+from chatvla_training.synthetic.sheets import CHARACTERS, SIZE_PX, Sheet
 from chatvla_training.tied_words import PLACES, TENS, UNITS, tied_words
 from chatvla_training.trainer.task import TrainingTask
 
 __all__ = ["DenseBatch", "DenseTask", "align", "glyphs", "scene_labels"]
 
-BOARD_GLYPH_PX, CARD_GLYPH_PX = 33.0, 15.0
-"""Height of a digit on the board and on a card in the camera's image, roughly; how far its label reaches."""
 TIED_SCALE, TIED_COSINE = 16.0, 0.3
 """An image token says a word when its cosine to the word's embedding is above TIED_COSINE."""
 TIED_WEIGHT = 0.3
 """Of one word in the loss of a token."""
 SPOKEN_WEIGHT, NUMBER_SHARE, SILENT_WEIGHT = 4.0, 2.0, 0.05
 """Of a token's distance from the sum of its words; how often the number counts in that sum; of tokens without words."""
-AIM_WEIGHT, TURN_RAD = 2.0, 0.1
+AIM_WEIGHT = 2.0
 """Of where a card lies, in patches, and how it is turned: an arm that grips it must know to a fifth of one, 5 mm."""
+SPREAD = (3.5, 0.7, 0.5)
+"""Patches across and down, and TURN_RAD, that make one unit in an image token: cards lie that far apart, and a unit is
+as much as a token's other numbers are."""
 SCENE_ROWS, SCENE_COLUMNS = 32, 32
 """Most rows and columns of patches that have labels of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseBatch:
-    """Patches with labels; -1 where a label says nothing."""
+class DenseBatch(SceneLabels):
+    """Patches of all pictures, with labels."""
 
     pixel_values_PX: Tensor
     grid_thw_N3: Tensor
-    characters_P: Tensor
-    places_P: Tensor
-    tens_P: Tensor
-    units_P: Tensor
-    rows_P: Tensor
-    columns_P: Tensor
-    aims_P3: Tensor
-    """Right and down to the middle of the card on which a patch lies [patches], and its turn [TURN_RAD]; else NaN."""
 
 
 class DenseHeads(nn.Module):
@@ -81,6 +74,7 @@ class DenseHeads(nn.Module):
         self.tens, self.units = nn.Linear(width, TENS), nn.Linear(width, UNITS)
         self.rows, self.columns = nn.Linear(width, SCENE_ROWS), nn.Linear(width, SCENE_COLUMNS)
         self.aims, self.merged_aims = nn.Linear(width, 3), nn.Linear(language, 3)
+        self.register_buffer("aloud_3V", aloud_directions(language), persistent=False)
         self.merged_characters = nn.Linear(language, 4 * (1 + len(CHARACTERS)))
         self.merged_places = nn.Linear(language, 1 + len(PLACES))
         self.merged_tens, self.merged_units = nn.Linear(language, TENS), nn.Linear(language, UNITS)
@@ -114,6 +108,9 @@ class DenseHeads(nn.Module):
         loss = loss + _entropy(self.merged_places(tokens_MV), place_M)
         loss = loss + _entropy(self.merged_tens(tokens_MV), tens_M) + _entropy(self.merged_units(tokens_MV), units_M)
         loss = loss + AIM_WEIGHT * _distance(self.merged_aims(tokens_MV), token_aims(batch.aims_P3))
+        spread_3 = torch.tensor(SPREAD, device=tokens_MV.device)
+        said_M3 = functional.linear(tokens_MV.float(), self.aloud_3V) * spread_3
+        loss = loss + AIM_WEIGHT * _distance(said_M3, batch.lying_M3)
         words, device = self.words, tokens_MV.device
         target_MS, number_MS = words.said_by(characters_M4, place_M, tens_M, units_M)
         speaks_M = target_MS.sum(1) > 0
@@ -177,10 +174,10 @@ def _distance(found_N3: Tensor, aims_N3: Tensor) -> Tensor:
     return apart_N3.sum() / known_N3.sum().clamp_min(1)
 
 
-def token_aims(aims_P3: Tensor) -> Tensor:
-    """Return the aims of image tokens, shape (M, 3), seen from their middles: the mean over their patches on a card."""
-    aside_43 = torch.tensor([[-0.5, -0.5, 0], [0.5, -0.5, 0], [-0.5, 0.5, 0], [0.5, 0.5, 0]], device=aims_P3.device)
-    return (aims_P3.view(-1, 4, 3) + aside_43).nanmean(1)
+def aloud_directions(width: int) -> Tensor:
+    """Return three directions at right angles in the space of image tokens, shape (3, V); the same at any time."""
+    drawn_V3 = torch.randn(width, 3, generator=torch.Generator().manual_seed(7305))
+    return torch.linalg.qr(drawn_V3).Q.T.contiguous()
 
 
 class DenseTask:
@@ -229,6 +226,7 @@ class SheetCollate:
             rows_P=unknown_P,
             columns_P=unknown_P,
             aims_P3=torch.full((len(characters_P), 3), torch.nan),
+            lying_M3=torch.full((len(characters_P) // 4, 3), torch.nan),
         )
 
 
@@ -250,77 +248,7 @@ class SceneCollate:
             scene_labels(scene, placement, grid)
             for scene, placement, grid in zip(scenes, prepared.placements, prepared.grid_thw_N3.tolist(), strict=True)
         ]
-        characters, places, tens, units, rows, columns, aims = (
-            torch.cat([part[k] for part in labels]) for k in range(7)
-        )
-        return DenseBatch(
-            pixel_values_PX=prepared.pixel_values_PX,
-            grid_thw_N3=prepared.grid_thw_N3,
-            characters_P=characters,
-            places_P=places,
-            tens_P=tens,
-            units_P=units,
-            rows_P=rows,
-            columns_P=columns,
-            aims_P3=aims,
-        )
-
-
-def scene_labels(scene: Any, at: Placement, grid: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return characters, places, tens, units, rows, columns and aims of a scene's patches, in the processor's order."""
-    rows, columns = grid[1], grid[2]
-    aside, down = at.offset_x, at.offset_y
-    marks = [replace(glyph, x=glyph.x * at.scale + aside, y=glyph.y * at.scale + down) for glyph in scene.glyphs]
-    on_board = len(scene.trial.equation.text)
-    heights = [(BOARD_GLYPH_PX if index < on_board else CARD_GLYPH_PX) * at.scale for index in range(len(marks))]
-    characters = patch_characters(marks, heights, rows, columns)
-    places = np.zeros((rows, columns), np.int64)
-    tens, units = np.full((rows, columns), -1), np.full((rows, columns), -1)
-    aims = np.full((rows, columns, 3), np.nan, np.float32)
-    row_index, column_index = np.indices((rows, columns))
-    for card, box in zip(scene.trial.cards, scene.card_boxes, strict=True):
-        left, right = ((value * at.scale + aside) / PATCH_PX for value in box[0::2])
-        top, bottom = ((value * at.scale + down) / PATCH_PX for value in box[1::2])
-        inner = slice(max(0, round(top)), max(0, round(bottom))), slice(max(0, round(left)), max(0, round(right)))
-        places[inner] = 1 + PLACES.index(card.place)
-        tens[inner] = card.value // 10 if card.value > 9 else TENS - 1
-        units[inner] = card.value % 10
-        down_P = ((top + bottom) / 2 - 0.5) - row_index
-        aside_P = ((left + right) / 2 - 0.5) - column_index
-        on_card = (np.abs(down_P) <= (bottom - top) / 2) & (np.abs(aside_P) <= (right - left) / 2)
-        turn_P = np.full_like(down_P, card.yaw_rad / TURN_RAD)
-        aims[on_card] = np.stack([aside_P, down_P, turn_P], axis=-1)[on_card]
-    for number, inner in operands(marks[:on_board], scene.trial.equation, BOARD_GLYPH_PX * at.scale):
-        tens[inner] = number // 10 if number > 9 else TENS - 1
-        units[inner] = number % 10
-    return (
-        merge_order(characters),
-        merge_order(places),
-        merge_order(tens),
-        merge_order(units),
-        merge_order(row_index.astype(np.int64)),
-        merge_order(column_index.astype(np.int64)),
-        merge_order(aims),
-    )
-
-
-def operands(marks: Sequence[Glyph], equation: Equation, height_px: float) -> list[tuple[int, tuple[slice, slice]]]:
-    """Return the numbers of an equation with the patches (rows, columns) that they stand on.
-
-    `marks` are the glyphs of the equation's text where they are in the picture, pixels; `height_px` of a digit.
-    """
-    left = len(str(equation.left))
-    found = []
-    for number, glyphs in ((equation.left, marks[:left]), (equation.right, marks[left + 1 :])):
-        xs, ys = [glyph.x for glyph in glyphs], [glyph.y for glyph in glyphs]
-        edges = (min(ys) - height_px / 2, max(ys) + height_px / 2, min(xs) - height_px / 3, max(xs) + height_px / 3)
-        top, bottom, first, last = (max(0, round(edge / PATCH_PX)) for edge in edges)
-        found.append((number, (slice(top, bottom), slice(first, last))))
-    return found
-
-
-def merge_order(labels: np.ndarray[Any, Any]) -> Tensor:
-    """Return labels of patches, shape (rows, columns, ...), in the processor's order: the four of a token together."""
-    rows, columns, *rest = labels.shape
-    blocks = labels.reshape(rows // 2, 2, columns // 2, 2, *rest).swapaxes(1, 2)
-    return torch.from_numpy(np.ascontiguousarray(blocks).reshape(rows * columns, *rest))
+        joined = {
+            field.name: torch.cat([getattr(part, field.name) for part in labels]) for field in fields(SceneLabels)
+        }
+        return DenseBatch(pixel_values_PX=prepared.pixel_values_PX, grid_thw_N3=prepared.grid_thw_N3, **joined)

@@ -29,8 +29,9 @@ from chatvla_policy.model.loss import LossTerms, language_terms
 from chatvla_policy.processing.images import ImageConfig, ImagePreparer, PreparedImages
 from chatvla_policy.processing.samples import Batcher
 from chatvla_training.data.samples import ChatSample
-from chatvla_training.dense_objectives import NUMBER_SHARE, scene_labels
+from chatvla_training.dense_objectives import NUMBER_SHARE
 from chatvla_training.objectives import Built, CollateFunction
+from chatvla_training.scene_labels import scene_labels
 from chatvla_training.tied_words import TiedWords, tied_words
 from chatvla_training.trainer.task import TrainingTask
 
@@ -100,7 +101,8 @@ class ImaginedCollate:
         scene = sample.extras["scene"]
         prepared = self._images([sample.images[0]])
         labels = scene_labels(scene, prepared.placements[0], prepared.grid_thw_N3.tolist()[0])
-        characters_M4, places_M4, tens_M4, units_M4 = (part.view(-1, 4) for part in labels[:4])
+        marked = (labels.characters_P, labels.places_P, labels.tens_P, labels.units_P)
+        characters_M4, places_M4, tens_M4, units_M4 = (part.view(-1, 4) for part in marked)
         said_MS, number_MS = self._words.said_by(characters_M4, places_M4.amax(1), tens_M4.amax(1), units_M4.amax(1))
         return said_MS + (NUMBER_SHARE - 1) * number_MS + self._words.image_S
 

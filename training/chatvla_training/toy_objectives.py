@@ -33,11 +33,11 @@ from chatvla_training.dense_objectives import (
     SCENE_ROWS,
     DenseTask,
     at_one_size,
-    merge_order,
     patch_loss,
     tied_loss,
 )
 from chatvla_training.objectives import Built, CollateFunction
+from chatvla_training.scene_labels import merge_order
 from chatvla_training.synthetic.toy_facts import scene_boxes
 from chatvla_training.synthetic.toy_pool import ToyScene
 from chatvla_training.synthetic.toy_trials import image_text_labels

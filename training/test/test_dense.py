@@ -16,10 +16,11 @@ from chatvla_sim.math_match.fonts import font_files
 from chatvla_sim.math_match.handwriting import Glyph
 from chatvla_training.build_data import Collate
 from chatvla_training.build_model import start_model
-from chatvla_training.dense_objectives import TURN_RAD, SceneCollate, merge_order, token_aims
+from chatvla_training.dense_objectives import SceneCollate
 from chatvla_training.objectives import Built, make_objective
 from chatvla_training.recipe import RecipeError, changed
 from chatvla_training.recipes import find_recipe
+from chatvla_training.scene_labels import TURN_RAD, merge_order, token_aims
 from chatvla_training.synthetic import sheets
 from chatvla_training.synthetic.pool import ScenePool
 from chatvla_training.synthetic.sheets import CHARACTERS, PATCH_PX, draw_sheet, patch_characters
@@ -98,26 +99,22 @@ def test_aims_lead_from_patches_and_image_tokens_to_the_middles_of_the_cards(kin
     scale = CONFIG.width / 320
     middles = [((b[0] + b[2]) / 2 * scale, (b[1] + b[3]) / 2 * scale) for b in scene.card_boxes]
     turns = [card.yaw_rad / TURN_RAD for card in scene.trial.cards]
-    for size, aims, order in (
-        (
-            1,
-            batch.aims_P3,
-            merge_order(np.indices((CONFIG.height // PATCH_PX, CONFIG.width // PATCH_PX)).transpose(1, 2, 0)),
-        ),
-        (2, token_aims(batch.aims_P3), None),
+    rows, columns = CONFIG.height // PATCH_PX, CONFIG.width // PATCH_PX
+    patch_P2 = merge_order(np.indices((rows, columns)).transpose(1, 2, 0)).flip(1)
+    token_M2 = torch.from_numpy(np.indices((rows // 2, columns // 2)).reshape(2, -1).T.copy()).flip(1)
+    middle_2 = torch.tensor([CONFIG.width, CONFIG.height]) / 2
+    for start, aims in (
+        ((patch_P2 + 0.5) * PATCH_PX, batch.aims_P3),
+        ((token_M2 + 0.5) * 2 * PATCH_PX, token_aims(batch.aims_P3)),
+        (middle_2, batch.lying_M3),
     ):
-        if order is None:
-            rows, columns = CONFIG.height // (2 * PATCH_PX), CONFIG.width // (2 * PATCH_PX)
-            order = torch.from_numpy(np.indices((rows, columns)).reshape(2, -1).T.copy())
-        here = (order.flip(1).float() + 0.5) * size * PATCH_PX
-        led = here + aims[:, :2] * PATCH_PX
+        led = start + aims[:, :2] * PATCH_PX
         aimed = ~aims[:, 0].isnan()
         found = set()
         for point, turn in zip(led[aimed].tolist(), aims[aimed, 2].tolist(), strict=True):
-            nearest = min(
-                range(len(middles)), key=lambda k: abs(middles[k][0] - point[0]) + abs(middles[k][1] - point[1])
-            )
-            assert np.abs(np.subtract(middles[nearest], point)).max() < 1e-2
+            distances = [np.abs(np.subtract(middle, point)).max() for middle in middles]
+            nearest = int(np.argmin(distances))
+            assert distances[nearest] < 1e-2
             assert turn == pytest.approx(turns[nearest], abs=1e-5)
             found.add(nearest)
         assert found == set(range(len(middles)))

@@ -8,7 +8,7 @@ Units: m in the robot's base frame; pixels of the 320x240 image, x right, y down
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = ["View", "compose", "marks"]
 
 Image3 = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
+Placed = tuple[textures.Picture, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,20 +92,25 @@ def compose(trial: Trial, rng: np.random.Generator, *, camera_jitter_m: float = 
     shade = rng.uniform(0.75, 1.08)
     base = np.array(trial.look.table) * 255
     canvas = Image.new("RGB", (camera.width, camera.height), tuple(int(v) for v in base))
-    for picture, corners_m in _pictures(trial):
+    pictures = list(_pictures(trial))
+    for picture, corners_m in pictures:
         # Half size first: the camera sees fewer pixels than the picture has.
         paste(canvas, Image.fromarray(picture.image).reduce(2), camera.project(corners_m))
     array = np.asarray(canvas).astype(np.float32) * shade
     array += rng.normal(0, rng.uniform(0, 6), array.shape)
-    glyphs, boxes = marks(trial, camera)
+    glyphs, boxes = _marks(pictures, camera)
     return View(image=np.clip(array, 0, 255).astype(np.uint8), glyphs=glyphs, card_boxes=boxes)
 
 
 def marks(trial: Trial, camera: PinholeCamera = TOP_CAMERA) -> tuple[tuple[Glyph, ...], tuple[Box, ...]]:
     """Return where `camera` sees the glyphs of `trial`, the equation's first, and each card's rectangle, pixels."""
+    return _marks(list(_pictures(trial)), camera)
+
+
+def _marks(pictures: Sequence[Placed], camera: PinholeCamera) -> tuple[tuple[Glyph, ...], tuple[Box, ...]]:
     glyphs: list[Glyph] = []
     boxes: list[Box] = []
-    for number, (picture, corners_m) in enumerate(_pictures(trial)):
+    for number, (picture, corners_m) in enumerate(pictures):
         pixels = camera.project(corners_m)
         height, width = picture.image.shape[:2]
         matrix = homography(np.array([[0, 0], [width, 0], [width, height], [0, height]], float), pixels)
@@ -117,7 +123,7 @@ def marks(trial: Trial, camera: PinholeCamera = TOP_CAMERA) -> tuple[tuple[Glyph
     return tuple(glyphs), tuple(boxes)
 
 
-def _pictures(trial: Trial) -> Iterator[tuple[textures.Picture, NDArray[np.float64]]]:
+def _pictures(trial: Trial) -> Iterator[Placed]:
     """Yield the board and the cards, each with its corners [m], shape (4, 3)."""
     half, length = BOARD_SIZE_M[0] / 2, BOARD_SIZE_M[1]
     yield textures.board_picture(trial), quad(board_pose(), -half, half, length, 0.0, 0.0)
