@@ -57,7 +57,7 @@ class ActionConfig:
     state_skip: bool = False
     """A linear way from the state to the chunk, past the trunk: where the arm is reaches the targets exactly."""
     dropout: float = 0.0
-    """Share of the language model's states that training hides from the expert."""
+    """Share of the language model's states, and of whole image tokens, that training hides from the expert."""
     train_steps: int = 100
     """Noise levels of the diffusion."""
     sample_steps: int = 10

@@ -81,7 +81,7 @@ class Look(nn.Module):
         super().__init__()
         self.head_width = config.token_width or config.width // self.HEADS
         self.width = self.HEADS * self.head_width
-        self.dropout = nn.Dropout(config.dropout)
+        self.hidden_share = config.dropout
         self.place_IV = nn.Parameter(torch.randn(config.sight, language_width))
         self.seen_norm = nn.LayerNorm(language_width)
         self.ask = nn.Linear(asks, self.width)
@@ -95,11 +95,17 @@ class Look(nn.Module):
                 f"{image_BIV.shape[1]} image tokens, the action expert looks at {len(self.place_IV)} at most; "
                 "prepare smaller images or raise `sight`"
             )
-        placed_BIV = self.dropout(self.seen_norm(image_BIV)) + self.place_IV[: image_BIV.shape[1]]
+        placed_BIV = self.seen_norm(image_BIV) + self.place_IV[: image_BIV.shape[1]]
         split = self.key_value(placed_BIV).unflatten(-1, (2, self.HEADS, self.head_width))
         key_BHId, value_BHId = split.permute(2, 0, 3, 1, 4).unbind(0)
         ask_BH1d = self.ask(ask_BX).view(-1, self.HEADS, 1, self.head_width)
-        return self.norm(nn.functional.scaled_dot_product_attention(ask_BH1d, key_BHId, value_BHId).flatten(1))
+        hidden_B11I = None
+        if self.training and self.hidden_share:
+            # Whole tokens: numbers missing from a token would blur where it says that a card lies.
+            drawn_B11I = torch.rand(len(image_BIV), 1, 1, image_BIV.shape[1], device=image_BIV.device)
+            hidden_B11I = -1e4 * (drawn_B11I < self.hidden_share).to(key_BHId.dtype)
+        found_BH1d = nn.functional.scaled_dot_product_attention(ask_BH1d, key_BHId, value_BHId, attn_mask=hidden_B11I)
+        return self.norm(found_BH1d.flatten(1))
 
 
 class ObservationEmbedding(nn.Module):
