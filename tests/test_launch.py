@@ -99,7 +99,7 @@ def test_graph_resolves_in_simulation() -> None:
     assert list(nodes) == ["sim", "driver", "policy", "rollout"]
     assert {node.namespace for node in nodes.values()} == {"/chatvla"}
     assert nodes["driver"].parameters["port"] == "sim"
-    assert nodes["policy"].executable == "expert_node"
+    assert nodes["policy"].executable == "policy_node"
     assert nodes["policy"].respawn
     assert not nodes["driver"].respawn
 

@@ -97,13 +97,15 @@ TINY_PRETRAIN = replace(
 )
 TINY_STAGE1 = Recipe(
     name="tiny_stage1",
-    summary="tiny: all of the model, 8 experts, on image-text and robot data",
+    summary="tiny: all of the model but its tower, 8 experts, on image-text and robot data",
     stage="stage1",
     objective="by_kind",
     init="runs/tiny/tiny_pretrain/policy",
     robot="arx_r5",
     data="data/math_match",
     image_text="synthetic:all",
+    # A few hundred demonstrations, learned by heart, would cost the tower what it knows of where things are.
+    freeze="backbone.model.visual",
     moe="dynamic",
     balance_weight=0.01,
     relative_actions=True,
@@ -136,10 +138,12 @@ TINY_STAGE2 = Recipe(
     data="data/math_match",
     ratio=(0, 1),
     brief=0.25,
+    # Frames half as often, from more demonstrations: features take longer than training on them.
+    frame_every=2,
     cache_features=True,
     cache_draws=1,
     displace_rad=0.04,
-    steps=2000,
+    steps=4600,
     batch=128,
     micro_batch=128,
     lr=2e-3,
@@ -167,5 +171,5 @@ TINY_RECIPES: tuple[Recipe, ...] = (
 )
 TINY_PLANS: dict[str, tuple[str, ...]] = {"tiny": tuple(recipe.name for recipe in TINY_RECIPES)}
 TINY_DEMOS: dict[str, tuple[str, ...]] = {
-    "data/math_match": ("math_match", "--episodes", "400", "--frame-hz", "4"),
+    "data/math_match": ("math_match", "--episodes", "1100", "--frame-hz", "4"),
 }

@@ -47,11 +47,12 @@ VERBS: tuple[Verb, ...] = (
         name="launch",
         summary="start a bench or a robot: simulator, driver, policy and scorer as ROS 2 nodes",
         usage="TASK [name:=value ...]",
-        details="Example: ./chatvla launch math_match policy:=expert trials:=3\n"
+        details="Example: ./chatvla launch math_match trials:=3\n"
         "TASK is the name of a graph in launch/graphs. 'TASK --help' lists its arguments. Ctrl-C stops everything.",
         target="chatvla_cli.launch_verb:main",
         source="src/chatvla_cli/chatvla_cli/launch_verb.py",
-        model_words=r"\bpolicy:=(?!expert\b)",
+        # Without a policy the math bench runs the checkpoint that comes with the package.
+        model_words=r"\bpolicy:=(?!expert\b)|^(?!.*\bpolicy:=).*\bmath_match\b",
     ),
     Verb(
         name="eval",

@@ -71,7 +71,7 @@ class PolicyParameters:
         )
         declare(node, "temperature", 0.0, "Of sampling text; 0 takes likeliest.", low=0.0, high=2.0, read_only=False)
         declare(
-            node, "reason_every_s", 2.0, "Write a new text after this long, s.", low=0.0, high=60.0, read_only=False
+            node, "reason_every_s", 10.0, "Write a new text after this long, s.", low=0.0, high=60.0, read_only=False
         )
         declare(
             node,

@@ -29,8 +29,8 @@ ABOVE_M = 0.075
 OPEN_M = 0.080
 CLOSED_M = CARD_SIZE_M[0] - 0.016
 """Commanded opening on a card: 16 mm of servo spring give the grip."""
-RELEASE_CLEARANCE_M = (0.004, 0.003)
-"""Up the slope and off the board when the card is let go."""
+RELEASE_CLEARANCE_M = (0.024, 0.005)
+"""Up the slope and off the board when the card is let go: it slides to the lip, and a learner's 5 mm do no harm."""
 APPROACH_M = 0.055
 RETREAT_M = 0.07
 SPEED_SHARE, ACCELERATION_SHARE = 0.45, 0.4
