@@ -32,10 +32,9 @@ def test_checkpoint_starts_in_the_graph(tmp_path: Path) -> None:
 @needs_install
 @pytest.mark.slow
 @pytest.mark.usefixtures("ros_domain")
-@pytest.mark.skip(reason="tiny takes a card in most trials, not in all (docs/training.md): no sure picks to assert yet")
 def test_robot_picks_the_card_that_a_forced_text_names(tmp_path: Path) -> None:
     force = "force:=I should pick the left card."
-    launch = Launch("policy:=tiny", "trials:=2", "split:=in_domain", "seed:=7", force, f"out:={tmp_path}")
+    launch = Launch("trials:=2", "split:=in_domain", "seed:=7", force, f"out:={tmp_path}")
     assert launch.process.wait(timeout=300.0) == 0, launch.text()
     trials = json.loads((tmp_path / "results.json").read_text())["trials"]
     assert [trial["text"] for trial in trials] == ["I should pick the left card."] * 2

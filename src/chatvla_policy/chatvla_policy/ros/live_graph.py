@@ -18,7 +18,9 @@ from chatvla_control.ros.images import image_from_msg
 
 __all__ = ["InputsMissingError", "MismatchError", "camera_topic", "check_live_graph", "check_spec"]
 
-_ASPECT = 0.02
+_ASPECT = 0.05
+"""How far an image's shape may be from the model's: whole image tokens are 308x224 for a camera of 320x240, and the
+few rows between are filled up."""
 
 
 class MismatchError(ValueError):
