@@ -64,6 +64,8 @@ class _Following:
     seed: int
     fresh: bool = True
     """No inference was begun yet."""
+    since_s: float | None = None
+    """When it was first looked at; older images may show the scene that was there before."""
 
 
 @dataclass(kw_only=True)
@@ -142,7 +144,8 @@ class Scheduler:
         if following is None or self._busy or now_s < self._due_s:
             return None
         stamp_s = self.sync.newest_stamp_s()
-        if stamp_s is None or stamp_s == self._last_stamp_s:
+        following.since_s = now_s if following.since_s is None else following.since_s
+        if stamp_s is None or stamp_s == self._last_stamp_s or stamp_s < following.since_s:
             return None
         observation = self.sync.observe(following.instruction, now_s)
         if observation is None:

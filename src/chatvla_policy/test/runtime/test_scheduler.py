@@ -99,6 +99,19 @@ def test_nothing_is_inferred_without_an_instruction() -> None:
     assert not robot.published
 
 
+def test_an_instruction_waits_for_a_picture_of_its_own_time() -> None:
+    robot = Robot()
+    robot.scheduler.follow("wait")
+    robot.sync.add_joints(joint_state(robot.now_s, robot.positions, robot.velocities))
+    robot.sync.add_image("top", PICTURE, robot.now_s - 0.02)
+    # The scene may have been set anew since: the picture from before it says nothing about it.
+    assert robot.scheduler.next_job(robot.now_s) is None
+    robot.sync.add_image("top", LATER, robot.now_s + 0.01)
+    job = robot.scheduler.next_job(robot.now_s + 0.02)
+    assert job is not None
+    assert job.observation.stamp_s == pytest.approx(robot.now_s + 0.01)
+
+
 def test_passed_rows_are_dropped_and_never_shifted() -> None:
     robot = Robot(delay_s=lambda: 0.3)
     robot.scheduler.follow("swing")
