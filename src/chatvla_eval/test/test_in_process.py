@@ -146,9 +146,10 @@ def test_a_text_is_kept_as_long_as_the_policy_node_keeps_it(tmp_path):
     save_untrained(tmp_path / "random", robot="arx_r5", max_tokens=8)
     session = InProcessSession(task="math_match", policy=str(tmp_path / "random"))
     session.reset(TrialSetup(index=0, split="in_domain", seed=1))
-    session.start(TrialSetup(index=0, split="in_domain", seed=1), "Pick the card.", 10.0)
-    for _ in range(25):
+    session.start(TrialSetup(index=0, split="in_domain", seed=1), "Pick the card.", 12.0)
+    for _ in range(105):
         watch = session.watch()
     session.close()
     kept = [chunk.reasoning_source.name for chunk in watch.chunks]
-    assert kept == ["GENERATED", "REUSED", "REUSED", "REUSED", "GENERATED"]
+    # Every half second a chunk, every ten seconds a text.
+    assert kept == ["GENERATED", *["REUSED"] * 19, "GENERATED"]
