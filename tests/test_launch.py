@@ -128,6 +128,9 @@ def test_a_real_robot_starts_no_simulator(tmp_path: Path) -> None:
     assert nodes["top"].parameters["serial_no"] == "123"
     assert nodes["top"].respawn
     assert nodes["policy"].executable == "policy_node"
+    # A checkpoint moves real arms only where a person has named it.
+    unnamed = {node.name: node for node in read_graph(GRAPH).resolve({"robot": "arx_r5"}, environment).nodes}
+    assert unnamed["policy"].executable == "expert_node"
     assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in nodes["driver"].environment
 
 

@@ -207,7 +207,7 @@ def overview(root: Path) -> str:
         *(f"  {verb.name:<{width}}  {verb.summary}" for verb in verbs),
         "",
         "'./chatvla VERB --help' says more about one. First steps:",
-        "  ./chatvla launch math_match policy:=expert trials:=3",
+        "  ./chatvla launch math_match",
         "  ./chatvla test",
         "The first run makes an environment under .venv (a few minutes); later runs start at once.",
     ]

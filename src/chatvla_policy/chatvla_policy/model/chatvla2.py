@@ -114,18 +114,18 @@ class ChatVLA2(nn.Module):
         `embeds_BTV` may stand in for the embeddings of the batch's tokens, image tokens among them.
         """
         inner, pixels = self.backbone.model, batch.pixel_values_PX
-        seen_MV = image_BT1 = None
-        if self.config.action.sight and embeds_BTV is None and pixels is not None:
-            seen_MV = torch.cat(inner.get_image_features(pixels, batch.grid_thw_N3).pooler_output)
-            image_BT1 = (batch.ids_BT == self.config.backbone.image_token)[..., None]
+        sees = bool(self.config.action.sight) and embeds_BTV is None and pixels is not None
+        if embeds_BTV is None:
             embeds_BTV = self.embed(batch.ids_BT, batch.query_BT)
-            seen_MV, pixels = seen_MV.to(embeds_BTV.dtype), None
-            embeds_BTV = embeds_BTV.masked_scatter(image_BT1, seen_MV)
+        image_BT1 = (batch.ids_BT == self.config.backbone.image_token)[..., None]
+        if sees:
+            seen_MV = torch.cat(inner.get_image_features(pixels, batch.grid_thw_N3).pooler_output)
+            embeds_BTV, pixels = embeds_BTV.masked_scatter(image_BT1, seen_MV.to(embeds_BTV.dtype)), None
         position_3BT = self._positions(batch)
         with routing(Routing(path=batch.kind_B, valid_BT=batch.valid_BT)) as trace:
             output = inner(
                 input_ids=batch.ids_BT,
-                inputs_embeds=self.embed(batch.ids_BT, batch.query_BT) if embeds_BTV is None else embeds_BTV,
+                inputs_embeds=embeds_BTV,
                 attention_mask=batch.valid_BT.long(),
                 position_ids=position_3BT,
                 pixel_values=pixels,
@@ -133,9 +133,7 @@ class ChatVLA2(nn.Module):
                 use_cache=False,
             )
         hidden_BTV = output.last_hidden_state
-        if seen_MV is not None and image_BT1 is not None:
-            hidden_BTV = hidden_BTV.masked_scatter(image_BT1, seen_MV.to(hidden_BTV.dtype))
-        return hidden_BTV, trace
+        return torch.where(image_BT1, embeds_BTV, hidden_BTV) if sees else hidden_BTV, trace
 
     def _positions(self, batch: VlaBatch) -> Tensor:
         """Return M-RoPE positions, shape (3, B, T); worked out here, as the library caches them between calls."""
