@@ -232,5 +232,6 @@ class Collate:
                 reasoning=sample.reasoning,
                 state=sample.state.astype(np.float64),
                 actions=sample.actions[: int(sample.valid.sum())].astype(np.float64),
+                keyframe=None if sample.keyframe is None else sample.keyframe.astype(np.float64),
             )
         raise TypeError(f"no way to batch a {type(sample).__name__}")

@@ -14,6 +14,7 @@ import pytest
 from chatvla_training.data.assemble import assemble
 from chatvla_training.data.displacement import Displacement
 from chatvla_training.data.episodes import DatasetError, EpisodeDataset
+from chatvla_training.data.keyframes import keyframe_rows
 from chatvla_training.data.record import (
     EpisodeRecord,
     RecordError,
@@ -104,6 +105,21 @@ def test_chunk_past_the_end_is_marked(dataset: Path):
     assert np.array_equal(sample.actions[:3], record.actions[20:23])
     assert np.array_equal(sample.actions[3:], np.repeat(record.actions[22:23], 5, 0))
     assert EpisodeDataset(dataset, horizon=8, after_end=True).sample(4, draw=0).valid.all()
+
+
+def test_keyframes_are_where_a_gripper_begins_to_move_and_where_episodes_end():
+    opening = np.full((12, 2), 0.08)
+    opening[3:7, 0] = 0.01  # The first episode grasps at row 3 and lets go at row 7.
+    opening[10:, 1] = 0.0  # The second, rows 9 to 11, ends with the other hand closed.
+    rows = keyframe_rows(opening, np.array([9, 12]))
+    assert rows.tolist() == [3, 3, 3, 7, 7, 7, 7, 8, 8, 10, 11, 11]
+    still = keyframe_rows(np.full((5, 1), 0.04), np.array([2, 5]))
+    assert still.tolist() == [1, 1, 4, 4, 4]
+
+
+def test_sample_carries_the_targets_at_its_keyframe(dataset: Path):
+    data = EpisodeDataset(dataset, horizon=8)
+    assert np.array_equal(data.sample(6, draw=0).keyframe, make_record(1).actions[-1])
 
 
 def test_validation_split_holds_other_episodes(dataset: Path):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from chatvla_control.robot_spec import robot_names, robot_spec
 from chatvla_training.data import layout
 from chatvla_training.data.errors import CorruptSampleError
 from chatvla_training.data.frames import FrameStore
+from chatvla_training.data.keyframes import keyframe_rows
 from chatvla_training.data.samples import RobotSample
 
 __all__ = ["DatasetError", "EpisodeDataset", "Wording"]
@@ -162,6 +165,19 @@ class EpisodeDataset:
         """Return the measured joints [rad, m] at sample `index`, shape (D,)."""
         return self.states_ND[self._row_of_frame[self._frames[index]]]
 
+    def keyframe(self, index: int) -> NDArray[np.float32]:
+        """Return the targets [rad, m] at the keyframe that follows sample `index`, shape (D,).
+
+        Of a robot that is not known here, the grippers are not either: its keyframes are the ends of episodes.
+        """
+        return self.actions_ND[self._keyframes[self.row_of(index)]]
+
+    @cached_property
+    def _keyframes(self) -> NDArray[np.int64]:
+        known = self.robot in robot_names()
+        grippers = [joint.unit == "m" for joint in robot_spec(self.robot).joints] if known else []
+        return keyframe_rows(self.actions_ND[:, np.flatnonzero(grippers)], self._ends)
+
     def sample(self, index: int, draw: int) -> RobotSample:
         """Return sample `index`; `draw` picks the wording when the data set is opened with one.
 
@@ -190,6 +206,7 @@ class EpisodeDataset:
             reasoning=text,
             actions=actions,
             valid=valid,
+            keyframe=self.keyframe(index),
         )
 
     def sha256(self) -> str:

@@ -127,6 +127,7 @@ class FeatureSample:
     state: NDArray[np.float32]
     actions: NDArray[np.float32]
     valid: NDArray[np.bool_]
+    keyframe: NDArray[np.float32]
 
 
 class FeatureSource:
@@ -158,6 +159,7 @@ class FeatureSource:
             state=state,
             actions=actions,
             valid=valid,
+            keyframe=self._data.keyframe(index),
         )
 
     def sha256(self) -> str:
@@ -184,6 +186,7 @@ class FeatureCollate:
             state_RZ=torch.from_numpy(statistics.state.normalise(states)),
             chunk_RHA=torch.from_numpy(statistics.normalise_actions(chunks, states)),
             valid_RH=torch.from_numpy(np.stack([sample.valid for sample in samples])),
+            keyframe_RZ=torch.from_numpy(statistics.state.normalise(np.stack([sample.keyframe for sample in samples]))),
         )
         return FeatureBatch(
             tokens_RSV=torch.stack([sample.tokens_SV for sample in samples]),

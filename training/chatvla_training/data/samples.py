@@ -53,6 +53,8 @@ class RobotSample:
     """Targets [rad, m], shape (T, D); row 0 is the target at the time of the images."""
     valid: NDArray[np.bool_]
     """False past the episode's end, shape (T,)."""
+    keyframe: NDArray[np.float32] | None = None
+    """Targets [rad, m] at the next keyframe, shape (D,)."""
 
 
 Sample = ChatSample | RobotSample

@@ -30,6 +30,8 @@ class RobotRows:
     chunk_RHA: Tensor
     valid_RH: Tensor
     """False where a chunk runs past the end of its episode."""
+    keyframe_RZ: Tensor | None = None
+    """Normalised joints at the next keyframe; None where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from chatvla_policy.model.action import ActionExpert, ReasoningTokens
 from chatvla_policy.model.backbone import Backbone, build_backbone
 from chatvla_policy.model.batch import RobotRows, VlaBatch
 from chatvla_policy.model.config import ChatVLA2Config
-from chatvla_policy.model.loss import LossTerms, action_terms, language_terms
+from chatvla_policy.model.loss import LossTerms, action_terms, keyframe_term, language_terms
 from chatvla_policy.model.moe import Path, Routing, RoutingTrace, routing
 
 __all__ = ["ActionInputs", "ChatVLA2", "Stage"]
@@ -179,7 +179,10 @@ class ChatVLA2(nn.Module):
         error_RHA = self.expert.losses(
             robot.robot, conditions, robot.chunk_RHA, noise_BTA=noise_RHA, uniform_B=uniform_R
         )
-        return action_terms(error_RHA, robot.valid_RH)
+        total, steps = action_terms(error_RHA, robot.valid_RH)
+        if conditions.keyframe_BZ is None:
+            return total, steps
+        return total + self.config.action.keyframe * keyframe_term(conditions.keyframe_BZ, robot), steps
 
     def forward(self, batch: VlaBatch, *, generator: torch.Generator | None = None) -> LossTerms:
         """Return the losses of a batch; noise and noise levels come from `generator`."""

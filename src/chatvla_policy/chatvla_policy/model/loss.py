@@ -2,12 +2,14 @@
 """Join the losses of language and action so that neither dilutes the other.
 
   L = (1/n) sum over written tokens of cross-entropy
-    + w (1/m) sum over valid chunk steps of the mean error over the action dims (model/action/objectives.py)
+    + w (1/m) sum over valid chunk steps of the mean error over the action dims (model/action/objectives.py),
+      and with a weight of its own the error of the guessed keyframe, where the action expert guesses one
     + router losses
 n counts the tokens the model shall write (reasoning, answers, end tokens), m the valid steps of robot samples.
 Image-text rows add nothing to m, padding adds nothing to either; with n or m zero that term is left out, so a batch
 of one kind has exactly the gradient of that kind. Sums and counts are kept apart for exact means over many batches.
-Tensors: B rows, T tokens, S written tokens, V width, R robot rows, H chunk steps, A action dims.
+Tensors: B rows, T tokens, S written tokens, V width, R robot rows, H chunk steps, A action dims, Z
+state dims.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["LossTerms", "action_terms", "language_terms"]
+from chatvla_policy.model.batch import RobotRows
+
+__all__ = ["LossTerms", "action_terms", "keyframe_term", "language_terms"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +81,17 @@ def action_terms(error_RHA: Tensor, valid_RH: Tensor) -> tuple[Tensor, int]:
     Invalid steps are left out by selection, not by multiplication: whatever stands there, NaN included, is not read.
     """
     return error_RHA[valid_RH].mean(-1).sum(), int(valid_RH.sum())
+
+
+def keyframe_term(guess_RZ: Tensor, robot: RobotRows) -> Tensor:
+    """Return the mean absolute error of each row's guessed keyframe, once for each of its valid steps, summed.
+
+    Counted so, its mean is over the same steps as the chunk's. Raises ValueError when the keyframes are not known.
+    """
+    if robot.keyframe_RZ is None:
+        raise ValueError(
+            f"the action expert guesses keyframes (weight above 0), the samples of {robot.robot} have none; "
+            "train on a data set, or set the expert's keyframe to 0"
+        )
+    error_R = (guess_RZ.float() - robot.keyframe_RZ).abs().mean(-1)
+    return (error_R * robot.valid_RH.sum(1)).sum()

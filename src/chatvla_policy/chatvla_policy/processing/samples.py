@@ -40,6 +40,8 @@ class RobotSample:
     """Measured positions, shape (Z,), rad and m."""
     actions: NDArray[np.float64]
     """Targets, shape (up to H, A), rad and m; shorter near the end of an episode."""
+    keyframe: NDArray[np.float64] | None = None
+    """Targets at the next keyframe, shape (Z,), rad and m, where it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +140,12 @@ class Batcher:
             chunks.append(statistics.normalise_actions(padded, sample.state))
             valid[row, :steps] = True
         states = np.stack([statistics.state.normalise(sample.state) for _, sample in group])
+        keyframes = [statistics.state.normalise(sample.keyframe) for _, sample in group if sample.keyframe is not None]
         return RobotRows(
             robot=robot,
             rows_R=torch.tensor([index for index, _ in group]),
             state_RZ=torch.from_numpy(states),
             chunk_RHA=torch.from_numpy(np.stack(chunks)),
             valid_RH=valid,
+            keyframe_RZ=torch.from_numpy(np.stack(keyframes)) if len(keyframes) == len(group) else None,
         )

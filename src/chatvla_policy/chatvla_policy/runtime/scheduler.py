@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from chatvla_control.contracts import ActionChunk, ActionMode, Inference
+from chatvla_control.contracts import ActionChunk, ActionMode, Inference, ReasoningSource
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_policy.runtime.delay import DelayForecast
 from chatvla_policy.runtime.inference import Job, Outcome
 from chatvla_policy.runtime.observation_sync import InputFault, ObservationSync
 from chatvla_policy.runtime.scene_change import SceneMemory
-from chatvla_policy.runtime.seam import holding_chunk, joined_chunk, plan_at, stitched_plan
+from chatvla_policy.runtime.seam import begun_later, holding_chunk, joined_chunk, plan_at, stitched_plan
 
 __all__ = ["Counts", "Scheduler", "SchedulerSettings"]
 
 _NOT_FOLLOWED_S, _NOT_FOLLOWED_RAD = 0.1, 0.1
+_RESTING_RAD = 0.01
 _SCENE_REST_S = 1.0
 """A scene that keeps changing brings a new text at most this often."""
 
@@ -89,6 +90,8 @@ class Scheduler:
     _last_stamp_s: float = -np.inf
     _reasoned_s: float = -np.inf
     _delay: DelayForecast = field(default_factory=DelayForecast)
+    _writing_delay: DelayForecast = field(default_factory=DelayForecast)
+    """Of inferences that write a text: several times as long as those that keep one."""
     _scene: SceneMemory = field(default_factory=SceneMemory)
 
     def __post_init__(self) -> None:
@@ -111,8 +114,14 @@ class Scheduler:
 
     @property
     def commit_s(self) -> float:
-        """Time of the plan that the next chunk keeps, s."""
+        """Time of the plan that the next chunk keeps where the text is kept as well, s."""
         return self._delay.seconds() if self.settings.chunking else 0.0
+
+    def _committed_s(self, *, writes: bool) -> float:
+        """Return the time of the plan that the next chunk keeps, s."""
+        if not (writes and self.settings.chunking):
+            return self.commit_s
+        return max(self._writing_delay.seconds(), self.commit_s)
 
     def follow(self, instruction: str, *, seed: int = 0) -> None:
         """Take up an instruction; the plan goes on until its first chunk."""
@@ -154,7 +163,9 @@ class Scheduler:
         self._due_s = max(now_s, self._due_s + self.settings.chunk_period_s)
         if self._due_s < now_s + 0.5 * self.settings.chunk_period_s:
             self._due_s = now_s + self.settings.chunk_period_s
-        settings = None if self.tuning is None else replace(self.tuning, commit_s=self.commit_s)
+        anew = self._keeps_text() and self._scene_changed(observation.images, stamp_s)
+        writes = anew or self._writes(stamp_s, fresh=following.fresh)
+        settings = None if self.tuning is None else replace(self.tuning, commit_s=self._committed_s(writes=writes))
         seed = following.seed if following.fresh else None
         following.fresh = False
         return Job(
@@ -163,7 +174,7 @@ class Scheduler:
             forced=self.forced,
             previous=self._followed_plan(now_s) if self.settings.chunking else None,
             settings=settings,
-            reason_anew=self._keeps_text() and self._scene_changed(observation.images, stamp_s),
+            reason_anew=anew,
             reset_seed=seed,
             begun_s=now_s,
         )
@@ -182,14 +193,17 @@ class Scheduler:
         committed_s = job.settings.commit_s if job.settings is not None else 0.0
         if job.previous is not None and delay_s > committed_s:
             self.counts.beyond_commit += 1
-        self._delay.add(delay_s)
+        writes = self._mostly_keeps_text() and inference.reasoning.source is ReasoningSource.GENERATED
+        (self._writing_delay if writes else self._delay).add(delay_s)
         if inference.reasoning.stamp_s == job.observation.stamp_s and _written(inference):
             self._reasoned_s = job.observation.stamp_s
             self._scene.remember(job.observation.images)
         playing, measured = self._followed_plan(now_s), self.sync.positions()
+        ready_s = now_s + self.settings.lead_s
+        rested = playing is None and self._rested_at(job.observation.joint_positions, measured)
         chunk = joined_chunk(
-            inference.chunk,
-            ready_s=now_s + self.settings.lead_s,
+            begun_later(inference.chunk, ready_s) if rested else inference.chunk,
+            ready_s=ready_s,
             spec=self.spec,
             playing=playing,
             measured=measured,
@@ -230,6 +244,21 @@ class Scheduler:
         if measured is None or playing.mode is not ActionMode.JOINT_POSITION:
             return playing
         return None if (np.abs(plan_at(playing, now_s) - measured) > self._allowed).any() else playing
+
+    def _rested_at(self, seen: Any, measured: Any) -> bool:
+        """Return whether the arms are still where the observation saw them."""
+        return measured is not None and bool((np.abs(measured - seen)[self.spec.rotary] <= _RESTING_RAD).all())
+
+    def _writes(self, stamp_s: float, *, fresh: bool) -> bool:
+        """Return whether the next inference is likely to write a text, of a policy that mostly keeps one."""
+        if self.forced is not None or not self._mostly_keeps_text():
+            return False
+        return fresh or stamp_s - self._reasoned_s >= self.tuning.reason_every_s
+
+    def _mostly_keeps_text(self) -> bool:
+        """Return whether inferences are of two kinds, with a text of their own and without."""
+        reuse = getattr(self.tuning, "reuse", None)
+        return reuse is not None and reuse.value == "refresh"
 
     def _keeps_text(self) -> bool:
         """Return whether the policy would keep its text, so that it matters whether the scene has changed."""

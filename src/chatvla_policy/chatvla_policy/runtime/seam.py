@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Let a new chunk take over from the one being played without a jump. No ROS, no clock.
 
-A chunk's rows stay on their own time grid: rows whose time has passed are dropped, never shifted. At the first row
-left, the offset to what is being played is kept and fades out, and the motion law of the player bends the rest.
+A chunk's rows stay on their own time grid: rows whose time has passed are dropped, never shifted, unless the robot
+rests where the chunk was planned from (`begun_later`): the way from there is the same later. At the first row left, the
+offset to what is being played is kept and fades out, and the motion law of the player bends the rest.
 Real-time chunking (the policy keeps the committed rows) makes this offset zero when inference ends in time; this is
 what holds when it does not. Units: rad, m, s. Shapes: T rows, D joints.
 """
@@ -20,7 +21,7 @@ from chatvla_control.feasible import feasible_rows
 from chatvla_control.motion_limits import MotionLimits, stopping_point
 from chatvla_control.robot_spec import RobotSpec
 
-__all__ = ["holding_chunk", "joined_chunk", "plan_at", "stitched_plan"]
+__all__ = ["begun_later", "holding_chunk", "joined_chunk", "plan_at", "stitched_plan"]
 
 Array = NDArray[np.float64]
 HOLD_STEPS = 25
@@ -42,6 +43,12 @@ def plan_at(chunk: ActionChunk, time_s: float | Array) -> Array:
     row = place.astype(int)
     before, after = chunk.actions[row], chunk.actions[np.minimum(row + 1, last)]
     return before + (place - row)[..., None] * (after - before)
+
+
+def begun_later(chunk: ActionChunk, ready_s: float) -> ActionChunk:
+    """Return `chunk` with all its rows, begun at `ready_s` if that is later: for a robot that has not moved since."""
+    late_s = max(0.0, ready_s - chunk.start_s)
+    return replace(chunk, start_s=chunk.start_s + late_s, valid_until_s=chunk.valid_until_s + late_s)
 
 
 def joined_chunk(

@@ -78,6 +78,22 @@ def test_reasoning_is_the_mean_of_its_tokens_or_the_last_of_them(make_expert, in
     torch.testing.assert_close(nothing, embed(torch.zeros_like(expected)))
 
 
+def test_the_reasoning_asks_the_image_for_what_the_text_chose(make_expert, inputs) -> None:
+    expert = make_expert(sight=8, token_width=6, reasoning_tail=2)
+    image = torch.randn(2, 5, inputs.tokens.shape[-1])
+    seen, moved = (torch.cat([part, inputs.tokens], dim=1) for part in (image, image.flip(1)))
+    first, other = (expert.condition("arm", each, inputs.state, inputs.reasoning) for each in (seen, moved))
+    assert not torch.allclose(first.embeddings[-1], other.embeddings[-1])
+    embed, reasoning = expert.conditioning.embed, inputs.reasoning
+    with torch.no_grad():
+        embed.squeeze.weight.zero_()  # What is left of the text in r is what it asked for.
+    changed = reasoning.hidden_BLV.clone()
+    changed[0, -1] += 1.0
+    found, asked = (embed.pooled(hidden, reasoning.valid_BL, image) for hidden in (reasoning.hidden_BLV, changed))
+    assert not torch.allclose(found[0], asked[0])
+    torch.testing.assert_close(found[1], asked[1])
+
+
 def test_a_state_among_action_tokens_weighs_the_same_however_small_its_embedding(make_expert, inputs) -> None:
     expert = make_expert(started=True)
     near, far = torch.randn(2, 32), torch.randn(2, 32)

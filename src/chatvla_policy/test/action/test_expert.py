@@ -111,7 +111,7 @@ def test_a_look_finds_what_the_action_tokens_ask_for_wherever_it_stands(make_exp
     look, image = expert.observation.look, torch.randn(2, 5, inputs.tokens.shape[-1])
     with torch.no_grad():
         look.place_IV.zero_()  # Without places the order of the image tokens is nothing to it.
-        asked = torch.randn(2, look.ask.in_features)
+        asked = torch.randn(2, look.ask[0].in_features)
         torch.testing.assert_close(look(image, asked), look(image.flip(1), asked))
         look.place_IV.normal_()
     assert not torch.allclose(look(image, asked), look(image.flip(1), asked))
@@ -122,6 +122,20 @@ def test_a_look_finds_what_the_action_tokens_ask_for_wherever_it_stands(make_exp
     assert not torch.allclose(first.embeddings[0], other.embeddings[0])
     with pytest.raises(ValueError, match="9 image tokens, the action expert looks at 8 at most"):
         look(torch.randn(1, 9, image.shape[-1]), asked[:1])
+
+
+def test_the_chunk_is_made_with_the_guessed_keyframe_in_hand(make_expert, inputs) -> None:
+    expert = make_expert(keyframe=1.0, state_skip=True)
+    conditions = conditions_of(expert, inputs)
+    assert conditions.keyframe_BZ.shape == inputs.state.shape
+    last = expert.heads("arm").keyframe_out[-1]
+    chunk = expert.sample("arm", conditions, noise_BTA=inputs.noise)
+    with torch.no_grad():
+        last.bias[0] += 1.0
+    moved = conditions_of(expert, inputs)
+    torch.testing.assert_close(moved.keyframe_BZ[:, 1:], conditions.keyframe_BZ[:, 1:])
+    assert not torch.allclose(expert.sample("arm", moved, noise_BTA=inputs.noise), chunk)
+    assert make_expert().condition("arm", inputs.tokens, inputs.state, inputs.reasoning).keyframe_BZ is None
 
 
 def test_dropout_hides_the_language_model_in_training_alone(make_expert, inputs) -> None:
@@ -164,6 +178,7 @@ def test_unknown_robot_is_refused_with_those_that_exist(make_expert) -> None:
         ({"width": 33}, "not a multiple of 4 heads"),
         ({"sample_steps": 0}, r"must lie in 1\.\.100"),
         ({"conditioning": "magic"}, "no conditioning 'magic'; there are: latter_half"),
+        ({"keyframe": -1.0}, "keyframe weight is -1.0"),
         ({"objective": "guess"}, "no objective 'guess'; there are: diffusion, flow"),
     ],
 )

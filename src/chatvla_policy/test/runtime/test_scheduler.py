@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
 from chatvla_policy.runtime.seam import plan_at
 from chatvla_policy.runtime.seam_trial import seam_ratios
+from chatvla_policy.systems.settings import Reuse
 
 from .swinging import SPEC, STEP_S, SwingingPolicy, joint_state, picture
 
@@ -64,6 +65,15 @@ class Robot:
         self.positions, self.velocities = command.positions, command.velocities
         self.commands.append(command.positions)
         self.now_s += STEP_S
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Settings of a policy that keeps its texts."""
+
+    commit_s: float = 0.0
+    reuse: Reuse = Reuse.REFRESH
+    reason_every_s: float = 60.0
 
 
 class Posing(SwingingPolicy):
@@ -116,7 +126,13 @@ def test_passed_rows_are_dropped_and_never_shifted() -> None:
     robot = Robot(delay_s=lambda: 0.3)
     robot.scheduler.follow("swing")
     robot.run(4.0)
-    for published_s, _, chunk in robot.published:
+    first_s, _, first = robot.published[0]
+    # The robot still rested where the first was planned from: all of it begins later.
+    assert first_s <= first.start_s < first_s + 2 * STEP_S
+    assert len(first.actions) == 75
+    assert first.valid_until_s - first.start_s == pytest.approx(75 * STEP_S)
+    assert not robot.refused
+    for published_s, _, chunk in robot.published[1:]:
         assert chunk.start_s >= published_s
         assert (chunk.start_s - chunk.stamp_s) / STEP_S == pytest.approx(
             round((chunk.start_s - chunk.stamp_s) / STEP_S)
@@ -126,11 +142,14 @@ def test_passed_rows_are_dropped_and_never_shifted() -> None:
 
 
 def test_chunk_that_is_ready_after_its_end_is_dropped() -> None:
-    robot = Robot(policy=SwingingPolicy(steps=10), delay_s=lambda: 0.4)
+    late = {"s": 0.1}
+    robot = Robot(policy=SwingingPolicy(steps=20), delay_s=lambda: late["s"])
     robot.scheduler.follow("swing")
+    robot.run(0.3)
+    assert robot.published
+    late["s"] = 0.6
     robot.run(2.0)
-    assert not robot.published
-    assert robot.scheduler.counts.dropped_late >= 3
+    assert robot.scheduler.counts.dropped_late >= 1
 
 
 @pytest.mark.parametrize("delay_ms", [0, 50, 100, 200, 350, 500])
@@ -170,6 +189,20 @@ def jumps_and_steps(robot: Robot) -> tuple[np.ndarray, np.ndarray]:
         rows = chunk.actions[: round(min((end_s - chunk.start_s) / STEP_S, len(chunk.actions))) + 1]
         steps.extend(np.abs(np.diff(rows, axis=0))[:, rotary].max(axis=1))
     return np.array(jumps), np.array(steps)
+
+
+def test_time_that_writing_takes_is_not_kept_of_the_plan_while_the_text_is_kept() -> None:
+    policy = SwingingPolicy()
+    policy.reuse, policy.settings = True, Kept()
+    seconds = iter([0.5])
+    robot = Robot(policy=policy, delay_s=lambda: next(seconds, 0.1))
+    robot.scheduler.follow("swing")
+    robot.run(3.0)
+    sources = [inference.reasoning.source for inference in robot.inferences]
+    assert sources[0] is ReasoningSource.GENERATED
+    assert set(sources[1:]) == {ReasoningSource.REUSED}
+    assert robot.scheduler.commit_s < 0.3
+    assert robot.scheduler.counts.beyond_commit == 0
 
 
 def test_commanded_motion_stays_inside_the_limits_whatever_the_delay() -> None:

@@ -10,7 +10,7 @@ AdaLN layer i of N computes (gamma_i(t, c_i) + 1) x + beta_i(t, c_i). A variant 
   cross_attention  c_i = o; every layer attends to the reasoning tokens
   none             c_i = o; reasoning reaches the actions through the action tokens only
 The output layer counts as layer N. A new variant is one class here and one line in VARIANTS.
-Tensors: B batch, L reasoning tokens, V language width, D width of the action expert.
+Tensors: B batch, L reasoning tokens, I image tokens, Z state dims, V language width, D width of the action expert.
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ class LayerConditions:
     valid_BL: Tensor | None = None
     """Which prefix or memory tokens are real."""
     base_BTA: Tensor | None = None
-    """What the state alone says of the chunk; the trunk's output is added to it."""
+    """What state and keyframe say of the chunk by themselves; the trunk's output is added to it."""
+    keyframe_BZ: Tensor | None = None
+    """The guessed keyframe, normalised; None for an expert that guesses none."""
+    guide_B1D: Tensor | None = None
+    """The keyframe, embedded: it is added to every token of the chunk."""
 
 
 class ConditioningVariant(nn.Module):
@@ -63,8 +67,10 @@ class ConditioningVariant(nn.Module):
         self.depth, self.width = config.depth, config.width
         self.embed = self.embedding(language_width, config)
 
-    def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
-        """Return what each layer is conditioned on."""
+    def forward(
+        self, observation_BD: Tensor, reasoning: ReasoningTokens, image_BIV: Tensor | None = None
+    ) -> LayerConditions:
+        """Return what each layer is conditioned on; `image` holds the image tokens, for an expert that looks."""
         raise NotImplementedError
 
 
@@ -77,9 +83,11 @@ class LatterHalf(ConditioningVariant):
         """Return whether `layer` (0 to N, N is the output layer) is conditioned on r."""
         return layer >= self.depth / 2
 
-    def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
+    def forward(
+        self, observation_BD: Tensor, reasoning: ReasoningTokens, image_BIV: Tensor | None = None
+    ) -> LayerConditions:
         """Return o or r per layer."""
-        r_BD = self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL)
+        r_BD = self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL, image_BIV)
         return LayerConditions(
             embeddings=tuple(r_BD if self.reads_reasoning(layer) else observation_BD for layer in range(self.depth + 1))
         )
@@ -113,11 +121,13 @@ class Film(ConditioningVariant):
         nn.init.zeros_(self.scale_shift.weight)
         nn.init.zeros_(self.scale_shift.bias)
 
-    def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
+    def forward(
+        self, observation_BD: Tensor, reasoning: ReasoningTokens, image_BIV: Tensor | None = None
+    ) -> LayerConditions:
         """Return the modulated observation for every layer."""
-        scale_BD, shift_BD = self.scale_shift(self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL)).chunk(
-            2, dim=-1
-        )
+        scale_BD, shift_BD = self.scale_shift(
+            self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL, image_BIV)
+        ).chunk(2, dim=-1)
         return LayerConditions(embeddings=(observation_BD * (1 + scale_BD) + shift_BD,) * (self.depth + 1))
 
 
@@ -129,7 +139,9 @@ class Concat(ConditioningVariant):
         super().__init__(config, language_width)
         self.mark_D = nn.Parameter(torch.zeros(config.width))
 
-    def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
+    def forward(
+        self, observation_BD: Tensor, reasoning: ReasoningTokens, image_BIV: Tensor | None = None
+    ) -> LayerConditions:
         """Return o for every layer, and the reasoning tokens as prefix."""
         return LayerConditions(
             embeddings=(observation_BD,) * (self.depth + 1),
@@ -143,7 +155,9 @@ class CrossAttention(ConditioningVariant):
 
     cross_attends = True
 
-    def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
+    def forward(
+        self, observation_BD: Tensor, reasoning: ReasoningTokens, image_BIV: Tensor | None = None
+    ) -> LayerConditions:
         """Return o for every layer, and the reasoning tokens as memory."""
         return LayerConditions(
             embeddings=(observation_BD,) * (self.depth + 1),
@@ -160,7 +174,9 @@ class NoReasoning(ConditioningVariant):
         super().__init__(config, language_width)
         del self.embed
 
-    def forward(self, observation_BD: Tensor, reasoning: ReasoningTokens) -> LayerConditions:
+    def forward(
+        self, observation_BD: Tensor, reasoning: ReasoningTokens, image_BIV: Tensor | None = None
+    ) -> LayerConditions:
         """Return o for every layer."""
         return LayerConditions(embeddings=(observation_BD,) * (self.depth + 1))
 

@@ -4,7 +4,8 @@
 Sizes S to H are ScaleDP's (ChatVLA-2 uses H, its "1B"); `tiny` is H's small likeness, for tests and comparisons.
 `compact` has tiny's size and is made to learn from hundreds of demonstrations on a CPU, where tiny needs many more:
 it guesses the clean chunk, ten steps a token, from conditions too narrow to tell one demonstration from another, looks
-at the image tokens itself, and need not send the joints' own places through its layers.
+at the image tokens itself, says where the arm next grasps or lets go before it says the way there, and need not send
+the joints' own places through its layers.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class ActionConfig:
     """Most image tokens that the expert looks at itself; 0: it sees through the action tokens alone."""
     state_skip: bool = False
     """A linear way from the state to the chunk, past the trunk: where the arm is reaches the targets exactly."""
+    keyframe: float = 0.0
+    """Weight of guessing the next keyframe, the joints at the next change of a gripper or at the task's end, beside the
+    chunk, which is then made with that guess in hand; 0: none is guessed."""
     dropout: float = 0.0
     """Share of the language model's states, and of whole image tokens, that training hides from the expert."""
     train_steps: int = 100
@@ -78,6 +82,8 @@ class ActionConfig:
         for name in ("token_width", "reasoning_tail", "sight"):
             if not 0 <= getattr(self, name) <= _LARGEST:
                 raise ValueError(f"the action expert's {name} is {getattr(self, name)}, must lie in 0..{_LARGEST}")
+        if not 0.0 <= self.keyframe <= _LARGEST:
+            raise ValueError(f"the action expert's keyframe weight is {self.keyframe}, must lie in 0..{_LARGEST}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"the action expert's dropout is {self.dropout}, must lie in 0 to below 1")
         if self.width % self.heads:
@@ -119,6 +125,7 @@ ACTION_SIZES["compact"] = replace(
     reasoning_tail=2,
     sight=512,
     state_skip=True,
+    keyframe=1.0,
     dropout=0.3,
 )
 

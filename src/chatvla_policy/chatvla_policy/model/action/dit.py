@@ -128,6 +128,7 @@ class DenoisingPlan:
     mask: Tensor | None
     """Which keys are attended to, shape (B, 1, 1, S or L), or None for all."""
     base_BTA: Tensor | None = None
+    guide_B1D: Tensor | None = None
     """What is added to the output."""
 
 
@@ -169,6 +170,7 @@ class DiT(nn.Module):
             prefix_BLD=conditions.prefix_BLD,
             mask=conditions.valid_BL,
             base_BTA=conditions.base_BTA,
+            guide_B1D=conditions.guide_B1D,
         )
 
     def forward(self, x_BTD: Tensor, plan: DenoisingPlan, level: int) -> Tensor:

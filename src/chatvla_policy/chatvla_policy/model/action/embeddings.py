@@ -4,7 +4,8 @@
   t = MLP(sinusoids(time))
   o = W [a, s, look(a, s)]      observation embedding, of
       a = LayerNorm(linear(linear(action tokens))), s = LayerNorm(state embedding)
-  r = MLP(mean of the reasoning tokens' hidden states, or the states of the last few)
+  r = MLP [h, look(h)]          reasoning embedding, of
+      h = mean of the reasoning tokens' hidden states, or the states of the last few
 Tensors: B batch, Q action tokens, L reasoning tokens, V width of the language model, D width of the action expert,
 P width that an action token is projected to, S image and action tokens, I image tokens, H heads, d width of a head,
 X width of a question to the image.
@@ -12,7 +13,8 @@ Departures: the Q projected action tokens are concatenated before W where DexVLA
 of several objects need not share one average; Q is 8. The state embedding has a LayerNorm of its own: without it the
 Q normalised tokens drown it, and the expert guesses the joints' whereabouts from pictures. A text that lists five
 cards and chooses one says in its last words what is to be done, and a mean drowns them: `reasoning_tail`. Where a card
-lies exactly is, at tiny size, plain in what the vision tower makes of the image alone: `sight` lets o attend to that.
+lies exactly is, at tiny size, plain in what the vision tower makes of the image alone: `sight` lets o and r attend to
+that. r asks for what the text chose; o, which no text reaches directly, found the card of the choice too rarely.
 (ChatVLA-2, sections 3.1 and 3.2)
 """
 
@@ -74,7 +76,7 @@ class ActionProjection(nn.Module):
 class Look(nn.Module):
     """Attend to the image tokens: what is asked for, and where in the picture it is."""
 
-    HEADS = 4
+    HEADS = 8
 
     def __init__(self, language_width: int, asks: int, config: ActionConfig) -> None:
         """Build for questions of width `asks` and at most `config.sight` image tokens."""
@@ -84,7 +86,7 @@ class Look(nn.Module):
         self.hidden_share = config.dropout
         self.place_IV = nn.Parameter(torch.randn(config.sight, language_width))
         self.seen_norm = nn.LayerNorm(language_width)
-        self.ask = nn.Linear(asks, self.width)
+        self.ask = nn.Sequential(nn.Linear(asks, config.width), nn.GELU(), nn.Linear(config.width, self.width))
         self.key_value = nn.Linear(language_width, 2 * self.width)
         self.norm = nn.LayerNorm(self.width)
 
@@ -133,13 +135,13 @@ class ObservationEmbedding(nn.Module):
 class ReasoningEmbedding(nn.Module):
     """Embed the reasoning tokens' hidden states (section 3.2: reasoning tokens projected through an MLP)."""
 
-    def __init__(self, language_width: int, config: ActionConfig) -> None:
-        """Map `language_width` to the width of `config`."""
+    def __init__(self, language_width: int, config: ActionConfig, *, found: int = 0) -> None:
+        """Map `language_width` to the width of `config`; `found` is the width of what a look adds."""
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
         narrow = config.token_width
         self.squeeze = nn.Linear(language_width, narrow) if narrow else nn.Identity()
-        self.linear_in = nn.Linear(narrow or language_width, config.width)
+        self.linear_in = nn.Linear((narrow or language_width) + found, config.width)
         self.linear_out = nn.Linear(config.width, config.width)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -152,16 +154,31 @@ class PooledReasoning(ReasoningEmbedding):
 
     def __init__(self, language_width: int, config: ActionConfig) -> None:
         """Build for the mean, or for `reasoning_tail` tokens side by side."""
-        super().__init__(language_width * (config.reasoning_tail or 1), config)
+        asks = language_width * (config.reasoning_tail or 1)
+        look = Look(language_width, asks, config) if config.sight else None
+        super().__init__(asks, config, found=look.width if look else 0)
+        self.look = look
         self.tail = config.reasoning_tail
 
-    def pooled(self, hidden_BLV: Tensor, valid_BL: Tensor) -> Tensor:
-        """Return r, shape (B, D), of the valid tokens, which stand first; zeros stand for tokens that a row lacks."""
+    def pooled(self, hidden_BLV: Tensor, valid_BL: Tensor, image_BIV: Tensor | None = None) -> Tensor:
+        """Return r, shape (B, D), of the valid tokens, and of the image where the config says that it looks."""
+        read_BX = self.dropout(self.read(hidden_BLV, valid_BL))
+        squeezed_BX = self.squeeze(read_BX)
+        if self.look is not None:
+            assert image_BIV is not None
+            squeezed_BX = torch.cat([squeezed_BX, self.look(image_BIV, read_BX)], dim=-1)
+        return self.linear_out(nn.functional.gelu(self.linear_in(squeezed_BX)))
+
+    def read(self, hidden_BLV: Tensor, valid_BL: Tensor) -> Tensor:
+        """Return the mean of the valid tokens, which stand first, or the last few side by side, shape (B, X).
+
+        Zeros stand for tokens that a row lacks.
+        """
         lengths_B1 = valid_BL.sum(1, keepdim=True)
         if not self.tail:
             total_BV = torch.einsum("bl,blv->bv", valid_BL.to(hidden_BLV.dtype), hidden_BLV)
-            return self(total_BV / lengths_B1.clamp(min=1))
+            return total_BV / lengths_B1.clamp(min=1)
         places_BK = lengths_B1 - self.tail + torch.arange(self.tail, device=valid_BL.device)
         index_BKV = places_BK.clamp(min=0)[..., None].expand(-1, -1, hidden_BLV.shape[-1])
         last_BKV = hidden_BLV.gather(1, index_BKV) * (places_BK >= 0)[..., None]
-        return self(last_BKV.flatten(1))
+        return last_BKV.flatten(1)

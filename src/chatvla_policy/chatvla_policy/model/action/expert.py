@@ -2,6 +2,9 @@
 """Denoise action chunks: per-robot heads around the DiT, training loss and sampling.
 
 The heads are keyed by robot, so one expert drives several robots; the trunk is shared.
+Departure: the expert may first guess the next keyframe from its conditions, o and r, and then denoise the chunk with
+that guess in hand (keyframes: James and Davison 2022, "Q-attention"). A chunk's loss is mostly about when to move; a
+keyframe's is about where to, and a demonstration holds it already.
 Chunks and states are normalised (processing/statistics.py). A token of the trunk is a patch of consecutive chunk
 steps, one unless the config says more: fewer tokens cost less.
 Tensors: B batch, T chunk steps, N tokens of the trunk, A action dims, Z state dims, S image and action
@@ -50,16 +53,30 @@ class RobotHeads(nn.Module):
         self.action_out = nn.Linear(width, patch_width)
         nn.init.zeros_(self.action_out.weight)
         nn.init.zeros_(self.action_out.bias)
+        self.keyframe_out: nn.Sequential | None = None
+        if config.keyframe:
+            self.keyframe_out = nn.Sequential(
+                nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, embodiment.state_width)
+            )
+            self.keyframe_in = nn.Linear(embodiment.state_width, width)
         self.state_skip: nn.Linear | None = None
         if config.state_skip:
-            self.state_skip = nn.Linear(
-                embodiment.state_width, embodiment.horizon * embodiment.action_width, bias=False
-            )
+            known = embodiment.state_width * (2 if config.keyframe else 1)
+            self.state_skip = nn.Linear(known, embodiment.horizon * embodiment.action_width, bias=False)
             nn.init.zeros_(self.state_skip.weight)
 
-    def base(self, state_BZ: Tensor) -> Tensor | None:
-        """Return what the state says of the chunk by itself, shape (B, T, A); None without such a way."""
-        return None if self.state_skip is None else self.state_skip(state_BZ).unflatten(1, (self.steps, -1))
+    def guided(self, conditions: LayerConditions, state_BZ: Tensor, embedded_BD: Tensor) -> LayerConditions:
+        """Return the conditions with the keyframe they tell of, and with what state and keyframe say of the chunk."""
+        known_BX = state_BZ
+        if self.keyframe_out is not None:
+            ends = (conditions.embeddings[0], conditions.embeddings[-1], embedded_BD)
+            keyframe_BZ = self.keyframe_out(torch.cat(ends, dim=-1))
+            guide_B1D = self.keyframe_in(keyframe_BZ)[:, None]
+            conditions = replace(conditions, keyframe_BZ=keyframe_BZ, guide_B1D=guide_B1D)
+            known_BX = torch.cat([state_BZ, keyframe_BZ], dim=-1)
+        if self.state_skip is None:
+            return conditions
+        return replace(conditions, base_BTA=self.state_skip(known_BX).unflatten(1, (self.steps, -1)))
 
     def state(self, state_BZ: Tensor) -> Tensor:
         """Return the embedded state, shape (B, D)."""
@@ -111,15 +128,19 @@ class ActionExpert(nn.Module):
         `tokens` are the action tokens; for an expert that looks (`sight`), the image tokens stand before them.
         """
         heads, state_BZ = self.heads(robot), state_BZ.to(self.dtype)
-        observation_BD = self.observation(tokens_BSV.to(self.dtype), heads.state(state_BZ))
+        tokens_BSV, embedded_BD = tokens_BSV.to(self.dtype), heads.state(state_BZ)
+        observation_BD = self.observation(tokens_BSV, embedded_BD)
         cast = ReasoningTokens(hidden_BLV=reasoning.hidden_BLV.to(self.dtype), valid_BL=reasoning.valid_BL)
-        conditions = self.conditioning(observation_BD, cast)
-        return replace(conditions, base_BTA=heads.base(state_BZ))
+        conditions = self.conditioning(observation_BD, cast, tokens_BSV[:, : -self.config.queries])
+        return heads.guided(conditions, state_BZ, embedded_BD)
 
     def predict(self, robot: str, noisy_BTA: Tensor, plan: DenoisingPlan, level: int) -> Tensor:
         """Return the predicted noise, velocity or clean chunk, shape (B, T, A), float32."""
         heads = self.heads(robot)
-        out_BND = self.trunk(heads.tokens(noisy_BTA.to(self.dtype)), plan, level)
+        tokens_BND = heads.tokens(noisy_BTA.to(self.dtype))
+        if plan.guide_B1D is not None:
+            tokens_BND = tokens_BND + plan.guide_B1D
+        out_BND = self.trunk(tokens_BND, plan, level)
         chunk_BTA = heads.steps_of(out_BND)
         return (chunk_BTA if plan.base_BTA is None else chunk_BTA + plan.base_BTA).float()
 
