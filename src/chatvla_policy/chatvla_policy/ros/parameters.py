@@ -88,8 +88,8 @@ class PolicyParameters:
         declare(
             node,
             "scene_change",
-            0.25,
-            "Share of the image that must differ for a new text before its time; above 1 never.",
+            0.01,
+            "Share of the image that must differ, the robot as before, for a new text before its time; above 1 never.",
             low=0.0,
             high=1.1,
             read_only=False,

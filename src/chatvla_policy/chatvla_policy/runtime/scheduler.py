@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from chatvla_control.contracts import ActionChunk, ActionMode, Inference, ReasoningSource
+from chatvla_control.contracts import ActionChunk, ActionMode, Inference, Observation, ReasoningSource
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_policy.runtime.delay import DelayForecast
 from chatvla_policy.runtime.inference import Job, Outcome
@@ -35,8 +35,9 @@ class SchedulerSettings:
     """The two clocks and the seam; seconds."""
 
     chunk_period_s: float = 0.5
-    scene_change: float = 0.25
-    """Share of the image, 0 .. 1, that must differ for a new text before its time; above 1 switches this off."""
+    scene_change: float = 0.01
+    """Share of the image, 0 .. 1, that must differ, the robot standing as before, for a new text before its time; above
+    1 switches this off."""
     lead_s: float = 0.01
     """Time from the end of inference until the driver plays the chunk."""
     blend_s: float = 0.2
@@ -163,7 +164,7 @@ class Scheduler:
         self._due_s = max(now_s, self._due_s + self.settings.chunk_period_s)
         if self._due_s < now_s + 0.5 * self.settings.chunk_period_s:
             self._due_s = now_s + self.settings.chunk_period_s
-        anew = self._keeps_text() and self._scene_changed(observation.images, stamp_s)
+        anew = self._keeps_text() and self._scene_changed(observation, stamp_s)
         writes = anew or self._writes(stamp_s, fresh=following.fresh)
         settings = None if self.tuning is None else replace(self.tuning, commit_s=self._committed_s(writes=writes))
         seed = following.seed if following.fresh else None
@@ -197,7 +198,7 @@ class Scheduler:
         (self._writing_delay if writes else self._delay).add(delay_s)
         if inference.reasoning.stamp_s == job.observation.stamp_s and _written(inference):
             self._reasoned_s = job.observation.stamp_s
-            self._scene.remember(job.observation.images)
+            self._scene.remember(job.observation.images, job.observation.joint_positions)
         playing, measured = self._followed_plan(now_s), self.sync.positions()
         ready_s = now_s + self.settings.lead_s
         rested = playing is None and self._rested_at(job.observation.joint_positions, measured)
@@ -265,10 +266,10 @@ class Scheduler:
         reuse = getattr(self.tuning, "reuse", None)
         return self.forced is None and (reuse is None or reuse.value != "never")
 
-    def _scene_changed(self, images: Any, stamp_s: float) -> bool:
+    def _scene_changed(self, seen: Observation, stamp_s: float) -> bool:
         if stamp_s - self._reasoned_s < _SCENE_REST_S:
             return False
-        return self._scene.changed_share(images) > self.settings.scene_change
+        return self._scene.changed_share(seen.images, seen.joint_positions) > self.settings.scene_change
 
 
 def _written(inference: Inference) -> bool:

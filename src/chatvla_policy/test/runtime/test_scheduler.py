@@ -13,6 +13,7 @@ from chatvla_control.chunk_check import check_chunk
 from chatvla_control.contracts import ActionChunk, ActionMode, Inference, ReasoningSource
 from chatvla_policy.runtime.inference import run_job
 from chatvla_policy.runtime.observation_sync import ObservationSync
+from chatvla_policy.runtime.scene_change import SceneMemory
 from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
 from chatvla_policy.runtime.seam import plan_at
 from chatvla_policy.runtime.seam_trial import seam_ratios
@@ -268,18 +269,35 @@ def test_camera_fault_stops_new_chunks() -> None:
 
 def test_changed_scene_brings_a_new_text_before_its_time() -> None:
     robot = Robot()
-    robot.policy.reuse = True
+    robot.policy.reuse, start = True, robot.positions.copy()
     robot.scheduler.follow("swing")
     robot.run(3.0)
     assert robot.policy.anew == 0
-    other = np.zeros_like(PICTURE)
+    other = PICTURE.copy()
+    other[: len(other) // 4] ^= 128
     for _ in range(50):
         robot.now_s += STEP_S
-        robot.sync.add_joints(joint_state(robot.now_s, robot.positions))
+        robot.sync.add_joints(joint_state(robot.now_s, start))
         robot.sync.add_image("top", other, robot.now_s)
         if (job := robot.scheduler.next_job(robot.now_s)) is not None:
             break
     assert job.reason_anew
+
+
+def test_scene_is_compared_only_where_the_robot_stands_as_before() -> None:
+    there, elsewhere = np.zeros(SPEC.width), np.full(SPEC.width, 0.2)
+    image = np.full((240, 320, 3), 120, np.uint8)
+    card = image.copy()
+    card[100:120, 150:180] = 250
+    memory = SceneMemory()
+    assert memory.changed_share({"top": card}, there) == 0.0
+    memory.remember({"top": image}, there)
+    assert memory.changed_share({"top": card}, there + 0.05) == pytest.approx(6 / 768)
+    assert memory.changed_share({"top": card}, elsewhere) == 0.0
+    # The same scene under a brighter exposure.
+    assert memory.changed_share({"top": image + 40}, there) == 0.0
+    memory.forget()
+    assert memory.changed_share({"top": card}, there) == 0.0
 
 
 @pytest.mark.parametrize(
