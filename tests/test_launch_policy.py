@@ -34,11 +34,14 @@ def test_checkpoint_starts_in_the_graph(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ros_domain")
 def test_robot_picks_the_card_that_a_forced_text_names(tmp_path: Path) -> None:
     force = "force:=I should pick the left card."
-    launch = Launch("trials:=2", "split:=in_domain", "seed:=7", force, f"out:={tmp_path}")
+    launch = Launch("trials:=2", "split:=in_domain", "seed:=8", force, f"out:={tmp_path}")
     assert launch.process.wait(timeout=300.0) == 0, launch.text()
     trials = json.loads((tmp_path / "results.json").read_text())["trials"]
     assert [trial["text"] for trial in trials] == ["I should pick the left card."] * 2
     left = [next(card["value"] for card in trial["cards"] if card["place"] == "left") for trial in trials]
-    assert [trial["picked"] for trial in trials] == left
-    # Left to itself the robot would pick the right answer's card.
-    assert any(value != trial["right_answer"] for value, trial in zip(left, trials, strict=True))
+    # Left to itself the robot would pick the right answer's card, which stands elsewhere.
+    assert all(value != trial["right_answer"] for value, trial in zip(left, trials, strict=True))
+    taken = [trial["picked"] for trial in trials]
+    # How often it grips is for ./chatvla eval to say; a grip that slips ("") says nothing about what the robot follows.
+    assert all(value in ("", wanted) for value, wanted in zip(taken, left, strict=True)), taken
+    assert any(taken)
