@@ -27,6 +27,7 @@ TINY_BASE = Recipe(
     precision="fp32",
     workers=1,
     checkpoint_every=200,
+    shard=False,
     storage="float32",
 )
 """What the stages that stand in for web pretraining share. fp32: most CPUs are slower in bf16."""
@@ -127,6 +128,7 @@ TINY_STAGE1 = Recipe(
     after_end=True,
     validate_every=200,
     checkpoint_every=100,
+    shard=False,
     storage="float32",
 )
 TINY_STAGE2 = Recipe(
@@ -156,6 +158,7 @@ TINY_STAGE2 = Recipe(
     after_end=True,
     validate_every=500,
     checkpoint_every=250,
+    shard=False,
     # Targets are known to a few thousandths, which bfloat16 would round away.
     storage="mixed",
 )

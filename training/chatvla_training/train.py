@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from chatvla_training.recipe import Recipe, RecipeError, changed
@@ -29,15 +29,22 @@ def main(arguments: Sequence[str]) -> int:
     from chatvla_training.training_run import RUN_ERRORS, train_recipe
 
     devices = devices or visible_devices()
-    if devices > 1 and not started_by_launcher():
+    alone = devices == 1 or started_by_launcher()
+    if not alone and len(recipes) == 1:
         return start_on_devices(arguments, devices)
     keep_freed_memory()
     try:
-        runs = planned(recipes, out)
+        runs = planned([for_devices(recipe, devices) for recipe in recipes], out)
         for recipe, folder in runs:
             if len(runs) > 1:
                 record_missing(recipe, {part.name: where for part, where in runs})
-            train_recipe(recipe, folder)
+            # What a frozen model says is kept by one process, which is fastest with all of a CPU's threads.
+            if alone or (recipe.cache_features and visible_devices() == 1):
+                train_recipe(recipe, folder)
+                continue
+            code = start_on_devices([*words_of(recipe), "--out", str(folder), "--devices", str(devices)], devices)
+            if code:
+                return code
     except RUN_ERRORS as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
@@ -45,6 +52,23 @@ def main(arguments: Sequence[str]) -> int:
         print("train: stopped; the same command goes on from the last state", file=sys.stderr)
         return 130
     return 0
+
+
+def for_devices(recipe: Recipe, devices: int) -> Recipe:
+    """Return `recipe` with micro-batches that `devices` can share one step's batch in, where the batch allows it."""
+    most = recipe.batch // devices
+    return replace(recipe, micro_batch=most) if 0 < most < recipe.micro_batch else recipe
+
+
+def words_of(recipe: Recipe) -> list[str]:
+    """Return the command's words that make `recipe` from the one of its name."""
+    plain, words = find_recipe(recipe.name), [recipe.name]
+    for item in fields(Recipe):
+        value = getattr(recipe, item.name)
+        if value != getattr(plain, item.name):
+            text = ":".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [f"--{item.name}", text]
+    return words
 
 
 def record_missing(recipe: Recipe, runs: Mapping[str, Path]) -> None:

@@ -2,14 +2,16 @@
 """Recipes: the paper's numbers, keys by name, clear refusals; and the small parts of the loop."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from chatvla_training.devices import micro_batches
 from chatvla_training.recipe import RecipeError, changed
 from chatvla_training.recipes import PLANS, RECIPES, find_recipe
-from chatvla_training.train import main, parse, planned
+from chatvla_training.train import for_devices, main, parse, planned, words_of
 from chatvla_training.trainer.ema import Ema
 from chatvla_training.trainer.plot import loss_plot, thinned
 from chatvla_training.trainer.schedule import learning_rate
@@ -89,6 +91,22 @@ def test_plan_finds_the_checkpoints_of_its_own_runs(name: str):
         outside = {init for init in (recipe.init, recipe.init_vision) if init and not init.startswith("somewhere")}
         assert {recipe.init, recipe.init_vision} - {""} - outside <= before
         assert not any(Path(init).parent.name in PLANS[name] for init in outside)
+
+
+def test_words_of_a_recipe_make_it_again():
+    recipe = replace(find_recipe("tiny_stage1"), seed=5, ratio=(1, 2), shard=True, lr=0.25, init="runs/x/policy")
+    words = words_of(recipe)
+    again, _, _ = parse(words)
+    assert again == [recipe]
+    assert words[0] == "tiny_stage1"
+    assert "--steps" not in words
+
+
+def test_batch_is_shared_by_the_devices():
+    recipe = find_recipe("tiny_align")
+    assert for_devices(recipe, 1) == recipe
+    assert for_devices(recipe, 2).micro_batch == recipe.batch // 2
+    assert micro_batches(for_devices(recipe, 2), 2) == 1
 
 
 def test_average_follows_the_weights():
