@@ -38,6 +38,7 @@ COMMANDS = {
 }
 """Evaluations other than trials of a task, each a module with `main(arguments)`."""
 MOST_SEED = 2**63 // 100_000 - 1
+LONGEST_DELAY_S = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,6 +109,7 @@ def _jobs(arguments: argparse.Namespace) -> list[TrialJob]:
         setup=TrialSetup(index=0, split=arguments.split, seed=0, swap=arguments.swap, fonts=fonts),
         settings=TrialSettings(timeout_s=arguments.timeout or TASKS[arguments.task].timeout_s),
         replan_s=arguments.replan,
+        delay_s=arguments.delay,
     )
     return [
         replace(
@@ -139,6 +141,7 @@ def _info(arguments: argparse.Namespace) -> RunInfo:
         swap=arguments.swap,
         forced_reasoning=arguments.force,
         force_correct=arguments.force_correct,
+        delay_s=arguments.delay,
         fonts=tuple(str(font) for font in arguments.font),
         commit=source_commit(),
     )
@@ -172,6 +175,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--replan", type=positive, default=0.5, help="simulated seconds between questions to the policy"
     )
+    parser.add_argument(
+        "--delay",
+        type=_delay,
+        metavar="S[,S]",
+        help="simulated seconds that an inference takes, and one that writes a text; its chunks are joined as in the "
+        "policy node (default: it takes none)",
+    )
     parser.add_argument("--no-film", action="store_true", help="make no film of the first trial")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_strictly(argv)
@@ -193,6 +203,16 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) > MOST_SEED:
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {MOST_SEED}, got {text!r}")
     return int(text)
+
+
+def _delay(text: str) -> tuple[float, float]:
+    try:
+        parts = [float(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2) or not all(0.0 <= part <= LONGEST_DELAY_S for part in parts):
+        raise argparse.ArgumentTypeError(f"expected one or two times of 0 to {LONGEST_DELAY_S:g} s, got {text!r}")
+    return parts[0], parts[-1]
 
 
 def _font(text: str) -> Path:

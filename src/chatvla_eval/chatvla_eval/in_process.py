@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.contracts import ActionChunk, Policy
+from chatvla_control.contracts import ActionChunk, Inference, Policy
 from chatvla_control.scene import SceneTruth
+from chatvla_eval.delayed import DelayedPolicy
 from chatvla_eval.policies import make_policy
 from chatvla_eval.session import TrialSetup, Watch
 from chatvla_sim.bench import Bench
@@ -33,11 +34,16 @@ class InProcessSession:
 
     simulation = True
 
-    def __init__(self, *, task: str, policy: str, replan_s: float = 0.5) -> None:
-        """Ask the policy every `replan_s` of simulated time. Raises PolicyUnavailableError and BenchError."""
+    def __init__(
+        self, *, task: str, policy: str, replan_s: float = 0.5, delay_s: tuple[float, float] | None = None
+    ) -> None:
+        """Ask the policy every `replan_s` of simulated time; with `delay_s` its inferences take that time (delayed.py).
+
+        Raises PolicyUnavailableError and BenchError.
+        """
         self._task = task
         self._policy_wanted = policy
-        self._replan_s = replan_s
+        self._replan_s, self._delay_s = replan_s, delay_s
         self._open()
         self.policy_name = self._policy.name
         self.privileged = self._policy.privileged
@@ -57,17 +63,18 @@ class InProcessSession:
         self._instruction = instruction
         self._forced = setup.forced_reasoning or None
         self._started_s = self._next_s = self._bench.time_s
+        if self._delay_s is not None:
+            views = getattr(getattr(self._policy, "setup", None), "cameras", ()) or self._bench.views
+            self._delayed = DelayedPolicy(
+                self._policy, self._bench.spec, views, delay_s=self._delay_s, period_s=self._replan_s
+            )
+            self._delayed.follow(instruction, seed=setup.seed, forced=self._forced)
 
     def watch(self) -> Watch:
         """Advance a tenth of a simulated second and return what is known."""
         for _ in range(round(SLICE_S * self._bench.spec.rate_hz)):
-            # Half a tick of tolerance: simulated time is a sum of physics steps.
-            if (
-                not (self._finished or self._error)
-                and self._bench.time_s >= self._next_s - 0.5 / self._bench.spec.rate_hz
-            ):
-                self._next_s += self._replan_s
-                self._infer()
+            if not (self._finished or self._error):
+                self._ask()
             self._loop.tick()
         return Watch(
             elapsed_s=self._bench.time_s - self._started_s,
@@ -112,11 +119,25 @@ class InProcessSession:
         self._texts: list[str] = []
         self._chunks: list[ActionChunk] = []
         self._previous: ActionChunk | None = None
+        self._delayed: DelayedPolicy | None = None
         self._finished = False
         self._error = ""
         self._refused = ""
         self._used = False
         self._started_s = self._next_s = 0.0
+
+    def _ask(self) -> None:
+        """Ask the policy when it is time, and take what it says."""
+        if self._delayed is not None:
+            outcome = self._delayed.tick(self._loop)
+            if outcome is not None and outcome.error:
+                self._error = outcome.error
+            elif outcome is not None and outcome.inference is not None:
+                self._take(outcome.inference)
+        # Half a tick of tolerance: simulated time is a sum of physics steps.
+        elif self._bench.time_s >= self._next_s - 0.5 / self._bench.spec.rate_hz:
+            self._next_s += self._replan_s
+            self._infer()
 
     def _infer(self) -> None:
         """Ask the policy once and give its chunk to the controller."""
@@ -128,6 +149,10 @@ class InProcessSession:
             traceback.print_exc(file=sys.stderr)
             self._error = f"{type(error).__name__}: {error}"
             return
+        self._take(inference)
+
+    def _take(self, inference: Inference) -> None:
+        """Give an inference's chunk to the controller and keep its text."""
         text = inference.reasoning.text
         if text and (not self._texts or text != self._texts[-1]):
             self._texts.append(text)

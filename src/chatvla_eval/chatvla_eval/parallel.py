@@ -22,7 +22,7 @@ from chatvla_eval.trial_result import TrialResult
 __all__ = ["TrialJob", "default_jobs", "run_jobs"]
 
 _session: InProcessSession | None = None
-_session_key: tuple[str, str, float] | None = None
+_session_key: tuple[str, str, float, tuple[float, float] | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class TrialJob:
     setup: TrialSetup
     settings: TrialSettings
     replan_s: float = 0.5
+    delay_s: tuple[float, float] | None = None
     film_folder: str = ""
     """Where to put a film of the trial; empty for none."""
     trace_folder: str = ""
@@ -106,9 +107,9 @@ def _close_session() -> None:
 
 def _session_of(job: TrialJob) -> InProcessSession:
     global _session, _session_key
-    key = (job.task, job.policy, job.replan_s)
+    key = (job.task, job.policy, job.replan_s, job.delay_s)
     if _session is None or _session_key != key:
         _close_session()
-        _session = InProcessSession(task=job.task, policy=job.policy, replan_s=job.replan_s)
+        _session = InProcessSession(task=job.task, policy=job.policy, replan_s=job.replan_s, delay_s=job.delay_s)
         _session_key = key
     return _session

@@ -44,6 +44,8 @@ class RunInfo:
     forced_reasoning: str = ""
     force_correct: bool = False
     fonts: tuple[str, ...] = ()
+    delay_s: tuple[float, float] | None = None
+    """Simulated time of an inference that keeps its text, and of one that writes; None: none, or real time."""
     transport: str = "in_process"
     """"in_process" (simulated clock), "ros" (real time) or "bag" (recorded)."""
     commit: str = ""
@@ -80,6 +82,8 @@ def results_dict(info: RunInfo, trials: Sequence[TrialResult], forced: Sequence[
         "trials": [trial.to_dict() for trial in ordered],
         "summary": summary(info.task, ordered),
     }
+    if info.delay_s is not None:
+        found["delay_s"] = list(info.delay_s)
     return found | ({"forced_correct": forced_correct(ordered, forced)} if forced else {})
 
 

@@ -26,6 +26,8 @@ def summary_table(results: Mapping[str, Any]) -> str:
         lines.append("the right reasoning is forced")
     if results["forced_reasoning"]:
         lines.append(f"forced reasoning: {results['forced_reasoning']}")
+    if "delay_s" in results:
+        lines.append("an inference takes {:g} s, with a new text {:g} s".format(*results["delay_s"]))
     summary = results["summary"]
     lines += _rates(summary, indent="  ")
     for mark, rates in summary.items():

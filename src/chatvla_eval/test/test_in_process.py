@@ -53,6 +53,25 @@ def test_forced_reasoning_is_followed_and_scored_as_said(tmp_path):
         assert trial["cause"] == ("" if trial["success"] else "perception")
 
 
+def test_robot_moves_on_while_the_policy_thinks(tmp_path, capsys):
+    more = ["--trials", "1", "--jobs", "1", "--no-film"]
+    _, at_once = evaluate(tmp_path / "at_once", *more)
+    code, delayed = evaluate(tmp_path / "delayed", *more, "--delay", "0.2,0.4")
+    assert code == 0
+    assert delayed["trials"][0]["success"]
+    assert delayed["delay_s"] == [0.2, 0.4]
+    assert "delay_s" not in at_once
+    assert "an inference takes 0.2 s, with a new text 0.4 s" in capsys.readouterr().out
+    # What is known 0.2 s later is done later, and the same each time.
+    assert delayed["trials"][0]["seconds"] > at_once["trials"][0]["seconds"]
+    _, again = evaluate(tmp_path / "again", *more, "--delay", "0.2,0.4")
+    assert again["trials"] == delayed["trials"]
+    for text in ("", "0.1,0.2,0.3", "-1", "fast"):
+        with pytest.raises(SystemExit):
+            main(["math_match", f"--delay={text}"])
+        assert "one or two times of 0 to 10 s" in capsys.readouterr().err
+
+
 def test_swap_changes_places_and_nothing_else(tmp_path):
     _, plain = evaluate(tmp_path / "plain", "--trials", "1", "--no-film")
     _, swapped = evaluate(

@@ -64,6 +64,11 @@ def _about(results: Mapping[str, Any]) -> str:
     where = "simulation" if results["simulation"] else "real robot"
     how = {"ros": "through ROS, real time", "in_process": "in process, simulated clock", "bag": "from bags"}
     parts = [where, how.get(results["transport"], results["transport"]), f"seed {results['seed']}"]
+    parts += (
+        ["an inference takes {:g} s, with a new text {:g} s".format(*results["delay_s"])]
+        if "delay_s" in results
+        else []
+    )
     parts += ["cards swapped against the same seeds"] if results["swap"] else []
     parts += ["the right reasoning is forced"] if results.get("force_correct") else []
     parts += [f"forced reasoning: {results['forced_reasoning']}"] if results["forced_reasoning"] else []

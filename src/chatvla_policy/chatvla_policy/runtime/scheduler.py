@@ -148,10 +148,14 @@ class Scheduler:
         """Return what keeps chunks from being made at `now_s`, or None."""
         return self.sync.fault(now_s)
 
+    def is_due(self, now_s: float) -> bool:
+        """Return whether the next inference waits for nothing but its inputs."""
+        return self._following is not None and not self._busy and now_s >= self._due_s
+
     def next_job(self, now_s: float) -> Job | None:
         """Return the inference to begin now, or None. The caller gives its outcome to `finish` or calls `abandon`."""
         following = self._following
-        if following is None or self._busy or now_s < self._due_s:
+        if following is None or not self.is_due(now_s):
             return None
         stamp_s = self.sync.newest_stamp_s()
         following.since_s = now_s if following.since_s is None else following.since_s
