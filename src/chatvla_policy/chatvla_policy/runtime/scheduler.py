@@ -94,6 +94,8 @@ class Scheduler:
     _writing_delay: DelayForecast = field(default_factory=DelayForecast)
     """Of inferences that write a text: several times as long as those that keep one."""
     _scene: SceneMemory = field(default_factory=SceneMemory)
+    _read: Observation | None = None
+    """What the newest text was written about: it is remembered after publishing."""
 
     def __post_init__(self) -> None:
         """Make what is the same each time."""
@@ -202,7 +204,7 @@ class Scheduler:
         (self._writing_delay if writes else self._delay).add(delay_s)
         if inference.reasoning.stamp_s == job.observation.stamp_s and _written(inference):
             self._reasoned_s = job.observation.stamp_s
-            self._scene.remember(job.observation.images, job.observation.joint_positions)
+            self._read = job.observation
         playing, measured = self._followed_plan(now_s), self.sync.positions()
         ready_s = now_s + self.settings.lead_s
         rested = playing is None and self._rested_at(job.observation.joint_positions, measured)
@@ -228,6 +230,9 @@ class Scheduler:
     def settle(self) -> None:
         """Do what may wait until after publishing."""
         self.playing  # noqa: B018
+        if self._read is not None:
+            self._scene.remember(self._read.images, self._read.joint_positions)
+            self._read = None
 
     def abandon(self) -> None:
         """Forget an inference whose outcome will not come."""
@@ -239,6 +244,7 @@ class Scheduler:
         self._due_s = -np.inf
         self._last_stamp_s = -np.inf
         self._reasoned_s = -np.inf
+        self._read = None
         self._scene.forget()
 
     def _followed_plan(self, now_s: float) -> ActionChunk | None:
@@ -273,6 +279,7 @@ class Scheduler:
     def _scene_changed(self, seen: Observation, stamp_s: float) -> bool:
         if stamp_s - self._reasoned_s < _SCENE_REST_S:
             return False
+        self.settle()
         return self._scene.changed_share(seen.images, seen.joint_positions) > self.settings.scene_change
 
 
