@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The robot of the policy node's benchmark: a camera that shows one picture at a time, joints, a listener.
+"""The robot of the policy node's benchmark: a camera that shows one picture at a time, joints that follow the chunks.
 
 The next picture comes a short while after the chunk that the one before it brought: no picture waits for its turn.
 """
@@ -23,12 +23,14 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from chatvla_control.arm_port import JointState as JointRow
+from chatvla_control.contracts import ActionChunk as PlannedChunk
 from chatvla_control.robot_spec import robot_spec
-from chatvla_control.ros.convert import joint_state_to_msg
+from chatvla_control.ros.convert import action_chunk_from_msg, joint_state_to_msg
 from chatvla_control.ros.images import image_to_msg
 from chatvla_control.ros.stamps import time_from_msg
 from chatvla_msgs.msg import ActionChunk
 from chatvla_msgs.srv import OverrideReasoning
+from chatvla_policy.runtime.seam import plan_at
 
 __all__ = ["Robot"]
 
@@ -49,6 +51,8 @@ class Robot:
         self._rng = rng
         self._arrived = threading.Event()
         self._wanted_s = 0.0
+        self._plans: tuple[PlannedChunk, ...] = ()
+        """The last two chunks."""
         self.arrivals: list[tuple[float, float, float]] = []
         """Stamp of the picture, publication of its chunk as DDS marks it, and arrival in this process [s]."""
         self.state = ""
@@ -143,6 +147,7 @@ class Robot:
         self.arrivals.append((stamp_s, 1e-9 * info["source_timestamp"], self.now_s()))
         if stamp_s == self._wanted_s:
             self._arrived.set()
+        self._plans = (*self._plans[-1:], action_chunk_from_msg(msg))
 
     def _on_health(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
@@ -150,10 +155,13 @@ class Robot:
                 self.state = {item.key: item.value for item in status.values}.get("state", "")
 
     def _feel(self) -> None:
-        """Publish joint states at 50 Hz, at home and at rest."""
-        still = np.zeros(SPEC.width)
+        """Publish joint states at 50 Hz: where the newest chunk that has begun wants the joints, from home on."""
+        still, positions = np.zeros(SPEC.width), np.array(SPEC.home)
         while not self._stop.wait(0.02) and rclpy.ok():
-            state = JointRow(positions=np.array(SPEC.home), velocities=still, efforts=still, stamp_s=self.now_s())
+            now_s = self.now_s()
+            if begun := [plan for plan in self._plans if plan.start_s <= now_s]:
+                positions = plan_at(begun[-1], now_s)
+            state = JointRow(positions=positions, velocities=still, efforts=still, stamp_s=now_s)
             self._joints.publish(joint_state_to_msg(SPEC.joint_names, state))
 
     def _spin(self) -> None:

@@ -59,9 +59,13 @@ def test_reasoning_embedding_of_forced_and_generated_text_is_the_same(make_polic
     written = reasoner.think(prompt, images)
     given = reasoner.think(prompt, images, text=written.text)
     assert written.reasoning.hidden_BLV.shape == given.reasoning.hidden_BLV.shape
-    embed = policy.checkpoint.model.expert.conditioning.embed
+    expert = policy.checkpoint.model.expert
+    embed, queries = expert.conditioning.embed, expert.config.queries
     with torch.inference_mode():
-        first, second = (embed.pooled(part.hidden_BLV, part.valid_BL) for part in (written.reasoning, given.reasoning))
+        first, second = (
+            embed.pooled(part.reasoning.hidden_BLV, part.reasoning.valid_BL, part.tokens_1SV[:, :-queries])
+            for part in (written, given)
+        )
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(written.tokens_1SV, given.tokens_1SV, rtol=1e-4, atol=1e-5)
 
