@@ -104,11 +104,13 @@ def _new(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
         )
     codec = TextCodec(tiny_tokenizer(tasks_of(recipe.image_text)))
     config = _config(recipe, specs, codec)
-    model = ChatVLA2(replace(config, images=_images(recipe, config.images)))
+    config = replace(config, images=_images(recipe, config.images))
+    # The first weights are set before experts are made of them.
+    model = ChatVLA2(replace(config, moe=MoeConfig(kind=MoeKind.DENSE)))
     scale_inputs(model.backbone, recipe.init_gain)
     wire_heads(model.backbone, codec.image_id)
     compose_numbers(model.backbone, codec)
-    return StartModel(model=model, codec=codec, robots=(), origin={"init": "random weights"})
+    return StartModel(model=_rebuilt(model, config, recipe), codec=codec, robots=(), origin={"init": "random weights"})
 
 
 def _config(recipe: Recipe, specs: Sequence[RobotSpec], codec: TextCodec | None) -> ChatVLA2Config:

@@ -90,3 +90,13 @@ def test_a_model_without_the_heads_stays_as_it_was() -> None:
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     assert not wire_heads(backbone, 3)
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
+
+
+def test_a_new_model_with_experts_begins_as_the_same_model_without(start: StartModel) -> None:
+    recipe = replace(find_recipe("tiny_glyphs"), scene_cache="", moe="static")
+    mixed = start_model(recipe, (robot_spec("arx_r5"),))
+    assert mixed.model.config.moe.kind == "static"
+    ids = torch.tensor([start.codec.plain(TEXT)])
+    with torch.no_grad():
+        dense, other = (each.model.backbone.model.language_model(input_ids=ids)[0] for each in (start, mixed))
+    torch.testing.assert_close(other, dense)
