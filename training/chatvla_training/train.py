@@ -34,15 +34,17 @@ def main(arguments: Sequence[str]) -> int:
         return start_on_devices(arguments, devices)
     keep_freed_memory()
     try:
-        runs = planned([for_devices(recipe, devices) for recipe in recipes], out)
+        runs = planned(recipes, out)
         for recipe, folder in runs:
             if len(runs) > 1:
                 record_missing(recipe, {part.name: where for part, where in runs})
             # What a frozen model says is kept by one process, which is fastest with all of a CPU's threads.
-            if alone or (recipe.cache_features and visible_devices() == 1):
-                train_recipe(recipe, folder)
+            kept = not alone and recipe.cache_features and visible_devices() == 1
+            shared = recipe if kept else for_devices(recipe, devices)
+            if alone or kept:
+                train_recipe(shared, folder)
                 continue
-            code = start_on_devices([*words_of(recipe), "--out", str(folder), "--devices", str(devices)], devices)
+            code = start_on_devices([*words_of(shared), "--out", str(folder), "--devices", str(devices)], devices)
             if code:
                 return code
     except RUN_ERRORS as error:

@@ -146,7 +146,11 @@ class ReasoningEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return embeddings of pooled (B, V) or single (B, L, V) reasoning tokens, with D in place of V."""
-        return self.linear_out(nn.functional.gelu(self.linear_in(self.squeeze(self.dropout(tokens)))))
+        return self.mixed(self.squeeze(self.dropout(tokens)))
+
+    def mixed(self, squeezed: Tensor) -> Tensor:
+        """Return the embedding of squeezed tokens, with what a look found beside them."""
+        return self.linear_out(nn.functional.gelu(self.linear_in(squeezed)))
 
 
 class PooledReasoning(ReasoningEmbedding):
@@ -167,7 +171,7 @@ class PooledReasoning(ReasoningEmbedding):
         if self.look is not None:
             assert image_BIV is not None
             squeezed_BX = torch.cat([squeezed_BX, self.look(image_BIV, read_BX)], dim=-1)
-        return self.linear_out(nn.functional.gelu(self.linear_in(squeezed_BX)))
+        return self.mixed(squeezed_BX)
 
     def read(self, hidden_BLV: Tensor, valid_BL: Tensor) -> Tensor:
         """Return the mean of the valid tokens, which stand first, or the last few side by side, shape (B, X).
