@@ -164,6 +164,8 @@ def test_a_trial_is_scored_and_nothing_is_left(launch: Callable[..., Launch], tm
     assert results["policy"] == "expert"
     assert results["privileged"] is True
     run.wait_for("Results: ", 2.0)
+    # What a killed process still maps when the launch ends is removed by the launch's reaper, within seconds.
+    wait_until(lambda: not left_behind(used), 10.0)
     assert not left_behind(used)
 
 
@@ -182,6 +184,7 @@ def test_ctrl_c_stops_everything_within_three_seconds(launch: Callable[..., Laun
     assert run.process.wait(timeout=6) == 130
     assert time.monotonic() - started_s < 3.0
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    wait_until(lambda: not left_behind(used), 10.0)
     assert not left_behind(used)
 
 

@@ -108,7 +108,9 @@ class ProcessGroup:
             os.close(reader)
             os.close(writer)
             self._files.remove_leftovers()
-            if self._reaper is not None:
+            if self._reaper is not None and self._files.left:
+                self._reaper.leave()
+            elif self._reaper is not None:
                 self._reaper.close()
 
     def _on_signal(self, _number: int, _frame: object) -> None:

@@ -71,9 +71,14 @@ class SharedMemoryFiles:
             self._seen |= mapped.union(*map(companions, mapped))
         return self._seen - before
 
+    @property
+    def left(self) -> set[str]:
+        """Names of the files that the group has used and that still exist, whoever uses them now."""
+        return {name for name in self._seen if (SHM / name).exists()}
+
     def remove_leftovers(self) -> list[str]:
         """Delete what was seen and no live process uses any more; return the names deleted."""
-        left = {name for name in self._seen if (SHM / name).exists()}
+        left = self.left
         if not left:
             return []
         left -= files_in_use()

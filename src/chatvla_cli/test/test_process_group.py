@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -177,26 +178,48 @@ def test_a_killed_launcher_takes_its_children_and_their_shared_memory_along(laun
     assert eventually(lambda: not any(map(is_alive, children)), 5.0)
 
 
-def test_shared_memory_of_a_live_process_is_kept(tmp_path: Path) -> None:
+HOLD = """
+import mmap, sys, time
+file = open(sys.argv[1], "r+b")
+held = mmap.mmap(file.fileno(), 4096)
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def held_file() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """A file like Fast DDS's and a process that maps it."""
     path = SHM / f"fastrtps_test_{os.getpid()}"
     path.write_bytes(b"\0" * 4096)
-    hold = """
-        import mmap, sys, time
-        file = open(sys.argv[1], "r+b")
-        held = mmap.mmap(file.fileno(), 4096)
-        print("up", flush=True)
-        time.sleep(60)
-    """
-    holder = subprocess.Popen([sys.executable, "-c", textwrap.dedent(hold), str(path)], stdout=subprocess.PIPE)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
     assert holder.stdout is not None
     holder.stdout.readline()
+    yield path, holder
+    holder.kill()
+    holder.wait()
+    path.unlink(missing_ok=True)
+
+
+def test_shared_memory_of_a_live_process_is_kept(held_file: tuple[Path, subprocess.Popen[bytes]]) -> None:
+    path, holder = held_file
     files = SharedMemoryFiles()
     files.observe([holder.pid])
-    try:
-        assert files.remove_leftovers() == []
-        assert path.exists()
-    finally:
-        holder.kill()
-        holder.wait()
+    assert files.remove_leftovers() == []
+    assert files.left == {path.name}
+    holder.kill()
+    holder.wait()
     assert files.remove_leftovers() == [path.name]
     assert not path.exists()
+
+
+def test_a_file_that_is_in_use_at_the_end_is_removed_when_its_user_has_gone(
+    held_file: tuple[Path, subprocess.Popen[bytes]],
+) -> None:
+    path, holder = held_file
+    user = child("user", HOLD.replace("sys.argv[1]", repr(str(path))).replace("60", "1"), ends_launch=True)
+    assert run(user)[0] == 0
+    assert path.exists()
+    holder.kill()
+    holder.wait()
+    assert eventually(lambda: not path.exists(), 5.0)
