@@ -123,7 +123,8 @@ def _config(recipe: Recipe, specs: Sequence[RobotSpec], codec: TextCodec | None)
         conditioning=recipe.conditioning,
         **_denoising(recipe),
     )
-    return replace(config, action_loss_weight=recipe.action_loss_weight, system=recipe.system)
+    readings = recipe.readings or config.readings
+    return replace(config, readings=readings, action_loss_weight=recipe.action_loss_weight, system=recipe.system)
 
 
 def _denoising(recipe: Recipe) -> dict[str, Any]:
@@ -158,6 +159,7 @@ def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
         moe=moe,
         action=action,
         images=_images(recipe, config.images),
+        readings=recipe.readings or config.readings,
         action_loss_weight=recipe.action_loss_weight,
         system=recipe.system,
     )

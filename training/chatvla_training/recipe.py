@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -71,6 +71,8 @@ class Recipe:
     """Rotary joints' targets are learned as the way from where they are when the chunk begins."""
     image_width: int = 0
     """Width of the prepared images [px], height about 3/4 of it; 0 keeps the checkpoint's or the size's own."""
+    readings: int = 0
+    """How often the policy reads its images where it writes a text (test-time augmentation); 0 keeps init's."""
     init_gain: float = 1.0
     """Factor on the attention and MLP weights of a new model."""
     action_loss_weight: float = 1.0
@@ -164,6 +166,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return asdict(self)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the plain data of every field that has a default."""
+        return {item.name: item.default for item in fields(cls) if item.default is not MISSING}
 
 
 def changed(recipe: Recipe, values: dict[str, str]) -> Recipe:

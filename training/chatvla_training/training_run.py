@@ -143,7 +143,7 @@ def claim(recipe: Recipe, run: RunFolder, accelerator: Accelerator, mixture: Mix
             "device": str(accelerator.device),
         },
     }
-    run.claim(config)
+    run.claim(config, defaults={"recipe": recipe.defaults()})
     for name, reasons in mixture.left_out().items() if run.writes else ():
         print(
             f"{name}: left out {', '.join(f'{count} ({reason})' for reason, count in reasons.items())}", file=sys.stderr

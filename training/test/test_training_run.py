@@ -270,6 +270,18 @@ def test_another_recipe_in_the_same_folder_is_refused(stage1: Path, arm_data: Pa
         train_recipe(small_recipe(arm_data, llava_file, lr=0.5), stage1)
 
 
+def test_run_that_an_older_version_began_goes_on(tmp_path: Path):
+    recipe = {"name": "small", "lr": 0.1}
+    folder = RunFolder(tmp_path)
+    folder.claim({"recipe": recipe, "data": {}})
+    folder.claim({"recipe": recipe | {"new_key": [1, 3]}, "data": {}}, defaults={"recipe": {"new_key": (1, 3)}})
+    with pytest.raises(RunFolderError, match=r"newer was 0, now 5"):
+        folder.claim(
+            {"recipe": recipe | {"newer": 5, "new_key": [1, 3]}, "data": {}}, defaults={"recipe": {"newer": 0}}
+        )
+    folder.close()
+
+
 def test_missing_data_is_said(tmp_path: Path, arm_data: Path, llava_file: Path):
     with pytest.raises(RecipeError, match="--data"):
         train_recipe(small_recipe(arm_data, llava_file, data=""), tmp_path / "a")

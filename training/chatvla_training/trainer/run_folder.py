@@ -53,17 +53,26 @@ class RunFolder:
             os.close(self._lock)
             self.writes = False
 
-    def claim(self, config: Mapping[str, Any], *, keys: tuple[str, ...] = ("recipe", "data")) -> None:
+    def claim(
+        self,
+        config: Mapping[str, Any],
+        *,
+        keys: tuple[str, ...] = ("recipe", "data"),
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         """Write config.json, or check that the folder's own says the same in `keys`.
 
+        What the folder's own does not know is taken from `defaults`: an older version has begun it.
         Raises RunFolderError, naming the entries that differ.
         """
         path = self.path / "config.json"
         plain = json.loads(json.dumps(config))
+        known = json.loads(json.dumps(defaults or {}))
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
             for key in keys:
-                changed = _differences(before.get(key, {}), plain.get(key, {}))
+                old = before.get(key, {})
+                changed = _differences({**known[key], **old} if key in known else old, plain.get(key, {}))
                 if changed:
                     raise RunFolderError(
                         f"{self.path} holds a run with another {key}: {'; '.join(changed)}. "

@@ -14,7 +14,7 @@ from transformers import Qwen2VLConfig
 from chatvla_policy.model.action.config import ActionConfig, Embodiment, action_size
 from chatvla_policy.model.moe.config import MoeConfig
 from chatvla_policy.model.sizes import qwen2vl_config
-from chatvla_policy.processing.images import ImageConfig
+from chatvla_policy.processing.images import MOVES, ImageConfig
 from chatvla_policy.processing.tokens import TextCodec
 from chatvla_policy.strict_json import dump_json, from_plain
 
@@ -164,6 +164,11 @@ class ChatVLA2Config:
     """Which policy class runs it (systems/__init__.py)."""
     max_reasoning_tokens: int = 96
     """Longest reasoning the policy writes or is forced to."""
+    readings: int = 1
+    """How often the images are read where a text is written: once, and as copies that are moved by a few pixels.
+
+    The next token is chosen by the mean of the readings' log-probabilities (test-time augmentation); 1 is the papers'.
+    """
     action_loss_weight: float = 1.0
     """w in language loss + w * action loss. The papers do not give it."""
 
@@ -174,6 +179,8 @@ class ChatVLA2Config:
         theirs = (vision.patch_size, vision.merge_size, vision.temporal_patch_size)
         if ours != theirs:
             raise ValueError(f"images are cut as {ours} (patch, merge, temporal), the vision tower takes {theirs}")
+        if not 1 <= self.readings <= 1 + len(MOVES):
+            raise ValueError(f"readings are {self.readings}, must lie in 1..{1 + len(MOVES)}")
 
     def to_json(self) -> str:
         """Return the config as JSON text."""
@@ -182,6 +189,9 @@ class ChatVLA2Config:
     @classmethod
     def from_plain(cls, data: Any) -> ChatVLA2Config:
         """Return the config of parsed JSON. Raises StrictJsonError naming the first field that does not fit."""
+        if isinstance(data, dict):
+            # Checkpoints from before this field read once.
+            data = {"readings": 1} | data
         return from_plain(cls, data, where="config")
 
 

@@ -115,9 +115,11 @@ class Decoder:
         temperature: float = 0.0,
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
+        agree: bool = False,
     ) -> Generated:
         """Append tokens until each row has said a stop token or `max_new_tokens` are made; greedy at temperature 0.
 
+        With `agree` all rows write one text: each token is chosen by the mean of their log-probabilities.
         Every token, the last one too, has passed the model: its hidden state is returned and its keys are cached.
         """
         batch = len(state.hidden_BD)
@@ -128,7 +130,8 @@ class Decoder:
         hidden: list[Tensor] = []
         stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
         for _ in range(max_new_tokens):
-            token_B = _draw(self.logits(state.hidden_BD), temperature, top_p, generator)
+            logits_BV = self.logits(state.hidden_BD)
+            token_B = _draw(_agreed(logits_BV) if agree else logits_BV, temperature, top_p, generator).expand(batch)
             if batch == 1:
                 hidden.append(self.forward_text(state, token_B[:, None]))
                 tokens.append(token_B)
@@ -153,9 +156,10 @@ class Decoder:
     def verify(
         self, state: DecodeState, draft_1N: Tensor, *, max_new_tokens: int, stop_ids: Collection[int]
     ) -> Generated:
-        """Return what greedy `generate` would, using a draft: one forward for all of it, then go on where it differs.
+        """Return what greedy `generate` of rows that agree would, using a draft.
 
-        The previous frame's text is a good draft. Lossless: a draft token stays where it is the model's own choice.
+        One forward passes all of the draft; where the model differs, it goes on by itself. The previous frame's text
+        is a good draft. Lossless: a draft token stays where it is the model's own choice.
         """
         if draft_1N.shape[0] != 1:
             raise DecodeError(f"draft has {draft_1N.shape[0]} rows; speculative decoding knows 1")
@@ -164,20 +168,21 @@ class Decoder:
         draft_1N = draft_1N[:, : stop_at + 1] if ids else draft_1N[:, :0]
         count = draft_1N.shape[1]
         if not count:
-            return self.generate(state, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
+            return self.generate(state, max_new_tokens=max_new_tokens, stop_ids=stop_ids, agree=True)
         length, before_BD = state.mark()
-        hidden_1ND = self.forward_text(state, draft_1N)
-        own_N = self.logits(torch.cat([before_BD, hidden_1ND[0, :-1]])).argmax(-1)
+        draft_BN = draft_1N.expand(len(before_BD), -1)
+        hidden_BND = self.forward_text(state, draft_BN)
+        own_N = _agreed(self.logits(torch.cat([before_BD[:, None], hidden_BND[:, :-1]], 1)))[0].argmax(-1)
         accepted = int((own_N == draft_1N[0]).long().cumprod(0).sum())
-        last_BD = hidden_1ND[:, accepted - 1] if accepted else before_BD
+        last_BD = hidden_BND[:, accepted - 1] if accepted else before_BD
         state.rewind((length + accepted, last_BD))
         done = accepted == max_new_tokens or (accepted == count and ids[count - 1] in stop_ids)
         left = 0 if done else max_new_tokens - accepted
-        rest = self.generate(state, max_new_tokens=left, stop_ids=stop_ids)
+        rest = self.generate(state, max_new_tokens=left, stop_ids=stop_ids, agree=True)
         return Generated(
-            tokens_BN=torch.cat([draft_1N[:, :accepted], rest.tokens_BN], 1),
+            tokens_BN=torch.cat([draft_BN[:, :accepted], rest.tokens_BN], 1),
             lengths_B=rest.lengths_B + accepted,
-            hidden_BND=torch.cat([hidden_1ND[:, :accepted], rest.hidden_BND], 1),
+            hidden_BND=torch.cat([hidden_BND[:, :accepted], rest.hidden_BND], 1),
             accepted=accepted,
         )
 
@@ -205,6 +210,11 @@ class Decoder:
             columns_BT = torch.ones_like(input_ids_BT) if valid_BT is None else valid_BT.long()
             positions_3BT = (columns_BT.cumsum(-1) - 1).clamp_min(0).expand(3, -1, -1)
         return positions_3BT, positions_3BT.amax(dim=(0, 2)) + 1
+
+
+def _agreed(logits: Tensor) -> Tensor:
+    """Return the mean log-probabilities of all rows, shape (1, ...), or a single row's logits as they are."""
+    return logits if len(logits) == 1 else logits.float().log_softmax(-1).mean(0, keepdim=True)
 
 
 def _draw(logits_BV: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:

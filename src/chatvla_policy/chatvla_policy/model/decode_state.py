@@ -50,6 +50,19 @@ class DecodeState:
         valid = None if self.valid_BS is None else self.valid_BS.clone()
         return replace(self, keys_LBGSH=self.keys_LBGSH.clone(), values_LBGSH=self.values_LBGSH.clone(), valid_BS=valid)
 
+    def first_row(self) -> DecodeState:
+        """Return the first row alone, on the same buffers."""
+        return replace(
+            self,
+            keys_LBGSH=self.keys_LBGSH[:, :1],
+            values_LBGSH=self.values_LBGSH[:, :1],
+            prompt_embeds_BTD=self.prompt_embeds_BTD[:1],
+            prompt_hidden_BTD=self.prompt_hidden_BTD[:1],
+            hidden_BD=self.hidden_BD[:1],
+            next_position_B=self.next_position_B[:1],
+            valid_BS=None if self.valid_BS is None else self.valid_BS[:1],
+        )
+
     def mark(self) -> tuple[int, Tensor]:
         """Return a bookmark for `rewind`."""
         return self.length, self.hidden_BD

@@ -4,12 +4,14 @@
 Every way ends in the same place, with the hidden states of the same tokens: whether a text was generated, forced,
 reused or drafted, r and o depend only on the prompt, the images and the text. So generated ids that are not the
 tokenizer's own split of their text are replaced by that split, in one forward.
-Tensors: V language width, L reasoning tokens with their end token, Q action tokens.
+A text may be written from several readings: the images and copies of them moved by a few pixels. Each token is then
+chosen by the mean of their log-probabilities (test-time augmentation); the states are those of the first, unmoved.
+Tensors: B readings, V language width, L reasoning tokens with their end token, Q action tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +64,7 @@ class Reasoner:
         prompt: Prompt,
         images: PreparedImages | None,
         *,
+        moved: Iterable[PreparedImages] = (),
         text: str | None = None,
         draft: str | None = None,
         sampling: Sampling | None = None,
@@ -69,6 +72,7 @@ class Reasoner:
     ) -> Thought:
         """Return the reasoning about `images` with its action tokens.
 
+        A text of its own is read from `images` and from `moved` copies of them together.
         `text` is taken as given, in one forward. `draft` is only proposed: verified in one forward, continued where
         the model differs; under greedy decoding the result is what it would have written without.
         """
@@ -76,7 +80,7 @@ class Reasoner:
             if text is not None:
                 thought = self._follow(prompt, images, *self.written(text), trace)
             else:
-                thought = self._write(prompt, images, draft, sampling or Sampling(), generator, trace)
+                thought = self._write(prompt, _readings(images, moved), draft, sampling or Sampling(), generator, trace)
         return thought
 
     @torch.inference_mode()
@@ -85,12 +89,13 @@ class Reasoner:
         prompt: Prompt,
         images: PreparedImages | None,
         *,
+        moved: Iterable[PreparedImages] = (),
         sampling: Sampling | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[str, RoutingTrace]:
-        """Return what the model writes after `prompt`, without action tokens."""
+        """Return what the model writes after `prompt`, without action tokens; `moved` as in `think`."""
         with routing(Routing(path=Path(int(prompt.kind)))) as trace:
-            state = self._look(prompt, images)
+            state = self._look(prompt, _readings(images, moved))
             ids, _, _ = self._decode(state, None, sampling or Sampling(), generator)
         return self.codec.text(ids), trace
 
@@ -122,13 +127,16 @@ class Reasoner:
     def _queries_1QV(self) -> Tensor:  # noqa: N802
         return self.model.queries_QV[None].to(self.model.backbone.dtype)
 
-    def _look(self, prompt: Prompt, images: PreparedImages | None, given: Sequence[int] = ()) -> DecodeState:
-        """Return the state after reading the prompt and, in the same forward, `given` ids with action tokens."""
+    def _look(self, prompt: Prompt, readings: Sequence[PreparedImages], given: Sequence[int] = ()) -> DecodeState:
+        """Return the state after reading the prompt, one row for each reading and one where there is none.
+
+        `given` ids with action tokens pass in the same forward.
+        """
         device = self.model.queries_QV.device
         return self._decoder.prefill(
-            torch.tensor([[*prompt.ids, *given]], device=device),
-            pixel_values=None if images is None else images.pixel_values_PX.to(device),
-            image_grid_thw=None if images is None else images.grid_thw_N3.to(device),
+            torch.tensor([[*prompt.ids, *given]] * max(1, len(readings)), device=device),
+            pixel_values=torch.cat([one.pixel_values_PX for one in readings]).to(device) if readings else None,
+            image_grid_thw=torch.cat([one.grid_thw_N3 for one in readings]).to(device) if readings else None,
             tail_BND=self._queries_1QV if given else None,
             room=0 if given else self._longest + 1 + self.model.config.action.queries,
         )
@@ -137,7 +145,7 @@ class Reasoner:
         self, prompt: Prompt, images: PreparedImages | None, text: str, ids: Sequence[int], trace: RoutingTrace
     ) -> Thought:
         """Return the thought with given ids: prompt, text and action tokens pass in one forward."""
-        state = self._look(prompt, images, ids)
+        state = self._look(prompt, _readings(images), ids)
         return self._finish(prompt, state, state.prompt_hidden_BTD[:, len(prompt.ids) :], text, 0, trace)
 
     def _append(self, state: DecodeState, ids: Sequence[int]) -> Tensor:
@@ -149,22 +157,23 @@ class Reasoner:
     def _write(
         self,
         prompt: Prompt,
-        images: PreparedImages | None,
+        readings: Sequence[PreparedImages],
         draft: str | None,
         sampling: Sampling,
         generator: torch.Generator | None,
         trace: RoutingTrace,
     ) -> Thought:
         """Return the thought with a text of the model's own."""
-        state = self._look(prompt, images)
-        start = state.mark()
+        state = self._look(prompt, readings)
+        length, hidden_BV = state.mark()
         draft_ids = None if draft is None else self.written(draft)[1]
         ids, hidden_1LV, decoded = self._decode(state, draft_ids, sampling, generator)
+        state = state.first_row()
         text, own_ids = self.written(self.codec.text(ids))
         if ids == own_ids:
             rest_1QV = self._decoder.forward_embeds(state, self._queries_1QV)
             return self._finish(prompt, state, torch.cat([hidden_1LV, rest_1QV], dim=1), text, decoded, trace)
-        state.rewind(start)
+        state.rewind((length, hidden_BV[:1]))
         return self._finish(prompt, state, self._append(state, own_ids), text, decoded, trace)
 
     def _decode(
@@ -174,7 +183,7 @@ class Reasoner:
         sampling: Sampling,
         generator: torch.Generator | None,
     ) -> tuple[list[int], Tensor, int]:
-        """Return new ids, their hidden states and how many were decoded one by one."""
+        """Return new ids, their hidden states in the first row and how many were decoded one by one."""
         stop_ids = {self.codec.end_id, self.codec.pad_id}
         if draft_ids is not None and sampling.temperature == 0:
             draft_1N = torch.tensor([draft_ids], device=state.hidden_BD.device)
@@ -187,9 +196,10 @@ class Reasoner:
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 generator=generator,
+                agree=True,
             )
         ids = made.tokens_BN[0].tolist()
-        return ids, made.hidden_BND, len(ids) - made.accepted
+        return ids, made.hidden_BND[:1], len(ids) - made.accepted
 
     def _finish(
         self, prompt: Prompt, state: DecodeState, hidden_1SV: Tensor, text: str, decoded: int, trace: RoutingTrace
@@ -211,3 +221,7 @@ class Reasoner:
             decoded=decoded,
             trace=trace,
         )
+
+
+def _readings(images: PreparedImages | None, moved: Iterable[PreparedImages] = ()) -> tuple[PreparedImages, ...]:
+    return () if images is None else (images, *moved)

@@ -11,7 +11,7 @@ Shapes: H, W pixels; P patches of all images; X values in a patch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,10 +21,12 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-__all__ = ["ImageConfig", "ImageError", "ImagePreparer", "Placement", "PreparedImages"]
+__all__ = ["MOVES", "ImageConfig", "ImageError", "ImagePreparer", "Placement", "PreparedImages"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MOVES = ((-2, 1), (2, -1), (-1, -2), (1, 2))
+"""By how much the copies of an image are moved, right and down [pixels]."""
 LARGEST_SIDE = 4096
 """Largest side of an image [pixels]."""
 
@@ -116,7 +118,15 @@ class ImagePreparer:
         """Return the patches of `images`, in their order. Raises ImageError for an empty sequence."""
         if not images:
             raise ImageError("no image to prepare; give at least one view")
-        placed = [self.place(image) for image in images]
+        return self._prepared([self.place(image) for image in images])
+
+    def moved(self, images: Sequence[NDArray[np.uint8]], count: int) -> Iterator[PreparedImages]:
+        """Yield `count` sets of patches of the same images, each moved by a few pixels; at most len(MOVES)."""
+        for right, down in MOVES[:count]:
+            placed = [self.place(image) for image in images]
+            yield self._prepared([(_moved(image, right, down), placement) for image, placement in placed])
+
+    def _prepared(self, placed: Sequence[tuple[NDArray[np.uint8], Placement]]) -> PreparedImages:
         out = self._processor([image for image, _ in placed], return_tensors="pt", input_data_format="channels_last")
         grid_N3 = out["image_grid_thw"]
         return PreparedImages(
@@ -125,3 +135,11 @@ class ImagePreparer:
             placements=tuple(placement for _, placement in placed),
             tokens=tuple(math.prod(grid) // self.config.merge_size**2 for grid in grid_N3.tolist()),
         )
+
+
+def _moved(image: NDArray[np.uint8], right: int, down: int) -> NDArray[np.uint8]:
+    """Return the image moved by whole pixels, its edge repeated, shape (H, W, 3)."""
+    height, width = image.shape[:2]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return image[rows[:, None], columns[None]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,9 +124,10 @@ class ChatVLA2Policy:
         """
         check_observation(observation, self.setup)
         started = time.perf_counter()
-        images = self._images([observation.images[view] for view in self.setup.cameras])
+        pictures = [observation.images[view] for view in self.setup.cameras]
+        images = self._images(pictures)
         prepared = time.perf_counter()
-        thought, source = self._think(observation, images, forced_reasoning)
+        thought, source = self._think(observation, images, self._moved(pictures), forced_reasoning)
         thought_at = time.perf_counter()
         reasoning = self._reasoning(observation, thought.text, source, images, thought_at - started)
         committed = decided_rows(
@@ -156,12 +157,17 @@ class ChatVLA2Policy:
 
     def ask(self, question: str, images: Mapping[str, NDArray[np.uint8]] | None = None) -> str:
         """Return the answer to a question about images (RGB, any views), or about none: the model still chats."""
-        prepared = self._images(list(images.values())) if images else None
+        pictures = list(images.values()) if images else []
+        prepared = self._images(pictures) if pictures else None
         prompt = question_prompt(
             self.checkpoint.codec, question, image_tokens=prepared.tokens if prepared is not None else ()
         )
         text, trace = self._reasoner.answer(
-            prompt, prepared, sampling=self.settings.sampling, generator=self._device_generator()
+            prompt,
+            prepared,
+            moved=self._moved(pictures),
+            sampling=self.settings.sampling,
+            generator=self._device_generator(),
         )
         self.question_router = router_stats(trace, kind=InputKind.UNDERSTANDING, stamp_s=0.0)
         return text
@@ -201,8 +207,16 @@ class ChatVLA2Policy:
         thought = self._reasoner.think(prompt, images, text=golden.reasoning)
         return self._denoise(thought, golden.state, noise=torch.from_numpy(golden.noise)[None])
 
+    def _moved(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[PreparedImages]:
+        """Yield the further readings of the pictures; they are prepared only where a text is written."""
+        return self._images.moved(pictures, self._model.config.readings - 1)
+
     def _think(
-        self, observation: Observation, images: PreparedImages, forced: str | None
+        self,
+        observation: Observation,
+        images: PreparedImages,
+        moved: Iterable[PreparedImages],
+        forced: str | None,
     ) -> tuple[Thought, ReasoningSource]:
         """Return the thought and where its text came from."""
         prompt = robot_prompt(self.checkpoint.codec, observation.instruction, image_tokens=images.tokens)
@@ -217,7 +231,12 @@ class ChatVLA2Policy:
             return self._reasoner.think(prompt, images, text=last.text), ReasoningSource.REUSED
         draft = last.text if last is not None and self.settings.reuse is Reuse.DRAFT else None
         thought = self._reasoner.think(
-            prompt, images, draft=draft, sampling=self.settings.sampling, generator=self._device_generator()
+            prompt,
+            images,
+            moved=moved,
+            draft=draft,
+            sampling=self.settings.sampling,
+            generator=self._device_generator(),
         )
         self._decoded_at_s = observation.stamp_s
         return thought, ReasoningSource.GENERATED

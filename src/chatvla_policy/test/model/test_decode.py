@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decoder's cached forward equals transformers' uncached one, and every way to go on agrees with every other."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -185,6 +187,47 @@ def test_draft_with_a_stop_token_ends_where_generation_ends(decoder, image_promp
     for draft in (free.tokens_BN, wanted.tokens_BN, wanted.tokens_BN[:, :-1], wanted.tokens_BN[:, :0]):
         made = decoder.verify(prefill(decoder, image_prompt), draft, max_new_tokens=TOKENS, stop_ids=stops)
         assert torch.equal(made.tokens_BN, wanted.tokens_BN)
+
+
+def test_rows_that_agree_write_what_their_mean_says(decoder, image_prompt, tolerance):
+    rows = 3
+    noise = torch.Generator().manual_seed(0)
+    pixels = torch.cat([image_prompt.pixel_values] * rows)
+    pixels = pixels + 2.0 * torch.randn(pixels.shape, generator=noise).to(pixels)
+    several = replace(
+        image_prompt,
+        input_ids=image_prompt.input_ids.expand(rows, -1),
+        attention_mask=image_prompt.attention_mask.expand(rows, -1),
+        pixel_values=pixels,
+        image_grid_thw=image_prompt.image_grid_thw.repeat(rows, 1),
+    )
+    made = decoder.generate(prefill(decoder, several), max_new_tokens=TOKENS, stop_ids=NO_STOP, agree=True)
+    assert (made.tokens_BN == made.tokens_BN[:1]).all()
+    chances = [
+        logits[-TOKENS - 1 : -1].log_softmax(-1) for logits, _ in transformers_forward(decoder, several, made.tokens_BN)
+    ]
+    assert torch.equal(made.tokens_BN[0], torch.stack(chances).mean(0).argmax(-1))
+    alone = decoder.generate(prefill(decoder, several), max_new_tokens=TOKENS, stop_ids=NO_STOP)
+    assert len(alone.tokens_BN.unique(dim=0)) > 1
+    for length in (3, TOKENS):
+        state = prefill(decoder, several)
+        again = decoder.verify(state, made.tokens_BN[:1, :length], max_new_tokens=TOKENS, stop_ids=NO_STOP)
+        assert torch.equal(again.tokens_BN, made.tokens_BN)
+        assert again.accepted == length
+        near(again.hidden_BND, made.hidden_BND, tolerance)
+    state = state.first_row()
+    single = prefill(decoder, replace(several, pixel_values=pixels[: len(pixels) // rows], **one_row(image_prompt)))
+    decoder.forward_text(single, made.tokens_BN[:1])
+    queries = torch.randn(1, 2, state.prompt_embeds_BTD.shape[-1], generator=noise).to(pixels.device)
+    near(decoder.forward_embeds(state, queries), decoder.forward_embeds(single, queries), tolerance)
+
+
+def one_row(prompt):
+    return {
+        "input_ids": prompt.input_ids[:1],
+        "attention_mask": prompt.attention_mask[:1],
+        "image_grid_thw": prompt.image_grid_thw,
+    }
 
 
 def test_sampling_repeats_under_a_seed_and_varies_without(decoder, image_prompt):

@@ -12,7 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from chatvla_control.contracts import BoundingBox
 from chatvla_policy.processing.boxes import MAX_BOXES, box_text, parse_boxes, without_box_marks
-from chatvla_policy.processing.images import ImageConfig, ImageError, ImagePreparer
+from chatvla_policy.processing.images import MOVES, ImageConfig, ImageError, ImagePreparer
 
 CONFIG = ImageConfig()
 GOOD = "<|object_ref_start|>card 3<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>"
@@ -34,6 +34,19 @@ def test_views_are_prepared_as_transformers_does_and_follow_each_other(preparer:
     assert torch.equal(prepared.pixel_values_PX, expected["pixel_values"].float())
     assert prepared.grid_thw_N3.tolist() == expected["image_grid_thw"].tolist() == [[1, 18, 22], [1, 18, 22]]
     assert prepared.tokens == (99, 99)
+
+
+def test_further_readings_are_the_same_image_moved(preparer: ImagePreparer) -> None:
+    view = np.zeros((240, 320, 3), np.uint8)
+    view[100:110, 200:220] = 255
+    (right, down), *_ = MOVES
+    there = np.zeros_like(view)
+    there[100 + down : 110 + down, 200 + right : 220 + right] = 255
+    first, *others = preparer.moved([view], len(MOVES))
+    assert torch.equal(first.pixel_values_PX, preparer([there]).pixel_values_PX)
+    assert len(others) == len(MOVES) - 1
+    assert all(one.placements == preparer([view]).placements for one in others)
+    assert list(preparer.moved([view], 0)) == []
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (720, 1280), (240, 240), (100, 37)])

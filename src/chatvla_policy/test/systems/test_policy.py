@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from chatvla_control.chunk_check import check_chunk
 from chatvla_control.contracts import InputKind, ReasoningSource
 from chatvla_policy.checkpoint import CheckpointError, GoldenMismatchError, save_checkpoint
+from chatvla_policy.model.config import ChatVLA2Config
 from chatvla_policy.model.moe import MoeConfig
 from chatvla_policy.model.reasoner import Sampling
 from chatvla_policy.processing.prompts import PromptError
+from chatvla_policy.strict_json import StrictJsonError
 from chatvla_policy.systems import load_policy
 from chatvla_policy.systems.chatvla2 import ChatVLA2Policy
 from chatvla_policy.systems.settings import ObservationError, PolicySettings, Reuse
@@ -90,6 +93,30 @@ def test_inference_reads_the_same_states_as_training(make_policy, world, sight: 
     torch.testing.assert_close(
         written, trained.reasoning.hidden_BLV[0][trained.reasoning.valid_BL[0]], rtol=1e-3, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("reuse", [Reuse.REFRESH, Reuse.DRAFT])
+def test_text_of_several_readings_acts_as_the_same_text_forced(make_policy, world, reuse: Reuse) -> None:
+    settings = PolicySettings(reuse=reuse, reason_every_s=0.0)
+    policy = make_policy(settings=settings)
+    policy._model.config = replace(policy._model.config, readings=3)
+    policy.reset(0)
+    written = policy.infer(world.observation())
+    drafted = policy.infer(world.observation())
+    policy.reset(0)
+    forced = policy.infer(world.observation(), forced_reasoning=written.reasoning.text)
+    np.testing.assert_allclose(forced.chunk.actions, written.chunk.actions, atol=1e-5)
+    assert drafted.reasoning.text == written.reasoning.text
+    assert drafted.reasoning.source is ReasoningSource.GENERATED
+
+
+def test_checkpoint_from_before_readings_reads_once(small_model) -> None:
+    config = small_model().config
+    data = json.loads(config.to_json())
+    assert data.pop("readings") == 1
+    assert ChatVLA2Config.from_plain(data) == config
+    with pytest.raises(StrictJsonError, match=r"readings are 9, must lie in 1\.\.5"):
+        ChatVLA2Config.from_plain(data | {"readings": 9})
 
 
 def test_chunk_follows_the_forced_text(make_policy, world) -> None:
