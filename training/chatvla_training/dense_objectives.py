@@ -32,7 +32,16 @@ from chatvla_training.synthetic.sheets import CHARACTERS, SIZE_PX, Sheet
 from chatvla_training.tied_words import PLACES, TENS, UNITS, tied_words
 from chatvla_training.trainer.task import TrainingTask
 
-__all__ = ["DenseBatch", "DenseTask", "align", "glyphs", "scene_labels"]
+__all__ = [
+    "AIM_WEIGHT",
+    "DenseBatch",
+    "DenseTask",
+    "aim_distance",
+    "align",
+    "aloud_directions",
+    "glyphs",
+    "scene_labels",
+]
 
 TIED_SCALE, TIED_COSINE = 16.0, 0.3
 """An image token says a word when its cosine to the word's embedding is above TIED_COSINE."""
@@ -94,7 +103,7 @@ class DenseHeads(nn.Module):
             )
             loss = loss + 0.3 * _entropy(self.rows(patches_PW), batch.rows_P)
             loss = loss + 0.3 * _entropy(self.columns(patches_PW), batch.columns_P)
-            loss = loss + AIM_WEIGHT * _distance(self.aims(patches_PW), batch.aims_P3)
+            loss = loss + AIM_WEIGHT * aim_distance(self.aims(patches_PW), batch.aims_P3)
             loss = loss + self._token_loss(out.pooler_output, batch)
         return patch_loss(loss, len(batch.characters_P))
 
@@ -107,10 +116,10 @@ class DenseHeads(nn.Module):
         loss = _entropy(logits_M4C.flatten(0, 1), characters_M4.flatten())
         loss = loss + _entropy(self.merged_places(tokens_MV), place_M)
         loss = loss + _entropy(self.merged_tens(tokens_MV), tens_M) + _entropy(self.merged_units(tokens_MV), units_M)
-        loss = loss + AIM_WEIGHT * _distance(self.merged_aims(tokens_MV), token_aims(batch.aims_P3))
+        loss = loss + AIM_WEIGHT * aim_distance(self.merged_aims(tokens_MV), token_aims(batch.aims_P3))
         spread_3 = torch.tensor(SPREAD, device=tokens_MV.device)
         said_M3 = functional.linear(tokens_MV.float(), self.aloud_3V) * spread_3
-        loss = loss + AIM_WEIGHT * _distance(said_M3, batch.lying_M3)
+        loss = loss + AIM_WEIGHT * aim_distance(said_M3, batch.lying_M3)
         words, device = self.words, tokens_MV.device
         target_MS, number_MS = words.said_by(characters_M4, place_M, tens_M, units_M)
         speaks_M = target_MS.sum(1) > 0
@@ -167,17 +176,17 @@ def _entropy(logits_PC: Tensor, labels_P: Tensor) -> Tensor:
     return functional.cross_entropy(logits_PC.float(), labels_P, ignore_index=-1)
 
 
-def _distance(found_N3: Tensor, aims_N3: Tensor) -> Tensor:
+def aim_distance(found_NK: Tensor, aims_NK: Tensor) -> Tensor:
     """Return the mean distance from the aims that are known; 0 when none is."""
-    known_N3 = ~aims_N3.isnan()
-    apart_N3 = (found_N3.float() - aims_N3.nan_to_num()).abs() * known_N3
-    return apart_N3.sum() / known_N3.sum().clamp_min(1)
+    known_NK = ~aims_NK.isnan()
+    apart_NK = (found_NK.float() - aims_NK.nan_to_num()).abs() * known_NK
+    return apart_NK.sum() / known_NK.sum().clamp_min(1)
 
 
-def aloud_directions(width: int) -> Tensor:
-    """Return three directions at right angles in the space of image tokens, shape (3, V); the same at any time."""
-    drawn_V3 = torch.randn(width, 3, generator=torch.Generator().manual_seed(7305))
-    return torch.linalg.qr(drawn_V3).Q.T.contiguous()
+def aloud_directions(width: int, count: int = 3) -> Tensor:
+    """Return `count` directions at right angles in the space of image tokens, shape (count, V); always the same."""
+    drawn_VK = torch.randn(width, count, generator=torch.Generator().manual_seed(7305))
+    return torch.linalg.qr(drawn_VK).Q.T.contiguous()
 
 
 class DenseTask:

@@ -6,6 +6,7 @@
                  through the language model's own tied embedding, the words that name the thing: a token that shows a
                  red car points where the words "red" and "car" point
 The digits are what the language model has to write about a thing: a token that holds them is read, not computed with.
+Middle and size of the rectangle a token says aloud, too, in four directions of its own, for the action expert.
 The heads are thrown away. See dense_objectives.py for why dense labels come first.
 Tensors: P patches of all images, in the processor's order; M image tokens; W vision width; V language width; C classes.
 """
@@ -29,9 +30,12 @@ from chatvla_sim.toy_placement.objects import COLOURS, kind_of
 from chatvla_sim.toy_placement.reasoning import IMAGE_SIZE
 from chatvla_sim.toy_placement.visibility import STEP_PX
 from chatvla_training.dense_objectives import (
+    AIM_WEIGHT,
     SCENE_COLUMNS,
     SCENE_ROWS,
     DenseTask,
+    aim_distance,
+    aloud_directions,
     at_one_size,
     patch_loss,
     tied_loss,
@@ -43,7 +47,7 @@ from chatvla_training.synthetic.toy_pool import ToyScene
 from chatvla_training.synthetic.toy_trials import image_text_labels
 from chatvla_training.trainer.task import TrainingTask
 
-__all__ = ["KIND_NAMES", "ToyBatch", "ToyCollate", "objects", "objects_align"]
+__all__ = ["KIND_NAMES", "SPREAD", "ToyBatch", "ToyCollate", "lying", "objects", "objects_align"]
 
 KIND_NAMES = tuple(dict.fromkeys(kind_of(label) for toys in (True, False) for label in image_text_labels(toys=toys)))
 """Kinds that image-text data may show, in the order of their classes."""
@@ -55,6 +59,8 @@ POINTS = 3
 LEAST_POINTS = 3
 """So many of them must show a thing for the patch to carry its label."""
 DIGITS = 10
+SPREAD = (0.2, 0.15, 0.05, 0.05)
+"""Shares of the picture across and down, of a middle and of a size, that make one unit in an image token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +97,7 @@ class ToyHeads(nn.Module):
         self.token_colours = nn.Linear(language, 1 + len(COLOUR_NAMES))
         self.token_boxes = nn.Linear(language, 4)
         self.token_digits = nn.Linear(language, 4 * 2 * DIGITS)
+        self.register_buffer("aloud_4V", aloud_directions(language, 4), persistent=False)
         # Held by a tuple: the words stay as they are while the image tokens move towards them.
         self._embedding = (model.backbone.get_input_embeddings(),)
         self.words, self.word_kinds, self.word_colours = tied_object_words(built.start.codec)
@@ -116,6 +123,8 @@ class ToyHeads(nn.Module):
         loss = _named(self.token_kinds(tokens_MV), kinds_M) + _named(self.token_colours(tokens_MV), colours_M)
         loss = loss + _placed(self.token_boxes(tokens_MV), boxes_M4, kinds_M)
         loss = loss + 0.5 * self._digit_loss(tokens_MV, boxes_M4, kinds_M)
+        said_M4 = functional.linear(tokens_MV.float(), self.aloud_4V)
+        loss = loss + AIM_WEIGHT * aim_distance(said_M4, lying(boxes_M4, kinds_M))
         return loss + 8 * self._tied(tokens_MV, kinds_M, colours_M) + 0.1 * size
 
     def _digit_loss(self, tokens_MV: Tensor, boxes_M4: Tensor, kinds_M: Tensor) -> Tensor:
@@ -135,6 +144,16 @@ class ToyHeads(nn.Module):
         colour_MC = functional.one_hot(colours_M, 1 + len(COLOUR_NAMES))[:, 1:].float()
         target_MS = kind_MC @ self.word_kinds.to(device) + colour_MC @ self.word_colours.to(device)
         return tied_loss(tokens_MV, self._embedding[0].weight.detach()[self.words.to(device)], target_MS)
+
+
+def lying(boxes_M4: Tensor, kinds_M: Tensor) -> Tensor:
+    """Return middle (right, down of the picture's) and size of each rectangle, in units of SPREAD, shape (M, 4).
+
+    NaN where no thing is in view.
+    """
+    low_M2, high_M2 = boxes_M4[:, :2], boxes_M4[:, 2:]
+    lying_M4 = torch.cat([(low_M2 + high_M2) / 2 - 0.5, high_M2 - low_M2], dim=1) / torch.tensor(SPREAD).to(boxes_M4)
+    return torch.where(kinds_M[:, None] > 0, lying_M4, torch.nan)
 
 
 def _named(logits_PC: Tensor, labels_P: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from chatvla_training.synthetic.toy_sources import TOY_SOURCES
 from chatvla_training.synthetic.toy_trials import crowd_trial, image_text_toy_trial
 from chatvla_training.text import toy_phrases
 from chatvla_training.text.toy_questions import short_dialogue, told_dialogue, toy_dialogue
-from chatvla_training.toy_objectives import KIND_NAMES, ToyCollate
+from chatvla_training.toy_objectives import KIND_NAMES, SPREAD, ToyCollate, lying
 from chatvla_training.train import planned
 from chatvla_training.training_run import train_recipe
 from chatvla_training.vocabulary import tasks_of, tiny_tokenizer
@@ -155,6 +155,14 @@ def test_labels_lie_where_the_things_are_seen_and_move_with_the_picture() -> Non
         inside = ((middle > boxes[:, :2] - 0.03) & (middle < boxes[:, 2:] + 0.03)).all(1)
         assert inside[shown].all(), "a patch is labelled with a thing that is elsewhere"
         assert (boxes[~shown] == 0).all()
+
+
+def test_tokens_say_where_a_rectangle_lies_from_the_pictures_middle() -> None:
+    boxes_M4 = torch.tensor([[0.4, 0.45, 0.6, 0.55], [0.9, 0.8, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    said_M4 = lying(boxes_M4, torch.tensor([1, 2, 0]))
+    torch.testing.assert_close(said_M4[0], torch.tensor([0.0, 0.0, 0.2, 0.1]) / torch.tensor(SPREAD))
+    torch.testing.assert_close(said_M4[1], torch.tensor([0.45, 0.4, 0.1, 0.2]) / torch.tensor(SPREAD))
+    assert bool(said_M4[2].isnan().all())
 
 
 def test_a_hidden_thing_is_not_spoken_of() -> None:
