@@ -10,7 +10,9 @@ import time
 
 import imageio.v2 as imageio
 import pytest
+from PIL import Image
 
+from chatvla_eval import film_gif
 from chatvla_eval.cli import main
 from chatvla_eval.in_process import InProcessSession
 from chatvla_eval.session import TrialSetup
@@ -33,6 +35,11 @@ def test_expert_succeeds_and_a_film_is_made(tmp_path, capsys):
     film = imageio.get_reader(tmp_path / "trial_000.mp4")
     assert film.count_frames() > 40
     assert film.get_data(30).shape == (656, 640, 3)
+    assert film_gif.main([str(tmp_path / "trial_000.mp4"), str(tmp_path / "small.gif"), "--width", "200"]) == 0
+    with Image.open(tmp_path / "small.gif") as small:
+        assert small.size == (200, 205)
+        assert film.count_frames() * 0.3 < small.n_frames < film.count_frames() * 0.6
+    assert film_gif.main([str(tmp_path / "none.mp4"), str(tmp_path / "none.gif")]) == 2
 
 
 def test_results_do_not_depend_on_the_number_of_jobs(tmp_path):
