@@ -26,7 +26,7 @@ __all__ = ["MOVES", "ImageConfig", "ImageError", "ImagePreparer", "Placement", "
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MOVES = ((-2, 1), (2, -1), (-1, -2), (1, 2))
-"""By how much the copies of an image are moved, right and down [pixels]."""
+"""By how much the copies of an image are moved, right and down [pixels of the prepared image]."""
 LARGEST_SIDE = 4096
 """Largest side of an image [pixels]."""
 
@@ -121,10 +121,17 @@ class ImagePreparer:
         return self._prepared([self.place(image) for image in images])
 
     def moved(self, images: Sequence[NDArray[np.uint8]], count: int) -> Iterator[PreparedImages]:
-        """Yield `count` sets of patches of the same images, each moved by a few pixels; at most len(MOVES)."""
+        """Yield `count` sets of patches of the same images, each moved by a few pixels; at most len(MOVES).
+
+        They are moved as the camera gives them: what is black around a placed image stays where it is.
+        """
         for right, down in MOVES[:count]:
-            placed = [self.place(image) for image in images]
-            yield self._prepared([(_moved(image, right, down), placement) for image, placement in placed])
+            yield self._prepared([self.place(_moved(image, *self._steps(image, right, down))) for image in images])
+
+    def _steps(self, image: NDArray[np.uint8], right: int, down: int) -> tuple[int, int]:
+        """Return a move of the prepared image in pixels of the camera's."""
+        scale = max(1.0, image.shape[0] / self.config.height, image.shape[1] / self.config.width)
+        return round(right * scale), round(down * scale)
 
     def _prepared(self, placed: Sequence[tuple[NDArray[np.uint8], Placement]]) -> PreparedImages:
         out = self._processor([image for image, _ in placed], return_tensors="pt", input_data_format="channels_last")
