@@ -25,14 +25,18 @@ def write_small_gif(film: Path, out: Path, *, width: int = 400, rate_hz: float =
     from PIL import Image
 
     step = max(1, round(FILM_HZ / rate_hz))
-    frames = [Image.fromarray(frame) for frame in list(imageio.mimread(film, memtest=False))[::-step][::-1]]
+    with imageio.get_reader(film) as reader:
+        every = [Image.fromarray(frame) for frame in reader]  # type: ignore[arg-type]
+    frames = every[::-step][::-1]
     height = round(frames[0].height * width / frames[0].width)
     sample = Image.new("RGB", (3 * frames[0].width, frames[0].height))
     for place, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
         sample.paste(frame, (place * frames[0].width, 0))
     palette = sample.quantize(colours)
     small = [
-        frame.convert("RGB").resize((width, height), Image.Resampling.LANCZOS).quantize(palette=palette, dither=0)
+        frame.convert("RGB")
+        .resize((width, height), Image.Resampling.LANCZOS)
+        .quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames
     ]
     lasts_ms = [round(1000 * step / FILM_HZ)] * (len(small) - 1) + [2000]
