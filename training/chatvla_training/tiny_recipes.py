@@ -105,12 +105,23 @@ TINY_SHARPEN = replace(
     # Digits on cards are what most misread numbers come from, and they still become better.
     steps=700,
 )
+TINY_SETTLE = replace(
+    TINY_PRETRAIN,
+    name="tiny_settle",
+    summary="tiny: the language model learns to read the sharpened image tokens, the tower frozen",
+    init="runs/tiny/tiny_sharpen/policy",
+    init_vision="",
+    freeze="backbone.model.visual",
+    schedule="tail",
+    steps=300,
+    lr_end=1e-5,
+)
 TINY_STAGE1 = Recipe(
     name="tiny_stage1",
     summary="tiny: all of the model but its tower, 8 experts, on image-text and robot data",
     stage="stage1",
     objective="by_kind",
-    init="runs/tiny/tiny_sharpen/policy",
+    init="runs/tiny/tiny_settle/policy",
     robot="arx_r5",
     data="data/math_match",
     image_text="synthetic:all",
@@ -181,6 +192,7 @@ TINY_RECIPES: tuple[Recipe, ...] = (
     TINY_WORDS,
     TINY_PRETRAIN,
     TINY_SHARPEN,
+    TINY_SETTLE,
     TINY_STAGE1,
     TINY_STAGE2,
 )
