@@ -45,17 +45,14 @@ class Reaper:
     def close(self) -> None:
         """Say that the launcher has removed them itself; wait for the process's end."""
         self._write(f"{_FAREWELL}\n")
-        self._end()
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            self._process.communicate(timeout=1.0)
 
     def leave(self) -> None:
         """Let the process remove what is still in use: a killed process keeps its maps for a moment."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             self._process.stdin.close()
-
-    def _end(self) -> None:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            self._process.communicate(timeout=1.0)
 
     def _write(self, text: str) -> None:
         assert self._process.stdin is not None
