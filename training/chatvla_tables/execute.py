@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chatvla_control.subordinate import end_with_parent
 from chatvla_tables.plan import Unit
 
 __all__ = ["Rates", "estimate", "execute"]
@@ -130,7 +131,11 @@ def _start(
         fresh = not unit.folder.exists()
         with (logs / f"{_name(unit, folder)}.log").open("ab") as log:
             process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+                command,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                preexec_fn=end_with_parent(),
             )
         running.append(_Running(unit=unit, process=process, started=time.monotonic(), fresh=fresh))
 

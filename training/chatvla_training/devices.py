@@ -19,6 +19,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from chatvla_control.subordinate import end_with_parent
 from chatvla_training.recipe import Recipe, RecipeError
 
 __all__ = ["make_accelerator", "micro_batches", "spread", "start_on_devices", "started_by_launcher", "visible_devices"]
@@ -51,7 +52,7 @@ def start_on_devices(arguments: Sequence[str], devices: int) -> int:
         "chatvla_training.train",
         *arguments,
     ]
-    return subprocess.run(command, check=False).returncode
+    return subprocess.run(command, check=False, preexec_fn=end_with_parent()).returncode
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:

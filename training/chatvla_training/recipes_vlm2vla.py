@@ -38,7 +38,7 @@ TINY = replace(
     VLM2VLA,
     name="tiny_vlm2vla",
     summary="tiny VLM2VLA: adapters on the tiny pretrained VLM",
-    init="runs/tiny/tiny_pretrain/policy",
+    init="runs/tiny/tiny_settle/policy",
     data="data/math_match_language",
     prompts="short",
     tell_pose=True,

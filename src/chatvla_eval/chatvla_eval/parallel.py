@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from chatvla_control.subordinate import worker_pool
 from chatvla_eval.film import TrialFilm
 from chatvla_eval.in_process import InProcessSession
 from chatvla_eval.session import TrialSettings, TrialSetup
@@ -57,19 +56,10 @@ def run_jobs(jobs: Sequence[TrialJob], *, workers: int) -> Generator[TrialResult
         finally:
             _close_session()
         return
-    # OpenGL contexts and ROS middleware do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_ignore_interrupts)
-    try:
+    with worker_pool(min(workers, len(jobs))) as pool:
         futures: list[Future[TrialResult]] = [pool.submit(run_job, job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
-    finally:
-        # After the last result nothing runs any more; before it, nobody wants what still runs.
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def run_job(job: TrialJob) -> TrialResult:
@@ -90,11 +80,6 @@ def run_job(job: TrialJob) -> TrialResult:
     if film is not None:
         film.write(Path(job.film_folder), f"trial_{job.setup.index:03d}", result, session.policy_name)
     return result
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent process, which ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _close_session() -> None:

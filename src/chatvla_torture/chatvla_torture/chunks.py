@@ -13,12 +13,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
 from pathlib import Path
 
 from chatvla_control.campaign import BrokenPromiseError as BrokenLimitError
 from chatvla_control.campaign import run_campaign
 from chatvla_control.robot_spec import robot_spec
+from chatvla_control.subordinate import worker_pool
 from chatvla_torture.campaign import PartRun
 from chatvla_torture.promise import Case
 
@@ -54,13 +54,12 @@ def run(part: PartRun) -> None:
     for figures in done.values():
         total.update(figures)
     limits.hold(total["chunks"])
-    with ProcessPoolExecutor(part.jobs, mp_context=get_context("spawn")) as pool:
+    with worker_pool(part.jobs) as pool:
         blocks = (case for case in part.cases(-(-planned // _BLOCK)) if case.number not in done)
         for case, future in _finished(pool, blocks, part.jobs + 1):
             try:
                 figures = future.result()
             except BrokenLimitError as error:
-                pool.shutdown(wait=False, cancel_futures=True)
                 limits.require(False, str(error), case)
                 raise
             total.update(figures)

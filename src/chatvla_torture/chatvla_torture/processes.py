@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -16,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chatvla_cli.shared_memory import SHM, SharedMemoryFiles, mapped_files
+from chatvla_control.subordinate import end_with_parent
 
 __all__ = ["Kept", "ProcessSet", "Usage", "wait_until"]
 
 MARK = "CHATVLA_TORTURE"
 """Environment variable by which descendants are found."""
-_PR_SET_PDEATHSIG = 1
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -73,7 +72,6 @@ class ProcessSet:
         self.environment = {**os.environ, **environment, MARK: self.mark, "PYTHONUNBUFFERED": "1"}
         self.members: dict[str, Kept] = {}
         self._files = SharedMemoryFiles()
-        self._libc = ctypes.CDLL(None, use_errno=True)
         folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> ProcessSet:
@@ -96,7 +94,7 @@ class ProcessSet:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+                preexec_fn=end_with_parent(signal.SIGKILL),
             )
         before = self.members.get(name)
         lives = before.lives + 1 if before else 1

@@ -8,15 +8,15 @@ Which trials are recorded depends on the seed alone, not on the number of proces
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from chatvla_control.subordinate import worker_pool
 from chatvla_sim.benches import make_bench
 from chatvla_sim.expert import make_expert
 from chatvla_training.data.assemble import assemble
@@ -99,15 +99,10 @@ def _run(jobs: list[_Job], processes: int) -> Iterator[list[str]]:
         for job in jobs:
             yield _record(job)
         return
-    # MuJoCo's OpenGL context does not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_start_worker) as pool:
+    with worker_pool(min(processes, len(jobs)), prepare=_start_worker) as pool:
         waiting = [pool.submit(_record, job) for job in jobs]
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for future in as_completed(waiting):
+            yield future.result()
 
 
 def _start_worker() -> None:

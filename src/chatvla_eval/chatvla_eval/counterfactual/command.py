@@ -7,11 +7,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from chatvla_control.subordinate import worker_pool
 from chatvla_eval.arguments import ArgumentParser, count, one_of
 from chatvla_eval.counterfactual.doses import DOSES
 from chatvla_eval.counterfactual.replay import FrameSettings, replay_frame
@@ -94,7 +93,7 @@ def _frames(jobs: list[FrameSettings], arguments: argparse.Namespace) -> list[di
 
     if arguments.jobs == 1 or len(jobs) == 1:
         return shown(map(replay_frame, jobs))
-    with ProcessPoolExecutor(min(arguments.jobs, len(jobs)), mp_context=get_context("spawn")) as pool:
+    with worker_pool(min(arguments.jobs, len(jobs))) as pool:
         return shown(pool.map(replay_frame, jobs))
 
 

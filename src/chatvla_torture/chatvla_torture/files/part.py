@@ -6,14 +6,13 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as LateError
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+from chatvla_control.subordinate import worker_pool
 from chatvla_torture.campaign import PartRun
 from chatvla_torture.files.checkpoints import TRIPWIRE
 from chatvla_torture.files.guard import Opened, open_guarded
@@ -115,7 +114,7 @@ def run(part: PartRun) -> None:
         planned=texts,
         unit="texts",
     )
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with worker_pool(1) as pool:
         for kind in _KINDS:
             (part.scratch / kind).mkdir()
             pool.submit(make_sound, kind, part.scratch / kind / "sound").result(300.0)
