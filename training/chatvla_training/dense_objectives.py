@@ -8,6 +8,7 @@
            characters and place words it holds: a token of a card with "7" points where the word "7" points. Where in
            the picture the card lies it says aloud, in three directions of its own: what looks at image tokens later
            (the action expert) learns from few demonstrations to read it
+  align_sheets  the same, with sheets beside the scenes, of which only the characters are asked
 A whole scene and its dialogue teach a new tower next to nothing (the loss of a few written words reaches 352 patches);
 dense labels do it in minutes. The heads are thrown away.
 Tensors: P patches of all images, in the processor's order; M image tokens; W vision width; V language width; C classes.
@@ -29,6 +30,7 @@ from chatvla_policy.processing.images import ImageConfig, ImagePreparer
 from chatvla_training.objectives import Built, CollateFunction
 from chatvla_training.scene_labels import SceneLabels, merge_order, scene_labels, token_aims
 from chatvla_training.synthetic.sheets import CHARACTERS, SIZE_PX, Sheet
+from chatvla_training.synthetic.sources import Page
 from chatvla_training.tied_words import PLACES, TENS, UNITS, tied_words
 from chatvla_training.trainer.task import TrainingTask
 
@@ -38,6 +40,7 @@ __all__ = [
     "DenseTask",
     "aim_distance",
     "align",
+    "align_sheets",
     "aloud_directions",
     "glyphs",
     "scene_labels",
@@ -95,7 +98,12 @@ class DenseHeads(nn.Module):
         """Return the summed loss over the heads, as a loss per patch."""
         out = self.visual(batch.pixel_values_PX, batch.grid_thw_N3)
         patches_PW = out.last_hidden_state
-        loss = _entropy(self.characters(patches_PW), batch.characters_P)
+        # Of sheets nothing but characters is known. Their mean stands beside the scenes', in which digits are few.
+        scene_P = batch.places_P >= 0
+        loss = patches_PW.new_zeros(())
+        for part_P in (scene_P, ~scene_P):
+            if part_P.any():
+                loss = loss + _entropy(self.characters(patches_PW[part_P]), batch.characters_P[part_P])
         if self.tokens:
             loss = loss + _entropy(self.places(patches_PW), batch.places_P)
             loss = (
@@ -104,22 +112,22 @@ class DenseHeads(nn.Module):
             loss = loss + 0.3 * _entropy(self.rows(patches_PW), batch.rows_P)
             loss = loss + 0.3 * _entropy(self.columns(patches_PW), batch.columns_P)
             loss = loss + AIM_WEIGHT * aim_distance(self.aims(patches_PW), batch.aims_P3)
-            loss = loss + self._token_loss(out.pooler_output, batch)
+            loss = loss + self._token_loss(out.pooler_output, batch, scene_P.view(-1, 4)[:, 0])
         return patch_loss(loss, len(batch.characters_P))
 
-    def _token_loss(self, tokens_MV: Tensor, batch: DenseBatch) -> Tensor:
-        tokens_MV, size = at_one_size(tokens_MV, self._embedding[0].weight)
-        characters_M4, places_M4 = batch.characters_P.view(-1, 4), batch.places_P.view(-1, 4)
+    def _token_loss(self, tokens_MV: Tensor, batch: DenseBatch, scene_M: Tensor) -> Tensor:
+        tokens_MV, size = at_one_size(tokens_MV[scene_M], self._embedding[0].weight)
+        characters_M4, places_M4 = batch.characters_P.view(-1, 4)[scene_M], batch.places_P.view(-1, 4)[scene_M]
         place_M = places_M4.max(1).values
-        tens_M, units_M = batch.tens_P.view(-1, 4).max(1).values, batch.units_P.view(-1, 4).max(1).values
+        tens_M, units_M = (part.view(-1, 4)[scene_M].max(1).values for part in (batch.tens_P, batch.units_P))
         logits_M4C = self.merged_characters(tokens_MV).view(len(tokens_MV), 4, -1)
         loss = _entropy(logits_M4C.flatten(0, 1), characters_M4.flatten())
         loss = loss + _entropy(self.merged_places(tokens_MV), place_M)
         loss = loss + _entropy(self.merged_tens(tokens_MV), tens_M) + _entropy(self.merged_units(tokens_MV), units_M)
-        loss = loss + AIM_WEIGHT * aim_distance(self.merged_aims(tokens_MV), token_aims(batch.aims_P3))
+        loss = loss + AIM_WEIGHT * aim_distance(self.merged_aims(tokens_MV), token_aims(batch.aims_P3)[scene_M])
         spread_3 = torch.tensor(SPREAD, device=tokens_MV.device)
         said_M3 = functional.linear(tokens_MV.float(), self.aloud_3V) * spread_3
-        loss = loss + AIM_WEIGHT * aim_distance(said_M3, batch.lying_M3)
+        loss = loss + AIM_WEIGHT * aim_distance(said_M3, batch.lying_M3[scene_M])
         words, device = self.words, tokens_MV.device
         target_MS, number_MS = words.said_by(characters_M4, place_M, tens_M, units_M)
         speaks_M = target_MS.sum(1) > 0
@@ -210,15 +218,14 @@ class DenseTask:
 
 def glyphs(built: Built) -> tuple[TrainingTask, CollateFunction]:
     """Return the objective of sheets (`synthetic:sheets`)."""
-    config = replace(built.start.model.config.images, width=SIZE_PX, height=SIZE_PX)
-    return DenseTask(DenseHeads(built, tokens=False)), SheetCollate(config)
+    return DenseTask(DenseHeads(built, tokens=False)), SheetCollate(built.start.model.config.images)
 
 
 class SheetCollate:
     """Sheets to batches."""
 
     def __init__(self, config: ImageConfig) -> None:
-        self._images = ImagePreparer(config)
+        self._images = ImagePreparer(replace(config, width=SIZE_PX, height=SIZE_PX))
 
     def __call__(self, sheets: Sequence[Sheet]) -> DenseBatch:
         """Return the batch of `sheets`."""
@@ -244,6 +251,11 @@ def align(built: Built) -> tuple[TrainingTask, CollateFunction]:
     return DenseTask(DenseHeads(built, tokens=True)), SceneCollate(built.start.model.config.images)
 
 
+def align_sheets(built: Built) -> tuple[TrainingTask, CollateFunction]:
+    """Return the objective of labelled scenes beside sheets (`synthetic:pages`)."""
+    return DenseTask(DenseHeads(built, tokens=True)), PageCollate(built.start.model.config.images)
+
+
 class SceneCollate:
     """Labelled scenes to batches."""
 
@@ -261,3 +273,20 @@ class SceneCollate:
             field.name: torch.cat([getattr(part, field.name) for part in labels]) for field in fields(SceneLabels)
         }
         return DenseBatch(pixel_values_PX=prepared.pixel_values_PX, grid_thw_N3=prepared.grid_thw_N3, **joined)
+
+
+class PageCollate:
+    """Labelled scenes with sheets to batches: scenes first."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        self._scenes, self._sheets = SceneCollate(config), SheetCollate(config)
+
+    def __call__(self, pages: Sequence[Page]) -> DenseBatch:
+        """Return the batch of `pages`."""
+        parts = (
+            self._scenes([page.scene for page in pages]),
+            self._sheets([sheet for page in pages for sheet in page.sheets]),
+        )
+        return DenseBatch(
+            **{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(DenseBatch)}
+        )

@@ -36,6 +36,7 @@ OBJECTIVES: dict[str, str] = {
     "by_kind": "chatvla_training.objectives:by_kind",
     "glyphs": "chatvla_training.dense_objectives:glyphs",
     "align": "chatvla_training.dense_objectives:align",
+    "align_sheets": "chatvla_training.dense_objectives:align_sheets",
     "imagined": "chatvla_training.imagined_objective:imagined",
     "objects": "chatvla_training.toy_objectives:objects",
     "objects_align": "chatvla_training.toy_objectives:objects_align",

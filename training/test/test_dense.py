@@ -3,10 +3,12 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from chatvla_control.robot_spec import robot_spec
 from chatvla_policy.checkpoint import load_checkpoint
@@ -24,7 +26,7 @@ from chatvla_training.scene_labels import TURN_RAD, merge_order, token_aims
 from chatvla_training.synthetic import sheets
 from chatvla_training.synthetic.pool import ScenePool
 from chatvla_training.synthetic.sheets import CHARACTERS, PATCH_PX, draw_sheet, patch_characters
-from chatvla_training.synthetic.sources import open_source, varied_scene
+from chatvla_training.synthetic.sources import Page, open_source, varied_scene
 from chatvla_training.tied_words import PLACES, TENS, tied_words
 from chatvla_training.training_run import train_recipe
 from chatvla_training.vocabulary import tiny_tokenizer
@@ -63,7 +65,7 @@ def test_sheets_are_labelled_where_there_is_ink_and_nowhere_else() -> None:
 
 def test_no_hand_of_the_sheets_is_held_out() -> None:
     forbidden = set(font_files("held_out"))
-    for number in range(0, sheets.HANDS, 40):
+    for number in range(0, sheets.MORE_HANDS, 40):
         rng = np.random.default_rng([number, 7302])
         style = sheets.draw_style(rng, sheets.HANDWRITING_PARTS[number % len(sheets.HANDWRITING_PARTS)])
         assert style.font not in forbidden
@@ -251,7 +253,39 @@ def test_imagined_tokens_say_what_lies_where_they_are() -> None:
 
 
 def test_sources_of_dense_labels_are_functions_of_their_numbers() -> None:
-    for name in ("sheets", "labelled"):
-        first, again, other = (open_source(name, 3).sample(index, 2) for index in (17, 17, 18))
-        assert np.array_equal(first.image, again.image)
-        assert not np.array_equal(first.image, other.image)
+    for name in ("sheets", "labelled", "pages"):
+        first, again, other = (pictures(open_source(name, 3).sample(index, 2)) for index in (17, 17, 18))
+        assert all(map(np.array_equal, first, again))
+        assert not any(map(np.array_equal, first, other))
+
+
+def pictures(sample: Any) -> list[np.ndarray]:
+    if isinstance(sample, Page):
+        return [sample.scene.image, *(sheet.image for sheet in sample.sheets)]
+    return [sample.image]
+
+
+def test_sheets_beside_scenes_ask_their_characters_and_nothing_else() -> None:
+    recipe = replace(find_recipe("tiny_align"), init="", init_vision="", size="micro", image_width=308)
+    start = start_model(recipe, [robot_spec("arx_r5")])
+    collate = Collate(start.model, start.codec, ())
+
+    def objective(name: str) -> tuple[Any, Any]:
+        torch.manual_seed(0)
+        recipe_ = replace(recipe, objective=name)
+        return make_objective(Built(recipe=recipe_, start=start, collate=collate, half_width={}))
+
+    pages = [open_source("pages", 3).sample(index, 0) for index in range(2)]
+    (alone, scenes), (beside, both) = objective("align"), objective("align_sheets")
+    batches = scenes([page.scene for page in pages]), both(pages)
+    losses = [
+        float(terms.language_sum.detach()) / terms.language_tokens
+        for task, batch in zip((alone, beside), batches, strict=True)
+        for terms in [task.module(batch)]
+    ]
+    drawn = both(pages)
+    sheet_P = drawn.places_P < 0
+    assert sheet_P.sum() == sum(sheet.characters.size for page in pages for sheet in page.sheets)
+    shown_PW = beside.module.visual(drawn.pixel_values_PX, drawn.grid_thw_N3).last_hidden_state
+    asked = functional.cross_entropy(beside.module.characters(shown_PW[sheet_P]).float(), drawn.characters_P[sheet_P])
+    assert losses[1] - losses[0] == pytest.approx(float(asked), abs=1e-4)

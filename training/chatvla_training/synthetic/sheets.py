@@ -28,6 +28,8 @@ HEIGHT_PX = ((9.0, 20.0), (20.0, 42.0))
 INK_PX = 40
 HANDS = 600
 """Hands that the sheets are written in; each is drawn once in a process."""
+MORE_HANDS = 2000
+"""The same for sheets shown beside scenes: by then the tower knows HANDS by heart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Sheet:
     characters: NDArray[np.int64]
 
 
-@lru_cache(maxsize=HANDS)
+@lru_cache(maxsize=MORE_HANDS)
 def hand(number: int) -> dict[str, NDArray[np.uint8]]:
     """Return how hand `number` writes each character, as ink at the scale where digits are INK_PX high."""
     rng = np.random.default_rng([number, 7302])
@@ -53,8 +55,8 @@ def hand(number: int) -> dict[str, NDArray[np.uint8]]:
     return found
 
 
-def draw_sheet(identity: str, rng: np.random.Generator) -> Sheet:
-    """Return a sheet of lines of random digits and signs, each line in one hand, dark on light."""
+def draw_sheet(identity: str, rng: np.random.Generator, hands: int = HANDS) -> Sheet:
+    """Return a sheet of lines of random digits and signs, each line in one of so many hands, dark on light."""
     paper = rng.uniform(0.55, 1.0, 3)
     colour = rng.uniform(0.0, 0.45, 3) * rng.uniform(0.1, 1.0)
     cover = Image.new("L", (SIZE_PX, SIZE_PX))
@@ -63,7 +65,7 @@ def draw_sheet(identity: str, rng: np.random.Generator) -> Sheet:
     top = rng.uniform(-4, 8)
     while top < SIZE_PX - 8:
         height = float(rng.uniform(*HEIGHT_PX[int(rng.random() < 0.35)]))
-        inks = hand(int(rng.integers(HANDS)))
+        inks = hand(int(rng.integers(hands)))
         x = float(rng.uniform(-6, 30))
         gap = float(rng.uniform(0.08, 0.5))
         while x < SIZE_PX:

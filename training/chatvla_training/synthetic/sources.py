@@ -7,7 +7,7 @@
 - `sums`, `told`, `finds`: arithmetic, scenes told in words, and only the cards of such scenes, without an image.
 - `places`, `words`, `all`: mixes of these (MIXES).
 - `imagined`: the same for the objective `imagined`, which needs no tower.
-- `sheets`, `labelled`: dense labels for the objectives `glyphs` and `align`.
+- `sheets`, `labelled`, `pages`: dense labels for the objectives `glyphs`, `align` and `align_sheets`.
 - `toys_...`: about the toy bench, see toy_sources.py.
 Sample (index, draw) is the same on every machine: index picks the scene, draw the questions and small changes of light.
 """
@@ -29,7 +29,7 @@ from chatvla_sim.math_match.trial import Trial
 from chatvla_training.data.samples import ChatSample, SampleSource, Turn
 from chatvla_training.synthetic import pool, sheets, trials
 from chatvla_training.synthetic.pool import Scene, ScenePool
-from chatvla_training.synthetic.sheets import Sheet, draw_sheet
+from chatvla_training.synthetic.sheets import HANDS, MORE_HANDS, Sheet, draw_sheet
 from chatvla_training.synthetic.toy_sources import TOY_SOURCES, open_toy_source
 from chatvla_training.synthetic.trials import image_text_equations, image_text_trial, wider_equations
 from chatvla_training.text import math_phrases, questions
@@ -42,7 +42,7 @@ from chatvla_training.text.questions import (
     told_dialogue,
 )
 
-__all__ = ["SOURCES", "LabelledSource", "SheetSource", "SyntheticSource", "open_source"]
+__all__ = ["SOURCES", "LabelledSource", "Page", "PageSource", "SheetSource", "SyntheticSource", "open_source"]
 
 SHEETS = 1_000_000
 """Sheets and sums that exist; each is made when it is asked for."""
@@ -55,7 +55,8 @@ MIXES: dict[str, dict[str, float]] = {
     **{name: {name: 1.0} for name in ("scenes", "renders", "points", "sums", "told", "finds")},
     "imagined": {"scenes": 0.4, "points": 0.2, "finds": 0.1, "told": 0.05, "sums": 0.25},
 }
-SOURCES = (*MIXES, "sheets", "labelled")
+SOURCES = (*MIXES, "sheets", "labelled", "pages")
+SHEETS_PER_SCENE = 2
 SHIFT_PX = 4
 _CODE = (math_phrases, questions, pool)
 
@@ -69,8 +70,11 @@ def open_source(name: str, seed: int, cache: Path | None = None) -> SampleSource
         return open_toy_source(name, seed, cache)
     if name == "sheets":
         return SheetSource(seed=seed)
-    if name == "labelled":
-        return LabelledSource(pools=(ScenePool("drawn", seed, cache), ScenePool("rendered", seed, cache)))
+    if name in ("labelled", "pages"):
+        scenes = LabelledSource(pools=(ScenePool("drawn", seed, cache), ScenePool("rendered", seed, cache)))
+        return (
+            scenes if name == "labelled" else PageSource(scenes=scenes, sheets=SheetSource(seed=seed, hands=MORE_HANDS))
+        )
     if name not in MIXES:
         raise ValueError(f"no synthetic data {name!r}; there are: {', '.join([*SOURCES, *TOY_SOURCES])}")
     pools = {kind: ScenePool(kind, seed, cache) for kind in ("drawn", "rendered")}
@@ -148,6 +152,7 @@ class SheetSource:
     """Sheets of handwriting with labelled patches; nothing lies on disk."""
 
     seed: int
+    hands: int = HANDS
     name: str = "synthetic:sheets"
 
     def __len__(self) -> int:
@@ -156,13 +161,45 @@ class SheetSource:
 
     def sample(self, index: int, draw: int) -> Sheet:
         """Return sheet `index`."""
-        return draw_sheet(f"{self.name}/{index}", np.random.default_rng([self.seed, index, draw]))
+        return draw_sheet(f"{self.name}/{index}", np.random.default_rng([self.seed, index, draw]), self.hands)
 
     def sha256(self) -> str:
         """Return a fingerprint of the code and settings that draw the sheets."""
         modules = (fonts, handwriting, trials, sheets)
-        text = "\n".join((str(self.seed), *(inspect.getsource(module) for module in modules)))
+        text = "\n".join((str(self.seed), str(self.hands), *(inspect.getsource(module) for module in modules)))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A labelled scene, and sheets: digits cover a twentieth of a scene, and most of a sheet."""
+
+    scene: Scene
+    sheets: tuple[Sheet, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageSource:
+    """Labelled scenes, each with SHEETS_PER_SCENE sheets."""
+
+    scenes: LabelledSource
+    sheets: SheetSource
+    name: str = "synthetic:pages"
+
+    def __len__(self) -> int:
+        """Return how many scenes there are."""
+        return len(self.scenes)
+
+    def sample(self, index: int, draw: int) -> Page:
+        """Return scene `index` with the sheets that `draw` chooses."""
+        rng = np.random.default_rng([index, draw, 7306])
+        numbers = rng.integers(len(self.sheets), size=SHEETS_PER_SCENE)
+        sheets = tuple(self.sheets.sample(int(number), draw) for number in numbers)
+        return Page(scene=self.scenes.sample(index, draw), sheets=sheets)
+
+    def sha256(self) -> str:
+        """Return a fingerprint of the code and settings that draw scenes and sheets."""
+        return hashlib.sha256((self.scenes.sha256() + self.sheets.sha256()).encode()).hexdigest()
 
 
 def facts_of(trial: Trial) -> MathFacts:
