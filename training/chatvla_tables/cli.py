@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`chatvla tables [1|3|4|5|6|swap|frozen|router|all] --size tiny --out DIR`: train, evaluate, write the tables."""
+"""`chatvla tables [TABLE|systems|router|all] --size tiny --out DIR`: train, evaluate, write the tables."""
 
 from __future__ import annotations
 

@@ -120,8 +120,12 @@ def _ready(waiting: Sequence[Unit], done: set[str]) -> list[Unit]:
 def _start(
     waiting: list[Unit], running: list[_Running], done: set[str], failed: Mapping[str, str], *, jobs: int, folder: Path
 ) -> None:
-    """Start what can run, up to `jobs` processes of one thread each."""
-    for unit in _ready(waiting, done)[: max(0, jobs - len(running))]:
+    """Start what can run, up to `jobs` processes of one thread each; what runs alone, when nothing else can."""
+    if any(item.unit.alone for item in running):
+        return
+    ready = _ready(waiting, done)
+    beside = [unit for unit in ready if not unit.alone][: max(0, jobs - len(running))]
+    for unit in beside or ([] if running else ready[:1]):
         waiting.remove(unit)
         logs = folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from chatvla_eval.results import RESULTS_NAME, source_commit
 from chatvla_eval.statistics import mean_interval, proportion
 from chatvla_eval.tasks import task_by_name
 from chatvla_tables.paper import PAPER
-from chatvla_tables.plan import PlanSettings, cell_folder, cell_trials, stage_recipes
+from chatvla_tables.plan import EXTRAS, PlanSettings, cell_folder, cell_trials, stage_recipes
 from chatvla_tables.rows import CELLS, ROWS, TABLES, Row, Table
 
 __all__ = ["table_results"]
@@ -79,6 +79,7 @@ def _row(
     errors = sorted({why for key, why in failed.items() if f"/{row.name}_s" in key})
     if errors:
         found["failed"] = errors
+    found |= _extras(row, table, settings)
     found["cells"] = {}
     for cell in table.cells:
         entry: dict[str, Any] = {"paper": _paper(table.name, row.name, cell)}
@@ -88,6 +89,21 @@ def _row(
             if row.name != table.reference and row.policy != "chance" and reference:
                 entry["against_reference"] = _paired(reference, own[cell])
         found["cells"][cell] = entry
+    return found
+
+
+def _extras(row: Row, table: Table, settings: PlanSettings) -> dict[str, Any]:
+    """Return answers to questions, against the start's, and the time of a decision, where the table asks for them."""
+    found: dict[str, Any] = {}
+    folder = settings.out / "evals" / f"{row.name}_s0"
+    for kind, wanted in (("understanding", table.questions), ("latency", table.decisions)):
+        path = folder / kind / EXTRAS[kind]
+        if not wanted or not row.stages or not path.is_file():
+            continue
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if kind == "understanding":
+            said = {key: said["sets"][0][key] for key in ("n", "policy", "base", "difference", "retention")}
+        found[kind] = said
     return found
 
 

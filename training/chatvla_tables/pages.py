@@ -43,8 +43,11 @@ def table_page(results: Mapping[str, Any], *, plot: str) -> str:
         ]
     for cell in results["trials"]:
         lines += [f"## {cell.replace('_', ' ').capitalize()}", "", *_cell_table(results, cell), ""]
-    lines += [f"![Success]({plot})", "", "## What the paper finds and what shows here", ""]
-    lines += [_claim(claim) for claim in results["claims"]]
+    lines += _extras(results)
+    lines += [f"![Success]({plot})", ""]
+    if results["claims"]:
+        lines += ["## What the paper finds and what shows here", ""]
+        lines += [_claim(claim) for claim in results["claims"]]
     failures = [f"- {row['label']}: {why}" for row in results["rows"] for why in row.get("failed", ())]
     if failures:
         lines += ["", "## Rows that failed", "", *failures]
@@ -61,6 +64,33 @@ def _cell_table(results: Mapping[str, Any], cell: str) -> list[str]:
         label = row["label"] + (" (privileged)" if row["privileged"] and "privileged" not in row["label"] else "")
         lines.append(f"| {label} | {' | '.join(_values(row, entry))} | {_paper(entry)} | {_against(entry)} |")
     return lines
+
+
+def _extras(results: Mapping[str, Any]) -> list[str]:
+    """Return what is left of the start's understanding, and how long a decision takes, where rows have it."""
+    rows = [row for row in results["rows"] if "understanding" in row or "latency" in row]
+    if not rows:
+        return []
+    lines = [
+        "## Understanding and time",
+        "",
+        "Short questions on scenes of a seed that nothing was trained on, exact match; the start is what all rows were "
+        "trained from. Time of a decision in one thread, alone on the machine: with a text, and the next one.",
+        "",
+        "| row | right | start | retained | difference, 95% | first decision [s] | next [s] |",
+        "|" + "---|" * 7,
+    ]
+    for row in rows:
+        cells = ["-"] * 4
+        if "understanding" in row:
+            asked = row["understanding"]
+            apart = asked["difference"]
+            cells = [f"{100 * asked[who]['mean']:.0f}% of {asked['n']}" for who in ("policy", "base")]
+            cells += ["-" if asked["retention"] is None else f"{100 * asked['retention']:.0f}%"]
+            cells += [f"{100 * apart['low']:+.0f} to {100 * apart['high']:+.0f} points"]
+        times = [f"{row['latency'][key]:.2f}" for key in ("first_s", "next_s")] if "latency" in row else ["-", "-"]
+        lines.append(f"| {row['label']} | {' | '.join([*cells, *times])} |")
+    return [*lines, ""]
 
 
 def _values(row: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:

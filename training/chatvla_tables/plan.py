@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.results import RESULTS_NAME
-from chatvla_tables.rows import CELLS, ROUTER, ROWS, SIZES, TABLES, Cell, Row
+from chatvla_tables.rows import CELLS, ROUTER, ROWS, SIZES, TABLES, Cell, Row, Table
 from chatvla_training.recipe import Recipe
 from chatvla_training.recipes import find_recipe
 
-__all__ = ["PlanSettings", "Unit", "cell_folder", "plan", "policy_folder", "stage_recipes"]
+__all__ = ["EXTRAS", "PlanSettings", "Unit", "cell_folder", "plan", "policy_folder", "stage_recipes"]
+
+EXTRAS = {"questions": "questions.json", "understanding": "understanding.json", "latency": "latency.json"}
+"""What is asked of a row beside success, and the file that says it."""
+_PROOFS = EXTRAS | {"router": "router.json", "relabel": "language.jsonl"}
+"""The file that a finished unit of each kind has written last."""
+_STARTERS = ("stage1", "stage2", "dense_film1", "chatvla1_1", "vlm2vla")
+"""Roles that begin at the common start when they come first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +54,7 @@ class Unit:
 
     key: str
     kind: str
-    """"train", "eval" or "router"."""
+    """"train", "eval", "router", "relabel", "questions", "understanding" or "latency"."""
     folder: Path
     after: tuple[str, ...]
     """Keys of the units that must be done before."""
@@ -57,14 +64,16 @@ class Unit:
     """Units with the same rate key take the same time per amount."""
     spec: dict[str, Any]
     """The recipe, or the evaluation's arguments."""
+    alone: bool = False
+    """Whether nothing may run beside it: it measures time."""
 
     @property
     def done(self) -> bool:
         """Whether its output is complete."""
         if self.kind == "train":
             return (self.folder / "policy" / "manifest.json").is_file()
-        if self.kind == "router":
-            return (self.folder / "router.json").is_file()
+        if self.kind in _PROOFS:
+            return (self.folder / _PROOFS[self.kind]).is_file()
         try:
             return bool(json.loads((self.folder / RESULTS_NAME).read_text(encoding="utf-8"))["complete"])
         except (OSError, ValueError, KeyError):
@@ -81,11 +90,13 @@ def stage_recipes(row: Row, settings: PlanSettings, seed: int) -> list[Recipe]:
         recipe = find_recipe(roles[role])
         steps = max(1, round(recipe.steps * settings.steps))
         fields: dict[str, Any] = {"seed": seed, "steps": steps, "warmup": min(recipe.warmup, steps // 4), **changes}
-        if settings.data and recipe.data:
+        if role == "vlm2vla":
+            fields["data"] = str(_language_data(settings))
+        elif settings.data and recipe.data:
             fields["data"] = settings.data
         if found:
             fields["init"] = str(_stage_folder(row, settings, seed, len(found) - 1) / "policy")
-        elif role in ("stage2", "stage1", "dense_film1", "chatvla1_1"):
+        elif role in _STARTERS:
             fields["init"] = settings.start or find_recipe(roles["stage1"]).init
         found.append(replace(recipe, **(fields | dict(settings.overrides))))
     return found
@@ -120,6 +131,8 @@ def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
             for seed in range(settings.seeds if row.stages else 1):
                 _add(units, _trainings(row, settings, seed))
                 _add(units, [_evaluation(row, settings, seed, CELLS[cell]) for cell in table.cells])
+            if row.stages:
+                _add(units, _extras(row, table, settings))
     return list(units.values())
 
 
@@ -139,6 +152,8 @@ def _trainings(row: Row, settings: PlanSettings, seed: int) -> list[Unit]:
     units: list[Unit] = []
     for index, recipe in enumerate(stage_recipes(row, settings, seed)):
         folder = _stage_folder(row, settings, seed, index)
+        if recipe.system == "vlm2vla":
+            units.append(_unit("relabel", _language_data(settings), (), 1, {"arguments": [_robot_data(settings)]}))
         units.append(
             Unit(
                 key=str(folder),
@@ -151,6 +166,15 @@ def _trainings(row: Row, settings: PlanSettings, seed: int) -> list[Unit]:
             )
         )
     return units
+
+
+def _robot_data(settings: PlanSettings) -> str:
+    return settings.data or find_recipe(SIZES[settings.size]["stage1"]).data
+
+
+def _language_data(settings: PlanSettings) -> Path:
+    """Return where the robot data lies as language."""
+    return settings.out / "data" / f"{Path(_robot_data(settings)).name}_language"
 
 
 def _evaluation(row: Row, settings: PlanSettings, seed: int, cell: Cell) -> Unit:
@@ -168,6 +192,32 @@ def _evaluation(row: Row, settings: PlanSettings, seed: int, cell: Cell) -> Unit
         rate_key=f"trial {row.name}",
         spec={"arguments": words},
     )
+
+
+def _extras(row: Row, table: Table, settings: PlanSettings) -> list[Unit]:
+    """Return the units of questions and of the time of a decision, on the first training seed."""
+    policy, words = policy_folder(row, settings, 0), settings.out / "evals" / "questions"
+    start, needed = stage_recipes(row, settings, 0)[0].init, str(policy.parent)
+    units: list[Unit] = []
+    if table.questions and row.language:
+        count = max(1, round(table.questions * settings.trials))
+        units.append(_unit("questions", words, (), count, {"count": count}))
+        folder = settings.out / "evals" / f"{row.name}_s0" / "understanding"
+        data = ["--data", str(words / EXTRAS["questions"]), "--policy", str(policy), "--base", start, "--quiet"]
+        units.append(
+            _unit(
+                "understanding", folder, (needed, str(words)), 2 * count, {"arguments": [*data, "--out", str(folder)]}
+            )
+        )
+    if table.decisions:
+        folder = settings.out / "evals" / f"{row.name}_s0" / "latency"
+        spec = {"policy": str(policy), "task": settings.task, "scenes": table.decisions}
+        units.append(replace(_unit("latency", folder, (needed,), table.decisions, spec), alone=True))
+    return units
+
+
+def _unit(kind: str, folder: Path, after: tuple[str, ...], amount: int, spec: dict[str, Any]) -> Unit:
+    return Unit(key=str(folder), kind=kind, folder=folder, after=after, amount=amount, rate_key=kind, spec=spec)
 
 
 def _router_units(settings: PlanSettings) -> list[Unit]:

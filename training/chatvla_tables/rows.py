@@ -73,6 +73,7 @@ ROWS: Mapping[str, Row] = {
             stages=(("diffusion", {}),),
             language=False,
         ),
+        Row(name="vlm2vla", label="VLM2VLA: adapters, actions in words", stages=(("vlm2vla", {}),)),
         Row(name="expert", label="scripted expert (privileged): ceiling", policy="expert"),
         Row(name="chance", label="any card at random, never dropped: floor, computed", policy="chance", language=False),
         Row(name="static+dynamic", label="static + dynamic experts", stages=_full({"moe": "static+dynamic"})),
@@ -110,6 +111,10 @@ class Table:
     reference: str = "full"
     claims: tuple[str, ...] = field(default=())
     """Rows that the paper finds below the reference, in the last cell."""
+    questions: int = 0
+    """Questions that each row and what it started from answer, for retention; 0 for none."""
+    decisions: int = 0
+    """Scenes over which the time of a decision is measured; 0 for none."""
 
 
 TABLES: Mapping[str, Table] = {
@@ -159,6 +164,14 @@ TABLES: Mapping[str, Table] = {
             rows=("full", "frozen"),
             claims=("frozen",),
         ),
+        Table(
+            name="systems",
+            title="Ways of keeping a vision-language model's knowledge",
+            rows=("full", "chatvla1", "vlm2vla", "dense_film", "diffusion_policy", "expert", "chance"),
+            cells=("in_domain", "open_world"),
+            questions=200,
+            decisions=5,
+        ),
     )
 }
 ROUTER = "router"
@@ -174,6 +187,7 @@ SIZES: Mapping[str, Mapping[str, str]] = {
         "chatvla1_2": "tiny_chatvla1_stage2",
         "chatvla1_3": "tiny_chatvla1_head",
         "diffusion": "tiny_diffusion_policy",
+        "vlm2vla": "tiny_vlm2vla",
     },
     "qwen2vl_2b": {
         "stage1": "stage1",
@@ -183,6 +197,7 @@ SIZES: Mapping[str, Mapping[str, str]] = {
         "chatvla1_1": "chatvla1_stage1",
         "chatvla1_2": "chatvla1_stage2",
         "diffusion": "diffusion_policy",
+        "vlm2vla": "vlm2vla_qwen",
     },
 }
 """Recipes by role for each size; a role that a size lacks is left out of the row's stages."""

@@ -29,6 +29,24 @@ def main(arguments: Sequence[str]) -> int:
         from chatvla_eval.router.command import main as router
 
         return router(spec["arguments"])
+    if kind == "relabel":
+        from chatvla_training.vlm2vla.relabel import main as relabel
+
+        return relabel([*spec["arguments"], "--out", folder])
+    if kind == "questions":
+        from chatvla_tables.extras import write_questions
+
+        write_questions(Path(folder), **spec)
+        return 0
+    if kind == "latency":
+        from chatvla_tables.extras import measure_latency
+
+        measure_latency(spec.pop("policy"), Path(folder), **spec)
+        return 0
+    if kind == "understanding":
+        from chatvla_eval.understanding.command import main as understanding
+
+        return understanding(spec["arguments"])
     from chatvla_eval.cli import main as evaluate
 
     return evaluate(spec["arguments"])

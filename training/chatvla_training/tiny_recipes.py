@@ -116,6 +116,16 @@ TINY_SETTLE = replace(
     steps=300,
     lr_end=1e-5,
 )
+TINY_POLISH = replace(
+    TINY_ALIGN,
+    name="tiny_polish",
+    summary="tiny: the tower once more, with sheets of handwriting beside the scenes: many more digits a step",
+    init="runs/tiny/tiny_settle/policy",
+    init_vision="",
+    objective="align_sheets",
+    image_text="synthetic:pages",
+    steps=800,
+)
 TINY_STAGE1 = Recipe(
     name="tiny_stage1",
     summary="tiny: all of the model but its tower, 8 experts, on image-text and robot data",
@@ -193,6 +203,7 @@ TINY_RECIPES: tuple[Recipe, ...] = (
     TINY_PRETRAIN,
     TINY_SHARPEN,
     TINY_SETTLE,
+    TINY_POLISH,
     TINY_STAGE1,
     TINY_STAGE2,
 )

@@ -10,10 +10,11 @@ from chatvla_tables.execute import Rates, estimate, execute
 from chatvla_tables.gather import table_results
 from chatvla_tables.pages import table_page, write_table
 from chatvla_tables.paper import PAPER
-from chatvla_tables.plan import PlanSettings, Unit, cell_folder, plan, stage_recipes
+from chatvla_tables.plan import EXTRAS, PlanSettings, Unit, cell_folder, plan, stage_recipes
 from chatvla_tables.rows import CELLS, ROUTER, ROWS, SIZES, TABLES
 
 from chatvla_eval.results import RESULTS_NAME
+from chatvla_eval.understanding.questions import read_questions
 from chatvla_policy.systems.untrained import save_untrained
 
 ALL = [*TABLES, ROUTER]
@@ -137,6 +138,58 @@ def test_a_failed_unit_leaves_out_what_needs_it_and_nothing_else(tmp_path):
     assert "nowhere" in failed[bad.key]
     assert failed[after.key].startswith("left out")
     assert good.done
+
+
+def test_systems_are_compared_on_the_same_data_and_asked_for_understanding_and_time(tmp_path):
+    units = plan(["systems"], settings(tmp_path))
+    by_kind = {kind: [unit for unit in units if unit.kind == kind] for kind in {unit.kind for unit in units}}
+    (relabel,) = by_kind["relabel"]
+    (adapters,) = [unit for unit in by_kind["train"] if unit.spec["system"] == "vlm2vla"]
+    assert adapters.after == (relabel.key,)
+    assert adapters.spec["data"] == str(relabel.folder)
+    assert len({unit.spec["init"] for unit in by_kind["train"] if "/0_" in unit.key and unit.spec["init"]}) == 1
+    assert len(by_kind["latency"]) == 5
+    assert all(unit.alone for unit in by_kind["latency"])
+    # The diffusion policy reads no language: nothing can be retained.
+    assert len(by_kind["understanding"]) == 4
+
+
+def test_what_measures_time_runs_alone_and_last(tmp_path):
+    def unit(name, kind, spec):
+        folder = tmp_path / "evals" / name
+        return Unit(
+            key=name, kind=kind, folder=folder, after=(), amount=1, rate_key=kind, spec=spec, alone=kind == "latency"
+        )
+
+    timed = unit("timed", "latency", {"policy": "expert", "task": "math_match", "scenes": 1})
+    beside = [unit(f"asked{number}", "questions", {"count": 3}) for number in range(2)]
+    assert execute([timed, *beside], jobs=2, folder=tmp_path, quiet=True) == {}
+    proofs = [item.folder / EXTRAS[item.kind] for item in (*beside, timed)]
+    began = [(tmp_path / "logs" / f"evals_{item.folder.name}.json").stat().st_mtime for item in (*beside, timed)]
+    assert began[2] > max(proof.stat().st_mtime for proof in proofs[:2])
+    assert json.loads(proofs[2].read_text())["first_s"] > 0
+    questions = read_questions(proofs[0])
+    assert len(questions) == 3
+    assert all(len(asked.answers[0]) <= 24 for asked in questions)
+    assert proofs[0].read_text() == proofs[1].read_text(), "the questions depend on more than their number"
+
+
+def test_page_of_the_systems_shows_what_is_retained_and_how_long_a_decision_takes(tmp_path):
+    write_cell(tmp_path, "full", 0, "open_world", [True] * 9 + [False])
+    asked = {
+        "n": 200,
+        "policy": {"mean": 0.6},
+        "base": {"mean": 0.8},
+        "retention": 0.75,
+        "difference": {"low": -0.3, "high": -0.1},
+    }
+    for kind, content in (("understanding", {"sets": [asked]}), ("latency", {"first_s": 1.25, "next_s": 0.1})):
+        folder = tmp_path / "evals" / "full_s0" / kind
+        folder.mkdir(parents=True)
+        (folder / EXTRAS[kind]).write_text(json.dumps(content))
+    page = table_page(table_results("systems", settings(tmp_path), hours=1.0, failed={}), plot="x.svg")
+    assert "| 60% of 200 | 80% of 200 | 75% | -30 to -10 points | 1.25 | 0.10 |" in page
+    assert "What the paper finds" not in page
 
 
 @pytest.mark.slow

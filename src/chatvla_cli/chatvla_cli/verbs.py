@@ -126,7 +126,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         name="tables",
         summary="train and evaluate the rows of the paper's tables, with intervals, beside the paper's numbers",
-        usage="[1|3|4|5|6|swap|frozen|router|all] --size tiny --out DIR [--seeds N]",
+        usage="[1|3|4|5|6|swap|frozen|systems|router|all] --size tiny --out DIR [--seeds N]",
         details="Example: ./chatvla tables 6 --out runs/tables --dry-run\n"
         "A stopped command goes on where it was; --dry-run lists what it would do and the time it would take.",
         target="chatvla_tables.cli:main",

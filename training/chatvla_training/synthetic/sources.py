@@ -177,6 +177,11 @@ class Page:
     scene: Scene
     sheets: tuple[Sheet, ...]
 
+    @property
+    def id(self) -> str:
+        """Return the scene's name."""
+        return self.scene.id
+
 
 @dataclass(frozen=True, kw_only=True)
 class PageSource:
