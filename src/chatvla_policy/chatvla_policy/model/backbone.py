@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers' own Qwen2-VL with each language MLP replaced by a mixture of experts; load and save it.
 
-Nothing else of Qwen2-VL is written anew. Folders have the hub's layout: sharded safetensors under the hub's names
+Nothing else of Qwen2-VL is written anew, but that patches are embedded by a matrix in place of a convolution. Folders have the hub's layout: sharded safetensors under the hub's names
 (`visual.*`, `model.layers.*`), config.json with one key more, `moe`. Loading reads tensors and JSON, never code.
 Source: ChatVLA-2, section 3.1; Qwen2-VL (Wang et al. 2024).
 """
@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers.models.qwen2_vl.modeling_qwen2_vl import PatchEmbed
 
 from chatvla_policy.model.moe.config import MoeConfig, MoeKind
 from chatvla_policy.model.moe.layer import MoeDecoderLayer, MoeMlp
@@ -52,6 +54,23 @@ class BackboneError(ValueError):
     """A folder that is no Qwen2-VL of ours; the message names the first mismatch."""
 
 
+class MatrixPatchEmbed(nn.Module):
+    """transformers' patch embedding with the same weight, `proj.weight`: patches don't overlap, a product is enough.
+
+    On a CPU the 3D convolution takes several times as long.
+    """
+
+    def __init__(self, convolution: PatchEmbed) -> None:
+        """Take over the weight of `convolution`."""
+        super().__init__()
+        self.proj = convolution.proj
+
+    def forward(self, patches_PX: Tensor) -> Tensor:
+        """Return the embedding of each patch, shape (P, W)."""
+        weight_WX = self.proj.weight.flatten(1)
+        return functional.linear(patches_PX.to(weight_WX.dtype), weight_WX)
+
+
 class Backbone(Qwen2VLForConditionalGeneration):
     """Qwen2-VL whose language MLPs are mixtures of experts. `moe_config` says which."""
 
@@ -60,6 +79,7 @@ class Backbone(Qwen2VLForConditionalGeneration):
     def __init__(self, config: Qwen2VLConfig, moe: MoeConfig) -> None:
         """Make the model with random weights."""
         super().__init__(config)
+        self.model.visual.patch_embed = MatrixPatchEmbed(self.model.visual.patch_embed)
         self.moe_config = moe
         if moe.kind is MoeKind.DENSE:
             return

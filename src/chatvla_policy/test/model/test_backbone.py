@@ -28,6 +28,20 @@ def test_dense_logits_equal_transformers(dense, transformers_model, prompt, tole
     torch.testing.assert_close(found[valid], wanted[valid], rtol=0, atol=tolerance * float(wanted.std()))
 
 
+def test_patches_are_embedded_as_by_transformers_convolution_gradient_and_all(dense, transformers_model):
+    ours, theirs = dense.model.visual.patch_embed, transformers_model.model.visual.patch_embed
+    patches_PX = torch.randn(12, ours.proj.weight[0].numel(), device=dense.device)
+    grown = []
+    for embed in (ours, theirs):
+        embed.proj.weight.grad = None
+        out = embed(patches_PX)
+        out.sin().sum().backward()
+        grown.append((out, embed.proj.weight.grad))
+        embed.proj.weight.grad = None
+    for found, wanted in zip(*grown, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_transformers_loads_what_we_save(dense, tmp_path):
     save_backbone(dense, tmp_path, shard_bytes=100_000 if dense.config.text_config.hidden_size < 100 else 10**9)
     loaded, report = Qwen2VLForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
