@@ -7,7 +7,8 @@ is valid, and let go on: chunks then expire while they are played.
 - Memory: growth of the policy process's resident memory, from the mean of the second tenth of the time to the last.
 - Deadline misses: the driver's own count over its ticks, in per cent.
 - After validity: ticks at which a joint's commanded speed grew though no chunk was valid; the driver may only brake.
-- Late chunks: chunks whose first row lay in the past when they came.
+- Late chunks: chunks whose first row lay in the past when they were published.
+Chunks count from their publication, as the middleware stamps it: this process itself may be late to see them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _START_S = 300.0
 _SAMPLES = 200
 PAGE_MB = os.sysconf("SC_PAGESIZE") / 2**20
 _SLACK_S = 0.03
-"""A chunk may reach the driver this much later than this process."""
+"""A chunk may take this long to reach the driver."""
 _FASTER = 1e-6
 
 
@@ -57,7 +58,7 @@ class Onlooker(Node):
     def __init__(self) -> None:
         super().__init__("node_live", namespace="chatvla")
         self.chunks: list[tuple[float, float, float]] = []
-        """Arrival, start and end of validity [s]."""
+        """Publication, start and end of validity [s]."""
         self.commands: list[tuple[float, tuple[float, ...]]] = []
         """Stamp [s] and commanded speeds."""
         self.driver: dict[str, str] = {}
@@ -67,10 +68,10 @@ class Onlooker(Node):
         self.create_subscription(JointState, "joint_command", self.on_command, 100)
         self.create_subscription(DiagnosticArray, "/diagnostics", self.on_health, 20)
 
-    def on_chunk(self, msg: ActionChunk) -> None:
+    def on_chunk(self, msg: ActionChunk, info: dict[str, int]) -> None:
         """Keep the chunk's times."""
-        now_s = self.get_clock().now().nanoseconds * 1e-9
-        self.chunks.append((now_s, time_from_msg(msg.start_time), time_from_msg(msg.valid_until)))
+        published_s = info["source_timestamp"] * 1e-9
+        self.chunks.append((published_s, time_from_msg(msg.start_time), time_from_msg(msg.valid_until)))
 
     def on_command(self, msg: JointState) -> None:
         """Keep the commanded speeds."""
@@ -121,7 +122,7 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
         try_shutdown()
     ticks, missed = (int(after[key]) - int(before[key]) for key in ("ticks", "deadline_misses"))
     grown, expired = after_validity(onlooker.chunks, onlooker.commands)
-    late = sum(start_s < arrived_s - _SLACK_S for arrived_s, start_s, _ in onlooker.chunks)
+    late = sum(start_s < published_s - _SLACK_S for published_s, start_s, _ in onlooker.chunks)
     return {
         "memory_growth": _figure(growth, "%", 1.0),
         "live_minutes": _figure(seconds / 60.0, "min", None, "higher"),
@@ -140,7 +141,7 @@ def after_validity(
     """Return how many ticks moved a joint faster than the tick before though no chunk was valid, and of how many."""
     grown = expired = 0
     for (_, before), (stamp_s, speeds) in pairwise(commands):
-        came = [valid_s for arrived_s, _, valid_s in chunks if arrived_s <= stamp_s + _SLACK_S]
+        came = [valid_s for published_s, _, valid_s in chunks if published_s <= stamp_s + _SLACK_S]
         if not came or max(came) >= stamp_s - _SLACK_S or not (before and speeds):
             continue
         expired += 1

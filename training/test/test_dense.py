@@ -195,6 +195,10 @@ def test_tower_and_language_model_learn_apart_and_meet(tmp_path: Path) -> None:
         assert torch.equal(start[name], (saw if ".visual." in name else spoke)[name])
         assert ".visual." in name or torch.equal(value, spoke[name])
     assert any(not torch.equal(after[name], saw[name]) for name in after if ".visual." in name)
+    sharper = replace(align, init=str(both), init_vision="", objective="align_sheets", image_text="synthetic:pages")
+    last = load_checkpoint(train_recipe(sharper, tmp_path / "pages")).model.state_dict()
+    assert {name for name in last if not torch.equal(last[name], after[name])} <= {n for n in last if ".visual." in n}
+    assert any(not torch.equal(last[name], after[name]) for name in last)
     assert any(not torch.equal(spoke[name], saw[name]) for name in spoke if ".visual." not in name)
     assert all(torch.equal(spoke[name], value) for name, value in start_tower(words).items())
 
