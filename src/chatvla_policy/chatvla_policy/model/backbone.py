@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers' own Qwen2-VL with each language MLP replaced by a mixture of experts; load and save it.
 
-Nothing else of Qwen2-VL is written anew, but that patches are embedded by a matrix in place of a convolution. Folders have the hub's layout: sharded safetensors under the hub's names
-(`visual.*`, `model.layers.*`), config.json with one key more, `moe`. Loading reads tensors and JSON, never code.
+Nothing else of Qwen2-VL is written anew, but that patches are embedded by a matrix in place of a convolution.
+Folders have the hub's layout: sharded safetensors under the hub's names (`visual.*`, `model.layers.*`), config.json
+with one key more, `moe`. Loading reads tensors and JSON, never code.
 Source: ChatVLA-2, section 3.1; Qwen2-VL (Wang et al. 2024).
 """
 
