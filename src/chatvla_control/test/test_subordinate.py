@@ -31,7 +31,7 @@ if __name__ == "__main__":
         busy.result()
 """
 CHILD = """
-import signal, subprocess, time
+import subprocess, time
 from chatvla_control.subordinate import end_with_parent
 print(subprocess.Popen(["sleep", "600"], preexec_fn=end_with_parent()).pid, flush=True)
 time.sleep(600)
