@@ -183,7 +183,7 @@ import mmap, sys, time
 file = open(sys.argv[1], "r+b")
 held = mmap.mmap(file.fileno(), 4096)
 print("up", flush=True)
-time.sleep(60)
+time.sleep(float(sys.argv[2]))
 """
 
 
@@ -192,7 +192,7 @@ def held_file() -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     """A file like Fast DDS's and a process that maps it."""
     path = SHM / f"fastrtps_test_{os.getpid()}"
     path.write_bytes(b"\0" * 4096)
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path), "60"], stdout=subprocess.PIPE)
     assert holder.stdout is not None
     holder.stdout.readline()
     yield path, holder
@@ -217,7 +217,7 @@ def test_a_file_that_is_in_use_at_the_end_is_removed_when_its_user_has_gone(
     held_file: tuple[Path, subprocess.Popen[bytes]],
 ) -> None:
     path, holder = held_file
-    user = child("user", HOLD.replace("sys.argv[1]", repr(str(path))).replace("60", "1"), ends_launch=True)
+    user = child("user", f"import sys; sys.argv[1:] = [{str(path)!r}, '1']\n{HOLD}", ends_launch=True)
     assert run(user)[0] == 0
     assert path.exists()
     holder.kill()
