@@ -13,7 +13,7 @@ per key-value head, H head width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
@@ -116,10 +116,12 @@ class Decoder:
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
         agree: bool = False,
+        pause: Callable[[], None] = lambda: None,
     ) -> Generated:
         """Append tokens until each row has said a stop token or `max_new_tokens` are made; greedy at temperature 0.
 
-        With `agree` all rows write one text: each token is chosen by the mean of their log-probabilities.
+        With `agree` all rows write one text: each token is chosen by the mean of their log-probabilities. `pause` is
+        called before each token.
         Every token, the last one too, has passed the model: its hidden state is returned and its keys are cached.
         """
         batch = len(state.hidden_BD)
@@ -130,6 +132,7 @@ class Decoder:
         hidden: list[Tensor] = []
         stops = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
         for _ in range(max_new_tokens):
+            pause()
             logits_BV = self.logits(state.hidden_BD)
             token_B = _draw(_agreed(logits_BV) if agree else logits_BV, temperature, top_p, generator).expand(batch)
             if batch == 1:

@@ -11,7 +11,7 @@ Tensors: B readings, V language width, L reasoning tokens with their end token, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,11 +92,15 @@ class Reasoner:
         moved: Iterable[PreparedImages] = (),
         sampling: Sampling | None = None,
         generator: torch.Generator | None = None,
+        pause: Callable[[], None] = lambda: None,
     ) -> tuple[str, RoutingTrace]:
-        """Return what the model writes after `prompt`, without action tokens; `moved` as in `think`."""
+        """Return what the model writes after `prompt`, without action tokens; `moved` as in `think`.
+
+        `pause` is called before each token: the caller may think something else there.
+        """
         with routing(Routing(path=Path(int(prompt.kind)))) as trace:
             state = self._look(prompt, _readings(images, moved))
-            ids, _, _ = self._decode(state, None, sampling or Sampling(), generator)
+            ids, _, _ = self._decode(state, None, sampling or Sampling(), generator, pause)
         return self.codec.text(ids), trace
 
     def written(self, text: str) -> tuple[str, list[int]]:
@@ -182,6 +186,7 @@ class Reasoner:
         draft_ids: list[int] | None,
         sampling: Sampling,
         generator: torch.Generator | None,
+        pause: Callable[[], None] = lambda: None,
     ) -> tuple[list[int], Tensor, int]:
         """Return new ids, their hidden states in the first row and how many were decoded one by one."""
         stop_ids = {self.codec.end_id, self.codec.pad_id}
@@ -197,6 +202,7 @@ class Reasoner:
                 top_p=sampling.top_p,
                 generator=generator,
                 agree=True,
+                pause=pause,
             )
         ids = made.tokens_BN[0].tolist()
         return ids, made.hidden_BND[:1], len(ids) - made.accepted

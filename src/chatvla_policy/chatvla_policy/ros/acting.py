@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Join a scheduler, an inference thread and publishers: images come in, chunks go out, callbacks never wait for torch.
 
+A policy that can write a text piece by piece makes the chunks that are due between the pieces, in the same thread: two
+threads would share the processors, and each chunk would come later.
+
 Methods may be called from any thread; one lock orders them. Inference itself holds no lock.
 """
 
@@ -16,7 +19,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from chatvla_control.contracts import ActionChunk, Inference, Policy, Reasoning
 from chatvla_control.ros.convert import action_chunk_to_msg, reasoning_to_msg, router_stats_to_msg
-from chatvla_policy.runtime.inference import Job, Outcome, run_job
+from chatvla_policy.runtime.inference import Job, Outcome, WritingOver, run_job, write_text
 from chatvla_policy.runtime.scheduler import Scheduler
 from chatvla_policy.runtime.timing import StageTimes
 from chatvla_policy.runtime.worker import Worker
@@ -66,6 +69,8 @@ class Acting:
         """Sentence of the last inference when it failed."""
         self._active = False
         self._worker = Worker("inference", torch_threads=threads)
+        self._writing = False
+        scheduler.texts_apart = hasattr(policy, "write") and hasattr(policy, "adopt")
 
     def now_s(self) -> float:
         """Return the node's time [s]."""
@@ -121,18 +126,61 @@ class Acting:
             self.scheduler.force(text)
         self.pump()
 
-    def pump(self) -> bool:
-        """Begin an inference when one is due and everything is there for it; return whether one began."""
+    def pump(self, *, text_first: bool = False) -> bool:
+        """Begin an inference when one is due and everything is there for it; return whether one began.
+
+        A text that is due begins when no chunk is, or before it with `text_first`.
+        """
         with self.lock:
             if not self._active:
                 return False
+            if self._writing:
+                # The inference thread looks for itself between the pieces of the text.
+                return False
+            if text_first and self._begin_text():
+                return True
             job = self.scheduler.next_job(self.now_s())
             if job is None:
-                return False
+                return self._begin_text()
             if not self._worker.submit(lambda: self._infer(job)):
                 self.scheduler.abandon()
                 return False
         return True
+
+    def _begin_text(self) -> bool:
+        job = self.scheduler.next_text(self.now_s())
+        if job is None:
+            return False
+        self._writing = self._worker.submit(lambda: self._write(job))
+        if not self._writing:
+            self.scheduler.abandon_text()
+        return self._writing
+
+    def _write(self, job: Job) -> None:
+        """Run in the inference thread: write, publish the text, let the next inference take it up."""
+        text, error = write_text(self._policy, job, pause=lambda: self._between_pieces(job))
+        with self.lock:
+            self._writing = False
+            if self.scheduler.is_stale(job) or not self._active:
+                self.scheduler.abandon_text()
+            elif self.scheduler.take_text(job, text) and text is not None:
+                self.reasoning = text
+                self._publishers.reasoning.publish(reasoning_to_msg(text))
+            elif error:
+                self.error = error
+                self.events.append(Event(inference=None, error=error))
+            self.scheduler.settle()
+        self.pump()
+        self._wake()
+
+    def _between_pieces(self, text: Job) -> None:
+        """Make the chunk that is due; raise WritingOver when the text is for what is over."""
+        with self.lock:
+            if self.scheduler.is_stale(text) or not self._active:
+                raise WritingOver
+            job = self.scheduler.next_job(self.now_s())
+        if job is not None:
+            self._infer(job)
 
     def _infer(self, job: Job) -> None:
         """Run in the inference thread: infer, publish at once, go on."""
@@ -145,7 +193,8 @@ class Acting:
             if outcome.error and self._active and not self.scheduler.is_stale(job):
                 self.error = outcome.error
                 self.events.append(Event(inference=None, error=outcome.error))
-        self.pump()
+        # Right after a chunk a text has the most time; and where chunks are always due, it would never begin.
+        self.pump(text_first=True)
         self._wake()
 
     def _publish(self, outcome: Outcome, inference: Inference) -> None:

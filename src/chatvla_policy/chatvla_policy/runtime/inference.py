@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from chatvla_control.contracts import ActionChunk, Inference, Observation, Policy
+from chatvla_control.contracts import ActionChunk, Inference, Observation, Policy, Reasoning
 
-__all__ = ["Job", "Outcome", "StageSeconds", "run_job"]
+__all__ = ["Job", "Outcome", "StageSeconds", "WritingOver", "run_job", "write_text"]
+
+
+class WritingOver(Exception):  # noqa: N818
+    """The text that is being written is not wanted any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,8 @@ class Job:
     """Write a new text even where the last one would be kept."""
     reset_seed: int | None = None
     """Forget the last instruction first, and draw from this seed."""
+    adopt: Reasoning | None = None
+    """A text that was written apart; it takes the place of the last."""
     begun_s: float = 0.0
 
 
@@ -68,15 +74,35 @@ def run_job(policy: Policy, job: Job, clock: Callable[[], float] = time.perf_cou
             policy.reset(job.reset_seed)
         if job.settings is not None:
             policy.settings = job.settings  # type: ignore[attr-defined]
+        if job.adopt is not None:
+            policy.adopt(job.adopt)  # type: ignore[attr-defined]
         if job.reason_anew and hasattr(policy, "forget_reasoning"):
             policy.forget_reasoning()  # type: ignore[attr-defined]
         inference = policy.infer(job.observation, job.forced, job.previous)
         error = _defect(inference.chunk)
     except Exception as failure:  # A policy may fail in any way; the node reports the sentence and goes on.
-        error = f"{type(failure).__name__}: {failure!s:.400}"
+        error = _sentence(failure)
     seconds = clock() - started
     stages = getattr(policy, "stage_seconds", None) or StageSeconds(reasoning=seconds)
     return Outcome(job=job, inference=None if error else _timed(inference), error=error, stages=stages, seconds=seconds)
+
+
+def write_text(policy: Policy, job: Job, *, pause: Callable[[], None]) -> tuple[Reasoning | None, str]:
+    """Return a new text about the observation of `job`, and what went wrong, one sentence or "".
+
+    `pause` is called between the pieces of the text: whoever is in a hurry does his work there. It may raise
+    WritingOver. Only for policies with `write`.
+    """
+    try:
+        return policy.write(job.observation, pause=pause), ""  # type: ignore[attr-defined]
+    except WritingOver:
+        return None, ""
+    except Exception as failure:  # As in run_job; acting goes on with the text it has.
+        return None, _sentence(failure)
+
+
+def _sentence(failure: Exception) -> str:
+    return f"{type(failure).__name__}: {failure!s:.400}"
 
 
 def _timed(inference: Inference | None) -> Inference | None:

@@ -4,7 +4,8 @@
 Acting: a chunk every `chunk_period_s`, computed while the one before it plays; the policy keeps what will have been
 played by then (real-time chunking), and the seam is bridged where inference took longer. Reasoning: a text is kept
 and refreshed on each new image until `reason_every_s` have passed, the scene has changed, or the instruction or an
-override has. Units: rad, m, s.
+override has. Where the caller can write a text apart from chunks (`texts_apart`), chunks go on with the last text until
+there is another of the same instruction. Units: rad, m, s.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from chatvla_control.contracts import ActionChunk, ActionMode, Inference, Observation, ReasoningSource
+from chatvla_control.contracts import ActionChunk, ActionMode, Inference, Observation, Reasoning, ReasoningSource
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_policy.runtime.delay import DelayForecast
 from chatvla_policy.runtime.inference import Job, Outcome
@@ -80,6 +81,8 @@ class Scheduler:
     tuning: Any = None
     """Settings of the policy, a dataclass with `commit_s`; None when it has none."""
     forced: str | None = None
+    texts_apart: bool = False
+    """Whether the caller takes `next_text`: then only an instruction's first inference writes a text."""
     counts: Counts = field(default_factory=Counts)
     _playing: ActionChunk | None = None
     _seam: tuple[ActionChunk, ActionChunk | None, Any] | None = None
@@ -94,6 +97,11 @@ class Scheduler:
     _writing_delay: DelayForecast = field(default_factory=DelayForecast)
     """Of inferences that write a text: several times as long as those that keep one."""
     _scene: SceneMemory = field(default_factory=SceneMemory)
+    _writing: bool = False
+    _overtaken: bool = False
+    """The scene has changed since the last text was written."""
+    _written: Reasoning | None = None
+    """A text that the next inference takes up."""
     _read: Observation | None = None
     """What the newest text was written about: it is remembered after publishing."""
 
@@ -170,11 +178,17 @@ class Scheduler:
         self._due_s = max(now_s, self._due_s + self.settings.chunk_period_s)
         if self._due_s < now_s + 0.5 * self.settings.chunk_period_s:
             self._due_s = now_s + self.settings.chunk_period_s
-        anew = self._keeps_text() and self._scene_changed(observation, stamp_s)
+        anew = self._keeps_text() and not self._writing and self._scene_changed(observation, stamp_s)
+        apart = self._writes_apart()
+        if apart:
+            self._overtaken, anew = self._overtaken or anew, False
         writes = anew or self._writes(stamp_s, fresh=following.fresh)
         settings = None if self.tuning is None else replace(self.tuning, commit_s=self._committed_s(writes=writes))
+        if apart:
+            settings = replace(settings, reason_every_s=np.inf)
         seed = following.seed if following.fresh else None
         following.fresh = False
+        adopted, self._written = self._written, None
         return Job(
             epoch=self._epoch,
             observation=observation,
@@ -183,8 +197,40 @@ class Scheduler:
             settings=settings,
             reason_anew=anew,
             reset_seed=seed,
+            adopt=adopted,
             begun_s=now_s,
         )
+
+    def next_text(self, now_s: float) -> Job | None:
+        """Return what to write a text about now, or None. The caller calls `take_text` or `abandon_text` next."""
+        following = self._following
+        if self._writing or following is None or not self._writes_apart():
+            return None
+        if not (self._overtaken or now_s - self._reasoned_s >= self.tuning.reason_every_s):
+            return None
+        observation = self.sync.observe(following.instruction, now_s)
+        if observation is None:
+            return None
+        self._writing = True
+        return Job(epoch=self._epoch, observation=observation, forced=None, previous=None, begun_s=now_s)
+
+    def take_text(self, job: Job, text: Reasoning | None) -> bool:
+        """Keep a text for the next inference; return whether it still counts. None: it could not be written."""
+        self._writing = False
+        stamp_s = job.observation.stamp_s
+        if self.is_stale(job) or stamp_s <= self._reasoned_s:
+            return False
+        # A text that fails is tried again when its time has passed once more.
+        self._reasoned_s, self._overtaken = stamp_s, False
+        if text is None:
+            self.counts.failures += 1
+            return False
+        self._written, self._read = text, job.observation
+        return True
+
+    def abandon_text(self) -> None:
+        """Forget a text that will not come."""
+        self._writing = False
 
     def finish(self, outcome: Outcome, now_s: float) -> Inference | None:
         """Return what to publish at `now_s`: the outcome with its chunk cut and joined; None for nothing."""
@@ -202,7 +248,7 @@ class Scheduler:
             self.counts.beyond_commit += 1
         writes = self._mostly_keeps_text() and inference.reasoning.source is ReasoningSource.GENERATED
         (self._writing_delay if writes else self._delay).add(delay_s)
-        if inference.reasoning.stamp_s == job.observation.stamp_s and _written(inference):
+        if inference.reasoning.stamp_s == job.observation.stamp_s and _is_new(inference):
             self._reasoned_s = job.observation.stamp_s
             self._read = job.observation
         playing, measured = self._followed_plan(now_s), self.sync.positions()
@@ -244,7 +290,8 @@ class Scheduler:
         self._due_s = -np.inf
         self._last_stamp_s = -np.inf
         self._reasoned_s = -np.inf
-        self._read = None
+        self._read = self._written = None
+        self._overtaken = False
         self._scene.forget()
 
     def _followed_plan(self, now_s: float) -> ActionChunk | None:
@@ -264,7 +311,13 @@ class Scheduler:
         """Return whether the next inference is likely to write a text, of a policy that mostly keeps one."""
         if self.forced is not None or not self._mostly_keeps_text():
             return False
-        return fresh or stamp_s - self._reasoned_s >= self.tuning.reason_every_s
+        return fresh or (not self._writes_apart() and stamp_s - self._reasoned_s >= self.tuning.reason_every_s)
+
+    def _writes_apart(self) -> bool:
+        """Return whether the next text comes apart from chunks; an instruction's first comes with its first chunk."""
+        if not self.texts_apart or self.forced is not None:
+            return False
+        return self._mostly_keeps_text() and bool(np.isfinite(self._reasoned_s))
 
     def _mostly_keeps_text(self) -> bool:
         """Return whether inferences are of two kinds, with a text of their own and without."""
@@ -283,6 +336,6 @@ class Scheduler:
         return self._scene.changed_share(seen.images, seen.joint_positions) > self.settings.scene_change
 
 
-def _written(inference: Inference) -> bool:
+def _is_new(inference: Inference) -> bool:
     """Return whether the text is new: neither kept from before nor given by a person."""
     return inference.reasoning.source.name in ("GENERATED", "SCRIPTED")

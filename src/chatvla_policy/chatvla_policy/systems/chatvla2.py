@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +106,32 @@ class ChatVLA2Policy:
     def forget_reasoning(self) -> None:
         """Write a new text for the next observation, also where the last would be kept."""
         self._decoded_at_s = -np.inf
+
+    def write(self, observation: Observation, *, pause: Callable[[], None] = lambda: None) -> Reasoning:
+        """Return a new text about `observation`, for `adopt`.
+
+        `pause` is called before each token: it may well call `infer`, which goes on with the text that
+        the policy has. Raises ObservationError when the input does not fit, and what `pause` raises.
+        """
+        check_observation(observation, self.setup)
+        started = time.perf_counter()
+        pictures = [observation.images[view] for view in self.setup.cameras]
+        images = self._images(pictures)
+        text, _ = self._reasoner.answer(
+            robot_prompt(self.checkpoint.codec, observation.instruction, image_tokens=images.tokens),
+            images,
+            moved=self._moved(pictures),
+            sampling=self.settings.sampling,
+            generator=self._device_generator(),
+            pause=pause,
+        )
+        text, _ = self._reasoner.written(text)
+        seconds = time.perf_counter() - started
+        return self._reasoning(observation, text, ReasoningSource.GENERATED, images, seconds)
+
+    def adopt(self, reasoning: Reasoning) -> None:
+        """Go on with a text from `write`."""
+        self._last, self._decoded_at_s = reasoning, reasoning.stamp_s
 
     def check_forced(self, text: str) -> None:
         """Raise PromptError when `text` is too long to be followed as a reasoning."""

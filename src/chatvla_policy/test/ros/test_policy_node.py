@@ -180,6 +180,18 @@ def test_text_forced_for_one_instruction_ends_with_it(serve, robot) -> None:
     assert robot.texts[-1].source == Reasoning.GENERATED
 
 
+def test_texts_are_renewed_apart_from_chunks(serve, robot, folder: Path) -> None:
+    served = serve(load=True, checkpoint=str(folder), reason_every_s=0.5, chunk_period_s=0.1)
+    served.send(instruction="Pick the card.")
+    assert robot.until(lambda: sum(text.source == Reasoning.GENERATED for text in robot.texts) >= 3)
+    stamps = [text.header.stamp for text in robot.texts if text.source == Reasoning.GENERATED]
+    assert len({(stamp.sec, stamp.nanosec) for stamp in stamps}) == len(stamps)
+    # Only the first chunk came with its text; the others went on with one written apart.
+    sources = [chunk.reasoning_source for chunk in robot.chunks]
+    assert sources[0] == Reasoning.GENERATED
+    assert set(sources[1:]) == {Reasoning.REUSED}
+
+
 def test_text_that_is_too_long_to_follow_is_refused(serve, folder: Path) -> None:
     served = serve(load=True, checkpoint=str(folder))
     answer = served.service(OverrideReasoning, "override_reasoning", scope=0, text="pick " * 300)

@@ -162,6 +162,28 @@ def test_reused_text_is_refreshed_on_the_new_image(make_policy, world) -> None:
     assert not np.allclose(reused.chunk.actions, first.chunk.actions)
 
 
+@pytest.mark.parametrize("readings", [1, 3])
+def test_a_text_written_apart_is_the_same_whatever_happens_between_its_pieces(
+    make_policy, world, readings: int
+) -> None:
+    policy = make_policy()
+    policy._model.config = replace(policy._model.config, readings=readings)
+    first, second = world.observation(0), world.observation(1, stamp_s=3.0)
+    expected = policy.infer(second).reasoning
+    policy.reset(0)
+    text = policy.infer(first).reasoning.text
+    policy.settings = PolicySettings(reuse=Reuse.REFRESH, reason_every_s=np.inf)
+    between = []
+    written = policy.write(second, pause=lambda: between.append(policy.infer(second).reasoning))
+    assert written.text == expected.text
+    assert (written.stamp_s, written.source) == (3.0, ReasoningSource.GENERATED)
+    assert len(between) >= 2
+    assert {(one.text, one.source) for one in between} == {(text, ReasoningSource.REUSED)}
+    policy.adopt(written)
+    after = policy.infer(world.observation(1, stamp_s=4.0)).reasoning
+    assert (after.text, after.source) == (written.text, ReasoningSource.REUSED)
+
+
 def test_text_is_not_reused_for_another_instruction(make_policy, world) -> None:
     policy = make_policy(settings=PolicySettings(reuse=Reuse.REFRESH))
     policy.infer(world.observation())
