@@ -15,6 +15,7 @@ from chatvla_training.tiny_recipes import (
     TINY_BASE,
     TINY_GLYPHS,
     TINY_PRETRAIN,
+    TINY_SETTLE,
     TINY_STAGE1,
     TINY_STAGE2,
 )
@@ -75,17 +76,27 @@ TOYS_PRETRAIN = replace(
     _for_toys(TINY_PRETRAIN, "tiny_toys_pretrain", "tiny, toys: dialogues about whole tables, with explanations"),
     init="runs/tiny_toys/tiny_toys_words/policy",
     init_vision="",
-    schedule="tail",
     image_text="synthetic:toys_all",
     batch=16,
     micro_batch=16,
-    steps=1600,
-    lr=1e-3,
-    lr_end=0.0,
+    steps=1000,
+)
+TOYS_SHARPEN = replace(
+    TOYS_ALIGN,
+    name="tiny_toys_sharpen",
+    summary="tiny, toys: as tiny_toys_align, towards the words as the dialogues have left them",
+    init="runs/tiny_toys/tiny_toys_pretrain/policy",
+    steps=800,
+)
+TOYS_SETTLE = replace(
+    _for_toys(TINY_SETTLE, "tiny_toys_settle", "tiny, toys: the language model learns to read the sharpened tokens"),
+    init="runs/tiny_toys/tiny_toys_sharpen/policy",
+    image_text="synthetic:toys_all",
+    steps=500,
 )
 TOYS_STAGE1 = replace(
     _for_toys(TINY_STAGE1, "tiny_toys_stage1", "tiny, toys: all of the model, 8 experts, on image-text and robot data"),
-    init="runs/tiny_toys/tiny_toys_pretrain/policy",
+    init="runs/tiny_toys/tiny_toys_settle/policy",
     data=DATA,
     image_text="synthetic:toys_all",
 )
@@ -101,6 +112,8 @@ TOY_RECIPES: tuple[Recipe, ...] = (
     TOYS_ALIGN,
     TOYS_WORDS,
     TOYS_PRETRAIN,
+    TOYS_SHARPEN,
+    TOYS_SETTLE,
     TOYS_STAGE1,
     TOYS_STAGE2,
 )
