@@ -55,6 +55,8 @@ DELAYS_MS = (0, 50, 100, 200, 350, 500)
 STAGES = ("wait", "preprocess", "reasoning", "denoise", "publish", "total", "overhead")
 PARTS = ("latency", "seams", "live")
 BARS = {"overhead_p50": 1.5, "overhead_p99": 4.0}
+LEAST = 0.3
+"""Share of the pictures that must bring a chunk: a slow text may outlast its chunk, which then never comes."""
 _START_S = 300.0
 
 
@@ -126,7 +128,7 @@ def _stages(robot: Robot, policy: str, pictures: int, timings: Path, *, pair_ms:
             say(f"pictures with {phase} reasoning")
             robot.configure(tuning, forced=FORCED_TEXT if phase == "forced" else None)
             robot.pictures(3)
-            arrivals[phase] = robot.pictures(pictures)
+            arrivals[phase] = robot.pictures(pictures, least=LEAST)
     kept = json.loads(timings.read_text(encoding="utf-8"))
     spans: dict[int, dict[str, Any]] = {}
     for span in kept["spans"]:  # A picture that is thought about twice counts with its first inference.
@@ -141,6 +143,7 @@ def _stages(robot: Robot, policy: str, pictures: int, timings: Path, *, pair_ms:
                 figures[f"{phase}_{name}"] = _figure(np.percentile(column, rank), "ms", BARS.get(name))
         inside_ms = [1e3 * (span["ended_s"] - span["begun_s"]) for _, span in paired]
         ratio = np.median(inside_ms) / np.median(kept["bare_ms"][phase])
+        figures[f"{phase}_without_chunk"] = _figure(pictures - len(rows), "count", None)
         figures[f"{phase}_infer_ratio"] = _figure(ratio, "ratio", None)
         figures[f"{phase}_overhead_to_pair"] = _figure(np.median(times_ms[:, -1]) / pair_ms, "ratio", None)
     return figures

@@ -110,10 +110,10 @@ class Robot:
         self._instruction.publish(String(data=f"Pick the card with the answer {self._rng.integers(1000)}."))
         time.sleep(0.3)
 
-    def pictures(self, count: int, *, pauses: bool = True) -> list[tuple[float, float, float]]:
+    def pictures(self, count: int, *, pauses: bool = True, least: float = 0.9) -> list[tuple[float, float, float]]:
         """Show `count` pictures one by one, 5 to 40 ms apart or at once; return what is in `arrivals` for each.
 
-        Raises RuntimeError when most bring no chunk.
+        Raises RuntimeError when a smaller share of them than `least` brings a chunk.
         """
         begun, in_vain = len(self.arrivals), 0
         for _ in range(count):
@@ -125,7 +125,7 @@ class Robot:
             if pauses:
                 time.sleep(float(self._rng.uniform(0.005, 0.04)))
         found = self.arrivals[begun:]
-        if len(found) < 0.9 * count:
+        if len(found) < least * count:
             raise RuntimeError(
                 f"{count} pictures brought {len(found)} chunks; an inference that outlasts its chunk brings "
                 "none: free the processor, or see the node's messages above"

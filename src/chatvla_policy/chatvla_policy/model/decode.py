@@ -157,7 +157,13 @@ class Decoder:
 
     @torch.no_grad()
     def verify(
-        self, state: DecodeState, draft_1N: Tensor, *, max_new_tokens: int, stop_ids: Collection[int]
+        self,
+        state: DecodeState,
+        draft_1N: Tensor,
+        *,
+        max_new_tokens: int,
+        stop_ids: Collection[int],
+        pause: Callable[[], None] = lambda: None,
     ) -> Generated:
         """Return what greedy `generate` of rows that agree would, using a draft.
 
@@ -171,7 +177,7 @@ class Decoder:
         draft_1N = draft_1N[:, : stop_at + 1] if ids else draft_1N[:, :0]
         count = draft_1N.shape[1]
         if not count:
-            return self.generate(state, max_new_tokens=max_new_tokens, stop_ids=stop_ids, agree=True)
+            return self.generate(state, max_new_tokens=max_new_tokens, stop_ids=stop_ids, agree=True, pause=pause)
         length, before_BD = state.mark()
         draft_BN = draft_1N.expand(len(before_BD), -1)
         hidden_BND = self.forward_text(state, draft_BN)
@@ -181,7 +187,7 @@ class Decoder:
         state.rewind((length + accepted, last_BD))
         done = accepted == max_new_tokens or (accepted == count and ids[count - 1] in stop_ids)
         left = 0 if done else max_new_tokens - accepted
-        rest = self.generate(state, max_new_tokens=left, stop_ids=stop_ids, agree=True)
+        rest = self.generate(state, max_new_tokens=left, stop_ids=stop_ids, agree=True, pause=pause)
         return Generated(
             tokens_BN=torch.cat([draft_BN[:, :accepted], rest.tokens_BN], 1),
             lengths_B=rest.lengths_B + accepted,

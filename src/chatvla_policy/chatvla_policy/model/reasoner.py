@@ -90,17 +90,19 @@ class Reasoner:
         images: PreparedImages | None,
         *,
         moved: Iterable[PreparedImages] = (),
+        draft: str | None = None,
         sampling: Sampling | None = None,
         generator: torch.Generator | None = None,
         pause: Callable[[], None] = lambda: None,
     ) -> tuple[str, RoutingTrace]:
-        """Return what the model writes after `prompt`, without action tokens; `moved` as in `think`.
+        """Return what the model writes after `prompt`, without action tokens; `moved` and `draft` as in `think`.
 
-        `pause` is called before each token: the caller may think something else there.
+        `pause` is called before each forward: the caller may think something else there.
         """
+        draft_ids = None if draft is None else self.written(draft)[1]
         with routing(Routing(path=Path(int(prompt.kind)))) as trace:
             state = self._look(prompt, _readings(images, moved))
-            ids, _, _ = self._decode(state, None, sampling or Sampling(), generator, pause)
+            ids, _, _ = self._decode(state, draft_ids, sampling or Sampling(), generator, pause)
         return self.codec.text(ids), trace
 
     def written(self, text: str) -> tuple[str, list[int]]:
@@ -192,7 +194,8 @@ class Reasoner:
         stop_ids = {self.codec.end_id, self.codec.pad_id}
         if draft_ids is not None and sampling.temperature == 0:
             draft_1N = torch.tensor([draft_ids], device=state.hidden_BD.device)
-            made = self._decoder.verify(state, draft_1N, max_new_tokens=self._longest, stop_ids=stop_ids)
+            pause()
+            made = self._decoder.verify(state, draft_1N, max_new_tokens=self._longest, stop_ids=stop_ids, pause=pause)
         else:
             made = self._decoder.generate(
                 state,

@@ -110,17 +110,19 @@ class ChatVLA2Policy:
     def write(self, observation: Observation, *, pause: Callable[[], None] = lambda: None) -> Reasoning:
         """Return a new text about `observation`, for `adopt`.
 
-        `pause` is called before each token: it may well call `infer`, which goes on with the text that
-        the policy has. Raises ObservationError when the input does not fit, and what `pause` raises.
+        The text that it has is proposed as a draft. `pause` is called before each forward: it may well call `infer`,
+        which goes on with the old text. Raises ObservationError when the input does not fit, and what `pause` raises.
         """
         check_observation(observation, self.setup)
         started = time.perf_counter()
         pictures = [observation.images[view] for view in self.setup.cameras]
         images = self._images(pictures)
+        last = self._last
         text, _ = self._reasoner.answer(
             robot_prompt(self.checkpoint.codec, observation.instruction, image_tokens=images.tokens),
             images,
             moved=self._moved(pictures),
+            draft=None if last is None or last.instruction != observation.instruction else last.text,
             sampling=self.settings.sampling,
             generator=self._device_generator(),
             pause=pause,
@@ -255,7 +257,7 @@ class ChatVLA2Policy:
         age_s = observation.stamp_s - self._decoded_at_s
         if last is not None and self.settings.reuse is Reuse.REFRESH and 0 <= age_s < self.settings.reason_every_s:
             return self._reasoner.think(prompt, images, text=last.text), ReasoningSource.REUSED
-        draft = last.text if last is not None and self.settings.reuse is Reuse.DRAFT else None
+        draft = None if last is None or self.settings.reuse is Reuse.NEVER else last.text
         thought = self._reasoner.think(
             prompt,
             images,

@@ -39,7 +39,7 @@ class PolicySettings:
     """Denoising steps; None takes the checkpoint's own number."""
     reuse: Reuse = Reuse.NEVER
     reason_every_s: float = 10.0
-    """With REFRESH: how long a text serves before a new one is decoded."""
+    """With REFRESH: how long a text serves; then it is the draft of a new one."""
     commit_s: float = 0.0
     """How much of the chunk being played is kept at the start of the next: at least the time one inference takes."""
 

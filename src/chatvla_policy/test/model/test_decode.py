@@ -172,8 +172,12 @@ def test_draft_never_changes_the_text(decoder, image_prompt, wrong_at, length, t
     if wrong_at is not None and wrong_at < length:
         draft[0, wrong_at] = (draft[0, wrong_at] + 1) % 400
     state = prefill(decoder, image_prompt)
-    made = decoder.verify(state, draft, max_new_tokens=TOKENS, stop_ids=NO_STOP)
+    pauses = []
+    made = decoder.verify(
+        state, draft, max_new_tokens=TOKENS, stop_ids=NO_STOP, pause=lambda: pauses.append(state.length)
+    )
     assert torch.equal(made.tokens_BN, wanted.tokens_BN)
+    assert len(pauses) == TOKENS - made.accepted, "a pause before each token that is no draft's"
     near(made.hidden_BND, wanted.hidden_BND, tolerance)
     same = min(length, TOKENS)
     assert made.accepted == (same if wrong_at is None or wrong_at >= length else wrong_at)
