@@ -127,7 +127,7 @@ def _stages(robot: Robot, policy: str, pictures: int, timings: Path, *, pair_ms:
         for phase, tuning in TUNINGS.items():
             say(f"pictures with {phase} reasoning")
             robot.configure(tuning, forced=FORCED_TEXT if phase == "forced" else None)
-            robot.pictures(3)
+            robot.pictures(3, least=0.0)
             arrivals[phase] = robot.pictures(pictures, least=LEAST)
     kept = json.loads(timings.read_text(encoding="utf-8"))
     spans: dict[int, dict[str, Any]] = {}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from chatvla_control.contracts import ActionChunk, Observation, Policy
 from chatvla_policy.ros.loading import load
@@ -43,6 +44,8 @@ class Clocked:
     def load(self, parameters: PolicyParameters) -> Policy:
         """Return the policy of the parameters, timed bare first, then clocked."""
         policy: Any = load(parameters)
+        # As the node's own inference thread.
+        torch.set_num_threads(parameters.threads)
         for phase, tuning in TUNINGS.items():
             self.bare_ms[phase] = _bare_ms(policy, tuning, forced=FORCED_TEXT if phase == "forced" else None)
         policy.reset(parameters.seed)
