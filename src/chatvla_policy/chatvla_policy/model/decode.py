@@ -45,8 +45,11 @@ class Decoder:
         image_grid_thw: Tensor | None = None,
         tail_BND: Tensor | None = None,
         room: int = 256,
+        pause: Callable[[], None] | None = None,
     ) -> DecodeState:
         """Return the state after a prompt; `room` columns stay free for what follows.
+
+        With `pause` the images of each row pass the tower apart, and it is called before each row's and after the last.
 
         `tail_BND` are embeddings, such as action queries, that pass behind the prompt in the same forward and count
         as part of it.
@@ -54,7 +57,7 @@ class Decoder:
         valid_BT = None if attention_mask_BT is None else attention_mask_BT.bool()
         if valid_BT is not None and bool(valid_BT.all()):
             valid_BT = None
-        embeds_BTD = self._embed(input_ids_BT, pixel_values, image_grid_thw)
+        embeds_BTD = self._embed(input_ids_BT, pixel_values, image_grid_thw, pause)
         positions_3BT, next_B = self._positions(input_ids_BT, image_grid_thw, valid_BT)
         if tail_BND is not None:
             tail_positions_BN = next_B[:, None] + torch.arange(tail_BND.shape[1], device=next_B.device)
@@ -195,13 +198,29 @@ class Decoder:
             accepted=accepted,
         )
 
-    def _embed(self, input_ids_BT: Tensor, pixel_values: Tensor | None, image_grid_thw: Tensor | None) -> Tensor:
+    def _embed(
+        self,
+        input_ids_BT: Tensor,
+        pixel_values: Tensor | None,
+        image_grid_thw: Tensor | None,
+        pause: Callable[[], None] | None,
+    ) -> Tensor:
         """Return the prompt's embeddings with the images' features in the places of their tokens."""
         embeds_BTD = self.language.embed_tokens(input_ids_BT)
-        if pixel_values is None:
+        if pixel_values is None or image_grid_thw is None:
             return embeds_BTD
         image_BT = input_ids_BT == self.backbone.config.image_token_id
-        features = torch.cat(self.backbone.model.get_image_features(pixel_values, image_grid_thw).pooler_output)
+        parts = 1 if pause is None else len(input_ids_BT)
+        grids = image_grid_thw.chunk(parts)
+        pixels = pixel_values.split([int(grid_N3.prod(-1).sum()) for grid_N3 in grids])
+        seen: list[Tensor] = []
+        for pixels_PX, grid_N3 in zip(pixels, grids, strict=True):
+            if pause is not None:
+                pause()
+            seen += self.backbone.model.get_image_features(pixels_PX, grid_N3).pooler_output
+        if pause is not None:
+            pause()
+        features = torch.cat(seen)
         if int(image_BT.sum()) != len(features):
             raise DecodeError(f"prompt has {int(image_BT.sum())} image tokens; the images give {len(features)}")
         return embeds_BTD.masked_scatter(image_BT[..., None], features.to(embeds_BTD.dtype))

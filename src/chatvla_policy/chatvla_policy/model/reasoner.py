@@ -93,15 +93,15 @@ class Reasoner:
         draft: str | None = None,
         sampling: Sampling | None = None,
         generator: torch.Generator | None = None,
-        pause: Callable[[], None] = lambda: None,
+        pause: Callable[[], None] | None = None,
     ) -> tuple[str, RoutingTrace]:
         """Return what the model writes after `prompt`, without action tokens; `moved` and `draft` as in `think`.
 
-        `pause` is called before each forward: the caller may think something else there.
+        `pause` is called before each forward, each reading's too: the caller may think something else there.
         """
         draft_ids = None if draft is None else self.written(draft)[1]
         with routing(Routing(path=Path(int(prompt.kind)))) as trace:
-            state = self._look(prompt, _readings(images, moved))
+            state = self._look(prompt, _readings(images, moved), pause=pause)
             ids, _, _ = self._decode(state, draft_ids, sampling or Sampling(), generator, pause)
         return self.codec.text(ids), trace
 
@@ -133,7 +133,13 @@ class Reasoner:
     def _queries_1QV(self) -> Tensor:  # noqa: N802
         return self.model.queries_QV[None].to(self.model.backbone.dtype)
 
-    def _look(self, prompt: Prompt, readings: Sequence[PreparedImages], given: Sequence[int] = ()) -> DecodeState:
+    def _look(
+        self,
+        prompt: Prompt,
+        readings: Sequence[PreparedImages],
+        given: Sequence[int] = (),
+        pause: Callable[[], None] | None = None,
+    ) -> DecodeState:
         """Return the state after reading the prompt, one row for each reading and one where there is none.
 
         `given` ids with action tokens pass in the same forward.
@@ -145,6 +151,7 @@ class Reasoner:
             image_grid_thw=torch.cat([one.grid_thw_N3 for one in readings]).to(device) if readings else None,
             tail_BND=self._queries_1QV if given else None,
             room=0 if given else self._longest + 1 + self.model.config.action.queries,
+            pause=pause,
         )
 
     def _follow(
@@ -188,10 +195,11 @@ class Reasoner:
         draft_ids: list[int] | None,
         sampling: Sampling,
         generator: torch.Generator | None,
-        pause: Callable[[], None] = lambda: None,
+        pause: Callable[[], None] | None = None,
     ) -> tuple[list[int], Tensor, int]:
         """Return new ids, their hidden states in the first row and how many were decoded one by one."""
         stop_ids = {self.codec.end_id, self.codec.pad_id}
+        pause = pause or _go_on
         if draft_ids is not None and sampling.temperature == 0:
             draft_1N = torch.tensor([draft_ids], device=state.hidden_BD.device)
             pause()
@@ -230,6 +238,10 @@ class Reasoner:
             decoded=decoded,
             trace=trace,
         )
+
+
+def _go_on() -> None:
+    """Pause for nothing."""
 
 
 def _readings(images: PreparedImages | None, moved: Iterable[PreparedImages] = ()) -> tuple[PreparedImages, ...]:

@@ -184,6 +184,19 @@ def test_draft_never_changes_the_text(decoder, image_prompt, wrong_at, length, t
     assert state.length == image_prompt.input_ids.shape[1] + TOKENS == state.prompt_length + int(made.lengths_B[0])
 
 
+def test_a_prompt_that_is_read_in_pieces_is_the_same(decoder, image_prompt, tolerance):
+    rows = 3
+    several = {
+        "pixel_values": torch.cat([image_prompt.pixel_values + 0.1 * row for row in range(rows)]),
+        "image_grid_thw": image_prompt.image_grid_thw.repeat(rows, 1),
+    }
+    ids_BT = image_prompt.input_ids.repeat(rows, 1)
+    pauses = []
+    pieces = decoder.prefill(ids_BT, **several, pause=lambda: pauses.append(1))
+    near(pieces.hidden_BD, decoder.prefill(ids_BT, **several).hidden_BD, tolerance)
+    assert len(pauses) == rows + 1
+
+
 def test_draft_with_a_stop_token_ends_where_generation_ends(decoder, image_prompt):
     free = decoder.generate(prefill(decoder, image_prompt), max_new_tokens=TOKENS, stop_ids=NO_STOP)
     stops = {int(free.tokens_BN[0, 4])}
