@@ -14,7 +14,7 @@ from transformers import Qwen2VLConfig
 from chatvla_policy.model.action.config import ActionConfig, Embodiment, action_size
 from chatvla_policy.model.moe.config import MoeConfig
 from chatvla_policy.model.sizes import qwen2vl_config
-from chatvla_policy.processing.images import MOVES, ImageConfig
+from chatvla_policy.processing.images import VARIANTS, ImageConfig
 from chatvla_policy.processing.tokens import TextCodec
 from chatvla_policy.strict_json import dump_json, from_plain
 
@@ -165,7 +165,7 @@ class ChatVLA2Config:
     max_reasoning_tokens: int = 96
     """Longest reasoning the policy writes or is forced to."""
     readings: int = 1
-    """How often the images are read where a text is written: once, and as copies that are moved by a few pixels.
+    """How often the images are read where a text is written: once, and as copies that are a little larger or smaller.
 
     The next token is chosen by the mean of the readings' log-probabilities (test-time augmentation); 1 is the papers'.
     """
@@ -179,8 +179,8 @@ class ChatVLA2Config:
         theirs = (vision.patch_size, vision.merge_size, vision.temporal_patch_size)
         if ours != theirs:
             raise ValueError(f"images are cut as {ours} (patch, merge, temporal), the vision tower takes {theirs}")
-        if not 1 <= self.readings <= 1 + len(MOVES):
-            raise ValueError(f"readings are {self.readings}, must lie in 1..{1 + len(MOVES)}")
+        if not 1 <= self.readings <= 1 + len(VARIANTS):
+            raise ValueError(f"readings are {self.readings}, must lie in 1..{1 + len(VARIANTS)}")
 
     def to_json(self) -> str:
         """Return the config as JSON text."""

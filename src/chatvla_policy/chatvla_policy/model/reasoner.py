@@ -4,8 +4,8 @@
 Every way ends in the same place, with the hidden states of the same tokens: whether a text was generated, forced,
 reused or drafted, r and o depend only on the prompt, the images and the text. So generated ids that are not the
 tokenizer's own split of their text are replaced by that split, in one forward.
-A text may be written from several readings: the images and copies of them moved by a few pixels. Each token is then
-chosen by the mean of their log-probabilities (test-time augmentation); the states are those of the first, unmoved.
+A text may be written from several readings: the images and copies of them in other sizes. Each token is then chosen
+by the mean of their log-probabilities (test-time augmentation); the states are those of the first, as it was taken.
 Tensors: B readings, V language width, L reasoning tokens with their end token, Q action tokens.
 """
 
@@ -64,7 +64,7 @@ class Reasoner:
         prompt: Prompt,
         images: PreparedImages | None,
         *,
-        moved: Iterable[PreparedImages] = (),
+        variants: Iterable[PreparedImages] = (),
         text: str | None = None,
         draft: str | None = None,
         sampling: Sampling | None = None,
@@ -72,7 +72,7 @@ class Reasoner:
     ) -> Thought:
         """Return the reasoning about `images` with its action tokens.
 
-        A text of its own is read from `images` and from `moved` copies of them together.
+        A text of its own is read from `images` and from their `variants` together.
         `text` is taken as given, in one forward. `draft` is only proposed: verified in one forward, continued where
         the model differs; under greedy decoding the result is what it would have written without.
         """
@@ -80,7 +80,9 @@ class Reasoner:
             if text is not None:
                 thought = self._follow(prompt, images, *self.written(text), trace)
             else:
-                thought = self._write(prompt, _readings(images, moved), draft, sampling or Sampling(), generator, trace)
+                thought = self._write(
+                    prompt, _readings(images, variants), draft, sampling or Sampling(), generator, trace
+                )
         return thought
 
     @torch.inference_mode()
@@ -89,19 +91,19 @@ class Reasoner:
         prompt: Prompt,
         images: PreparedImages | None,
         *,
-        moved: Iterable[PreparedImages] = (),
+        variants: Iterable[PreparedImages] = (),
         draft: str | None = None,
         sampling: Sampling | None = None,
         generator: torch.Generator | None = None,
         pause: Callable[[], None] | None = None,
     ) -> tuple[str, RoutingTrace]:
-        """Return what the model writes after `prompt`, without action tokens; `moved` and `draft` as in `think`.
+        """Return what the model writes after `prompt`, without action tokens; `variants` and `draft` as in `think`.
 
         `pause` is called before each forward, each reading's too: the caller may think something else there.
         """
         draft_ids = None if draft is None else self.written(draft)[1]
         with routing(Routing(path=Path(int(prompt.kind)))) as trace:
-            state = self._look(prompt, _readings(images, moved), pause=pause)
+            state = self._look(prompt, _readings(images, variants), pause=pause)
             ids, _, _ = self._decode(state, draft_ids, sampling or Sampling(), generator, pause)
         return self.codec.text(ids), trace
 
@@ -244,5 +246,5 @@ def _go_on() -> None:
     """Pause for nothing."""
 
 
-def _readings(images: PreparedImages | None, moved: Iterable[PreparedImages] = ()) -> tuple[PreparedImages, ...]:
-    return () if images is None else (images, *moved)
+def _readings(images: PreparedImages | None, variants: Iterable[PreparedImages] = ()) -> tuple[PreparedImages, ...]:
+    return () if images is None else (images, *variants)

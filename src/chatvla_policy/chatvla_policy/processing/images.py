@@ -21,12 +21,12 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-__all__ = ["MOVES", "ImageConfig", "ImageError", "ImagePreparer", "Placement", "PreparedImages"]
+__all__ = ["VARIANTS", "ImageConfig", "ImageError", "ImagePreparer", "Placement", "PreparedImages"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-MOVES = ((-2, 1), (2, -1), (-1, -2), (1, 2))
-"""By how much the copies of an image are moved, right and down [pixels of the prepared image]."""
+VARIANTS = ((1.06, 0, 0), (0.95, 0, 0), (1.0, -2, 1), (1.0, 2, -1))
+"""Zoom about the middle of an image's further readings, and their move right and down [pixels of the prepared one]."""
 LARGEST_SIDE = 4096
 """Largest side of an image [pixels]."""
 
@@ -120,13 +120,15 @@ class ImagePreparer:
             raise ImageError("no image to prepare; give at least one view")
         return self._prepared([self.place(image) for image in images])
 
-    def moved(self, images: Sequence[NDArray[np.uint8]], count: int) -> Iterator[PreparedImages]:
-        """Yield `count` sets of patches of the same images, each moved by a few pixels; at most len(MOVES).
+    def variants(self, images: Sequence[NDArray[np.uint8]], count: int) -> Iterator[PreparedImages]:
+        """Yield `count` further readings of the same images, a little larger or smaller; at most len(VARIANTS).
 
-        They are moved as the camera gives them: what is black around a placed image stays where it is.
+        They vary as the camera gives them: what is black around a placed image stays where it is.
         """
-        for right, down in MOVES[:count]:
-            yield self._prepared([self.place(_moved(image, *self._steps(image, right, down))) for image in images])
+        for zoom, right, down in VARIANTS[:count]:
+            yield self._prepared(
+                [self.place(_varied(image, zoom, *self._steps(image, right, down))) for image in images]
+            )
 
     def _steps(self, image: NDArray[np.uint8], right: int, down: int) -> tuple[int, int]:
         """Return a move of the prepared image in pixels of the camera's."""
@@ -144,9 +146,14 @@ class ImagePreparer:
         )
 
 
-def _moved(image: NDArray[np.uint8], right: int, down: int) -> NDArray[np.uint8]:
-    """Return the image moved by whole pixels, its edge repeated, shape (H, W, 3)."""
-    height, width = image.shape[:2]
-    rows = np.clip(np.arange(height) - down, 0, height - 1)
-    columns = np.clip(np.arange(width) - right, 0, width - 1)
-    return image[rows[:, None], columns[None]]
+def _varied(image: NDArray[np.uint8], zoom: float, right: int, down: int) -> NDArray[np.uint8]:
+    """Return the image zoomed about its middle and moved by whole pixels, its edge repeated, shape (H, W, 3)."""
+    size = np.array(image.shape[1::-1])
+    pad = math.ceil(max(0.0, 1.0 / zoom - 1.0) * size.max() / 2 + max(abs(right), abs(down)) / zoom) + 2
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    middle = size / 2 + pad
+    x, y = middle - (middle + np.array([right, down])) / zoom
+    back = (1.0 / zoom, 0.0, float(x), 0.0, 1.0 / zoom, float(y))
+    wide = (padded.shape[1], padded.shape[0])
+    drawn = Image.fromarray(padded).transform(wide, Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
+    return np.asarray(drawn)[pad:-pad, pad:-pad]

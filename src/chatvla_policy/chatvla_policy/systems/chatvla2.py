@@ -121,7 +121,7 @@ class ChatVLA2Policy:
         text, _ = self._reasoner.answer(
             robot_prompt(self.checkpoint.codec, observation.instruction, image_tokens=images.tokens),
             images,
-            moved=self._moved(pictures),
+            variants=self._variants(pictures),
             draft=None if last is None or last.instruction != observation.instruction else last.text,
             sampling=self.settings.sampling,
             generator=self._device_generator(),
@@ -155,7 +155,7 @@ class ChatVLA2Policy:
         pictures = [observation.images[view] for view in self.setup.cameras]
         images = self._images(pictures)
         prepared = time.perf_counter()
-        thought, source = self._think(observation, images, self._moved(pictures), forced_reasoning)
+        thought, source = self._think(observation, images, self._variants(pictures), forced_reasoning)
         thought_at = time.perf_counter()
         reasoning = self._reasoning(observation, thought.text, source, images, thought_at - started)
         committed = decided_rows(
@@ -193,7 +193,7 @@ class ChatVLA2Policy:
         text, trace = self._reasoner.answer(
             prompt,
             prepared,
-            moved=self._moved(pictures),
+            variants=self._variants(pictures),
             sampling=self.settings.sampling,
             generator=self._device_generator(),
         )
@@ -235,15 +235,15 @@ class ChatVLA2Policy:
         thought = self._reasoner.think(prompt, images, text=golden.reasoning)
         return self._denoise(thought, golden.state, noise=torch.from_numpy(golden.noise)[None])
 
-    def _moved(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[PreparedImages]:
+    def _variants(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[PreparedImages]:
         """Yield the further readings of the pictures; they are prepared only where a text is written."""
-        return self._images.moved(pictures, self._model.config.readings - 1)
+        return self._images.variants(pictures, self._model.config.readings - 1)
 
     def _think(
         self,
         observation: Observation,
         images: PreparedImages,
-        moved: Iterable[PreparedImages],
+        variants: Iterable[PreparedImages],
         forced: str | None,
     ) -> tuple[Thought, ReasoningSource]:
         """Return the thought and where its text came from."""
@@ -261,7 +261,7 @@ class ChatVLA2Policy:
         thought = self._reasoner.think(
             prompt,
             images,
-            moved=moved,
+            variants=variants,
             draft=draft,
             sampling=self.settings.sampling,
             generator=self._device_generator(),

@@ -12,7 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from chatvla_control.contracts import BoundingBox
 from chatvla_policy.processing.boxes import MAX_BOXES, box_text, parse_boxes, without_box_marks
-from chatvla_policy.processing.images import MOVES, ImageConfig, ImageError, ImagePreparer
+from chatvla_policy.processing.images import VARIANTS, ImageConfig, ImageError, ImagePreparer, _varied
 
 CONFIG = ImageConfig()
 GOOD = "<|object_ref_start|>card 3<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>"
@@ -36,17 +36,23 @@ def test_views_are_prepared_as_transformers_does_and_follow_each_other(preparer:
     assert prepared.tokens == (99, 99)
 
 
-def test_further_readings_are_the_same_image_moved(preparer: ImagePreparer) -> None:
-    view = np.zeros((240, 320, 3), np.uint8)
-    view[100:110, 200:220] = 255
-    (right, down), *_ = MOVES
-    there = np.zeros_like(view)
-    there[100 + down : 110 + down, 200 + right : 220 + right] = 255
-    first, *others = preparer.moved([view], len(MOVES))
-    assert torch.equal(first.pixel_values_PX, preparer([there]).pixel_values_PX)
-    assert len(others) == len(MOVES) - 1
-    assert all(one.placements == preparer([view]).placements for one in others)
-    assert list(preparer.moved([view], 0)) == []
+def test_further_readings_are_the_same_image_a_little_larger_or_smaller(preparer: ImagePreparer) -> None:
+    view = np.full((240, 320, 3), 90, np.uint8)
+    view[60:81, 60:101] = 255
+    middle, square = np.array([160.0, 120.0]), np.array([80.5, 70.5])
+    readings = list(preparer.variants([view], len(VARIANTS)))
+    for reading, (zoom, right, down) in zip(readings, VARIANTS, strict=True):
+        varied = _varied(view, zoom, right, down)
+        assert torch.equal(reading.pixel_values_PX, preparer([varied]).pixel_values_PX)
+        assert reading.placements == preparer([view]).placements
+        bright = varied[..., 0] > 170
+        assert bright.sum() == pytest.approx(21 * 41 * zoom**2, rel=0.05)
+        rows, columns = np.nonzero(bright)
+        there = middle + (square - middle) * zoom + (right, down)
+        assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx(there, abs=0.6)
+        assert (varied[[0, -1]] == 90).all(), "what comes in at the edges is the edges repeated"
+        assert (varied[:, [0, -1]] == 90).all()
+    assert list(preparer.variants([view], 0)) == []
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (720, 1280), (240, 240), (100, 37)])
