@@ -5,7 +5,7 @@ The policy acts on one instruction all the time. At the end it is stopped three 
 is valid, and let go on: chunks then expire while they are played.
 
 - Memory: growth of the policy process's resident memory, from the mean of the second tenth of the time to the last.
-- Deadline misses: the driver's own count over its ticks, in per cent.
+- Deadline misses: the driver's own count over its ticks, in per cent; and those of a loop beside it that does nothing.
 - Without a valid chunk: ticks at which none was valid, before the policy is stopped: the arm rests and waits for one.
 - After validity: ticks at which a joint's commanded speed grew though no chunk was valid; the driver may only brake.
 - Late chunks: chunks whose first row lay in the past when they were published.
@@ -14,6 +14,7 @@ Chunks count from their publication, as the middleware stamps it: this process i
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -46,6 +47,8 @@ PAGE_MB = os.sysconf("SC_PAGESIZE") / 2**20
 _SLACK_S = 0.03
 """A chunk may take this long to reach the driver."""
 _FASTER = 1e-6
+_RATE_HZ = 50.0
+"""Of the math bench's driver."""
 
 
 def say(sentence: str) -> None:
@@ -106,7 +109,8 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
         _wait(lambda: len(onlooker.chunks) > 1, launch)
         pid = _policy_pid(launch.pid)
         before = dict(onlooker.driver)
-        growth = _memory_growth(pid, seconds)
+        with _BareLoop() as bare:
+            growth = _memory_growth(pid, seconds)
         after = dict(onlooker.driver)
         stopped_s = time.time()
         say(f"live: the policy is stopped {STOPS} times")
@@ -131,6 +135,7 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
         "memory_growth": _figure(growth, "%", 1.0),
         "live_minutes": _figure(seconds / 60.0, "min", None, "higher"),
         "deadline_misses": _figure(100.0 * missed / max(ticks, 1), "%", 0.1),
+        "bare_loop_misses": _figure(bare.missed_percent, "%", None),
         "live_ticks": _figure(ticks, "count", None, "higher"),
         "live_chunks": _figure(len(onlooker.chunks), "count", None, "higher"),
         "late_chunks": _figure(late, "count", 0.0),
@@ -138,6 +143,22 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
         "ticks_after_validity": _figure(expired, "count", None, "higher"),
         "played_after_validity": _figure(grown, "count", 0.0),
     }
+
+
+class _BareLoop:
+    """A loop at the driver's rate and priority that does nothing, in a process of its own, while the block runs."""
+
+    missed_percent = 0.0
+
+    def __enter__(self) -> _BareLoop:
+        command = [sys.executable, "-m", "benchmarks.bare_loop", str(_RATE_HZ)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        said, _ = self._process.communicate(timeout=10.0)
+        counts = json.loads(said)
+        self.missed_percent = 100.0 * counts["misses"] / max(counts["ticks"], 1)
 
 
 def after_validity(
