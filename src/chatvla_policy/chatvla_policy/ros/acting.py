@@ -69,7 +69,6 @@ class Acting:
         """Sentence of the last inference when it failed."""
         self._active = False
         self._worker = Worker("inference", torch_threads=threads)
-        self._writing = False
         scheduler.texts_apart = hasattr(policy, "write") and hasattr(policy, "adopt")
 
     def now_s(self) -> float:
@@ -134,7 +133,7 @@ class Acting:
         with self.lock:
             if not self._active:
                 return False
-            if self._writing:
+            if self.scheduler.writing:
                 # The inference thread looks for itself between the pieces of the text.
                 return False
             if text_first and self._begin_text():
@@ -151,16 +150,15 @@ class Acting:
         job = self.scheduler.next_text(self.now_s())
         if job is None:
             return False
-        self._writing = self._worker.submit(lambda: self._write(job))
-        if not self._writing:
+        begun = self._worker.submit(lambda: self._write(job))
+        if not begun:
             self.scheduler.abandon_text()
-        return self._writing
+        return begun
 
     def _write(self, job: Job) -> None:
         """Run in the inference thread: write, publish the text, let the next inference take it up."""
         text, error = write_text(self._policy, job, pause=lambda: self._between_pieces(job))
         with self.lock:
-            self._writing = False
             if self.scheduler.is_stale(job) or not self._active:
                 self.scheduler.abandon_text()
             elif self.scheduler.take_text(job, text) and text is not None:

@@ -83,6 +83,8 @@ class Scheduler:
     forced: str | None = None
     texts_apart: bool = False
     """Whether the caller takes `next_text`: then only an instruction's first inference writes a text."""
+    writing: bool = False
+    """A text from `next_text` is on its way."""
     counts: Counts = field(default_factory=Counts)
     _playing: ActionChunk | None = None
     _seam: tuple[ActionChunk, ActionChunk | None, Any] | None = None
@@ -97,7 +99,6 @@ class Scheduler:
     _writing_delay: DelayForecast = field(default_factory=DelayForecast)
     """Of inferences that write a text: several times as long as those that keep one."""
     _scene: SceneMemory = field(default_factory=SceneMemory)
-    _writing: bool = False
     _overtaken: bool = False
     """The scene has changed since the last text was written."""
     _written: Reasoning | None = None
@@ -178,7 +179,7 @@ class Scheduler:
         self._due_s = max(now_s, self._due_s + self.settings.chunk_period_s)
         if self._due_s < now_s + 0.5 * self.settings.chunk_period_s:
             self._due_s = now_s + self.settings.chunk_period_s
-        anew = self._keeps_text() and not self._writing and self._scene_changed(observation, stamp_s)
+        anew = self._keeps_text() and not self.writing and self._scene_changed(observation, stamp_s)
         apart = self._writes_apart()
         if apart:
             self._overtaken, anew = self._overtaken or anew, False
@@ -204,19 +205,19 @@ class Scheduler:
     def next_text(self, now_s: float) -> Job | None:
         """Return what to write a text about now, or None. The caller calls `take_text` or `abandon_text` next."""
         following = self._following
-        if self._writing or following is None or not self._writes_apart():
+        if self.writing or following is None or not self._writes_apart():
             return None
         if not (self._overtaken or now_s - self._reasoned_s >= self.tuning.reason_every_s):
             return None
         observation = self.sync.observe(following.instruction, now_s)
         if observation is None:
             return None
-        self._writing = True
+        self.writing = True
         return Job(epoch=self._epoch, observation=observation, forced=None, previous=None, begun_s=now_s)
 
     def take_text(self, job: Job, text: Reasoning | None) -> bool:
         """Keep a text for the next inference; return whether it still counts. None: it could not be written."""
-        self._writing = False
+        self.writing = False
         stamp_s = job.observation.stamp_s
         if self.is_stale(job) or stamp_s <= self._reasoned_s:
             return False
@@ -230,7 +231,7 @@ class Scheduler:
 
     def abandon_text(self) -> None:
         """Forget a text that will not come."""
-        self._writing = False
+        self.writing = False
 
     def finish(self, outcome: Outcome, now_s: float) -> Inference | None:
         """Return what to publish at `now_s`: the outcome with its chunk cut and joined; None for nothing."""
