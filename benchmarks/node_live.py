@@ -19,7 +19,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -28,12 +27,12 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
+from chatvla_control.ros.spin import serving
 from chatvla_control.ros.stamps import time_from_msg
 from chatvla_msgs.msg import ActionChunk
 
@@ -95,10 +94,9 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
     """Return the figures of `seconds` of acting. Raises RuntimeError when the launch does not come up."""
     say(f"live: ./chatvla launch math_match for {seconds:.0f} s")
     rclpy.init()
-    onlooker, executor = Onlooker(), SingleThreadedExecutor()
-    executor.add_node(onlooker)
-    spinner = threading.Thread(target=_spin, args=(executor,), daemon=True)
-    spinner.start()
+    onlooker = Onlooker()
+    serving_onlooker = serving(onlooker)
+    serving_onlooker.__enter__()
     words = ["launch", "math_match", f"policy:={policy}", "trials:=0"]
     command = [sys.executable, "-m", "chatvla_cli.main", *words]
     launch = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -122,8 +120,7 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
     finally:
         launch.send_signal(signal.SIGINT)
         launch.wait(timeout=60)
-        executor.shutdown()
-        spinner.join()
+        serving_onlooker.__exit__(None, None, None)
         onlooker.destroy_node()
         try_shutdown()
     ticks, missed = (int(after[key]) - int(before[key]) for key in ("ticks", "deadline_misses"))
@@ -212,13 +209,6 @@ def _memory_growth(pid: int, seconds: float) -> float:
     tenth = max(len(samples) // 10, 1)
     first, last = np.mean(samples[tenth : 2 * tenth]), np.mean(samples[-tenth:])
     return float(100.0 * (last - first) / first)
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return
 
 
 def _figure(value: float, unit: str, bar: float | None, better: str = "lower") -> dict[str, Any]:

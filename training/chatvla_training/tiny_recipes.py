@@ -66,7 +66,7 @@ TINY_ALIGN = replace(
     init_vision="runs/tiny/tiny_glyphs/policy",
     objective="align",
     image_text="synthetic:labelled",
-    steps=1600,
+    steps=1200,
 )
 TINY_WORDS = replace(
     TINY_BASE,

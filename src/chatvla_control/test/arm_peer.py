@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -13,13 +11,13 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from chatvla_control.contracts import ActionChunk
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.ros.convert import action_chunk_to_msg
+from chatvla_control.ros.spin import serving
 from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 
 SPEC = robot_spec("arx_r5")
@@ -48,10 +46,8 @@ class Client:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
         self._services = {name: self.node.create_client(Trigger, f"driver/{name}") for name in ("stop", "clear_fault")}
         self.node.create_timer(0.01, self._publish_state)
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
+        self._serving = serving(self.node)
+        self._serving.__enter__()
 
     def __enter__(self) -> Client:
         return self
@@ -59,8 +55,7 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown()
-        self._thread.join(2.0)
+        self._serving.__exit__(None, None, None)
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 
@@ -85,12 +80,6 @@ class Client:
 
     def value(self, key: str) -> str:
         return self.diagnostics[-1].get(key, "") if self.diagnostics else ""
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except Exception as error:  # the context ends while spinning
-            print(f"client: {error}", file=sys.stderr)
 
     def _on_command(self, msg: JointState) -> None:
         if self.alive:

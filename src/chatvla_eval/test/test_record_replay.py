@@ -8,10 +8,10 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rosbags.highlevel import AnyReader
@@ -20,6 +20,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
+from chatvla_control.ros.spin import serving
 from chatvla_eval import record_cli, replay_cli
 from chatvla_eval.bags.bag_writer import BagWriter
 from chatvla_eval.bags.message_types import UnknownTypeError
@@ -45,22 +46,15 @@ def context(ros_domain):
 @pytest.fixture
 def spinning(context):
     """Return a function that makes a node which is spun in the background."""
-    executors = []
+    with ExitStack() as ends:
 
-    def make(name):
-        node = Node(name, context=context, namespace="record_test")
-        executor = SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        thread = threading.Thread(target=executor.spin, daemon=True)
-        thread.start()
-        executors.append((executor, thread, node))
-        return node
+        def make(name):
+            node = Node(name, context=context, namespace="record_test")
+            ends.callback(node.destroy_node)
+            ends.enter_context(serving(node))
+            return node
 
-    yield make
-    for executor, thread, node in executors:
-        executor.shutdown(timeout_sec=2.0)
-        thread.join(timeout=5.0)
-        node.destroy_node()
+        yield make
 
 
 class Traffic:

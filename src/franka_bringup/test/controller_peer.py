@@ -6,15 +6,15 @@ It interpolates as the real one does (cubic splines between points with velociti
 
 from __future__ import annotations
 
-import threading
 import time
 from types import TracebackType
 
 import numpy as np
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
+
+from chatvla_control.ros.spin import serving
 
 PERIOD_S = 0.004
 
@@ -40,10 +40,8 @@ class ControllerPeer:
         self._states = self.node.create_publisher(JointState, states, 10)
         self.subscription = self.node.create_subscription(JointTrajectory, topic, self._on_trajectory, 10)
         self.node.create_timer(PERIOD_S, self._update)
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
+        self._serving = serving(self.node)
+        self._serving.__enter__()
 
     def __enter__(self) -> ControllerPeer:
         return self
@@ -51,8 +49,7 @@ class ControllerPeer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown()
-        self._thread.join(2.0)
+        self._serving.__exit__(None, None, None)
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 
 from chatvla_control.arm_port import ArmPortError, ArmStateMissingError
 from chatvla_control.contracts import ActionChunk, ActionMode
 from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.convert import action_chunk_to_msg
 from chatvla_control.ros.grippers import GRIPPER_KINDS, make_gripper
+from chatvla_control.ros.spin import serving
 from chatvla_control.ros.trajectory_arm import TrajectoryArm, trajectory_to_rest
 from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 
@@ -39,13 +38,8 @@ def node(ros_domain: int) -> Iterator[Any]:
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=ros_domain)
     node = rclpy.create_node("port_test", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
-    yield node
-    executor.shutdown()
-    thread.join(2.0)
+    with serving(node):
+        yield node
     node.destroy_node()
     rclpy.shutdown(context=context)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
-from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -22,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 from chatvla_control.arm_port import ArmPortError, ArmStateMissingError
 from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.grippers import make_gripper
+from chatvla_control.ros.spin import serving
 from ur5e_driver.driver_node import make_port
 from ur5e_driver.forward_position_arm import ForwardPositionArm
 
@@ -36,13 +35,8 @@ def node(ros_domain: int) -> Iterator[Any]:
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=ros_domain)
     node = rclpy.create_node("ur5e_test", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
-    yield node
-    executor.shutdown()
-    thread.join(2.0)
+    with serving(node):
+        yield node
     node.destroy_node()
     rclpy.shutdown(context=context)
 

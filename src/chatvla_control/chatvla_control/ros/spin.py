@@ -6,12 +6,14 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-__all__ = ["spin_until", "stop_on_signals"]
+__all__ = ["serving", "spin_until", "stop_on_signals"]
 
 _REPORT_EVERY_S = 5.0
 
@@ -57,3 +59,20 @@ def spin_until(node: Node, stop: threading.Event) -> None:
     finally:
         executor.remove_node(node)
         executor.shutdown(timeout_sec=1.0)
+
+
+@contextmanager
+def serving(node: Node) -> Iterator[None]:
+    """Serve the node's callbacks in a thread of its own, which has ended when the block is left.
+
+    The thread ends its executor itself: `Executor.shutdown` from another thread may take the wake-up away from under
+    a wait that has just begun, which then never returns.
+    """
+    stop = threading.Event()
+    thread = threading.Thread(target=spin_until, args=(node, stop), name=f"serves {node.get_name()}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
@@ -17,6 +15,7 @@ from sensor_msgs.msg import Image, JointState
 from chatvla_control.arm_controller import ArmController
 from chatvla_control.ros.convert import action_chunk_from_msg, joint_state_to_msg
 from chatvla_control.ros.images import image_to_msg
+from chatvla_control.ros.spin import serving
 from chatvla_msgs.msg import ActionChunk, Reasoning, RouterStats
 
 from ..runtime.swinging import SPEC, joint_state, picture
@@ -58,16 +57,11 @@ class RobotPeer:
         node.create_timer(0.02, self._tick)
         node.create_timer(1 / 30, self._look)
         node.create_timer(0.2, self._report)
-        self._stop = threading.Event()
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
+        self._serving = serving(node)
+        self._serving.__enter__()
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._executor.shutdown()
+        self._serving.__exit__(None, None, None)
         self.node.destroy_node()
 
     def until(self, ready: Any, timeout_s: float = 15.0) -> bool:
@@ -90,13 +84,6 @@ class RobotPeer:
 
     def now_s(self) -> float:
         return self.node.get_clock().now().nanoseconds * 1e-9
-
-    def _spin(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._executor.spin_once(timeout_sec=0.05)
-            except ExternalShutdownException:
-                return
 
     def _tick(self) -> None:
         now_s = self.now_s()
