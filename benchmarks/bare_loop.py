@@ -16,8 +16,8 @@ import time
 
 __all__ = ["count_misses"]
 
-_NICENESS = -10
-"""The driver's own, where the system allows it."""
+_NICENESS, _REALTIME_PRIORITY = -10, 20
+"""The driver's own, where the system allows them."""
 
 
 def count_misses(rate_hz: float, ended: threading.Event) -> tuple[int, int]:
@@ -43,6 +43,7 @@ def main() -> None:
     """Count until standard input ends."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_REALTIME_PRIORITY))
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     ticks, missed = count_misses(float(sys.argv[1]), ended)
