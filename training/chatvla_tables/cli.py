@@ -14,7 +14,7 @@ from chatvla_eval.parallel import default_jobs
 from chatvla_tables.execute import Rates, estimate, execute
 from chatvla_tables.gather import table_results
 from chatvla_tables.pages import write_table
-from chatvla_tables.plan import PlanSettings, plan
+from chatvla_tables.plan import PlanSettings, evals_folder, plan, spared, unit_name
 from chatvla_tables.rows import ROUTER, SIZES, TABLES
 from chatvla_training.recipe import RecipeError, changed
 from chatvla_training.recipes import find_recipe
@@ -35,27 +35,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"chatvla tables: {error}", file=sys.stderr)
         return 2
     folder = settings.out
-    left = estimate(units, Rates(folder / "rates.json"), options.jobs)
+    rates = evals_folder(settings) / "rates.json"
+    left = estimate(units, Rates(rates), options.jobs)
     print(f"{len(units)} units, {sum(unit.done for unit in units)} done: {left}")
     if options.dry_run:
+        unneeded = spared(units)
         for unit in units:
-            state = "done" if unit.done else "to do"
-            print(f"  {state:<5}  {unit.kind:<6} {unit.amount:>6}  {unit.folder.relative_to(folder)}")
+            state = "done" if unit.done else "spared" if unit.key in unneeded else "to do"
+            print(f"  {state:<6}  {unit.kind:<13} {unit.amount:>6}  {unit_name(unit, folder)}")
         return 0
     try:
-        failed = execute(units, jobs=options.jobs, folder=folder, quiet=options.quiet)
+        failed = execute(units, jobs=options.jobs, folder=folder, rates=rates, quiet=options.quiet)
     except KeyboardInterrupt:
         print("chatvla tables: stopped; the same command goes on", file=sys.stderr)
         return 130
-    hours = Rates(folder / "rates.json").hours()
+    hours = Rates(rates).hours()
     results = options.results or folder / "results"
     for name in names:
         if name == ROUTER:
-            _copy_router(folder / "evals" / "router", results, settings.size)
+            _copy_router(evals_folder(settings) / "router", results, settings.size)
         else:
             print(write_table(results, table_results(name, settings, hours=hours, failed=failed)))
+    names = {unit.key: unit_name(unit, folder) for unit in units}
     for key, why in failed.items():
-        print(f"chatvla tables: {Path(key).relative_to(folder)}: {why}", file=sys.stderr)
+        print(f"chatvla tables: {names[key]}: {why}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -81,6 +84,7 @@ def _settings(options: argparse.Namespace) -> PlanSettings:
     overrides = tuple((key.replace("-", "_"), getattr(after, key.replace("-", "_"))) for key in values)
     return PlanSettings(
         out=options.out.resolve(),
+        evals=options.evals.resolve() if options.evals else None,
         size=options.size,
         seeds=options.seeds,
         steps=options.steps,
@@ -99,6 +103,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--out", type=Path, default=Path("runs/tables"), help="folder of all runs; the same one goes on"
     )
     parser.add_argument("--results", type=Path, help="folder for pages and figures (default: OUT/results)")
+    parser.add_argument(
+        "--evals", type=Path, help="folder of all evaluations and rates (default: OUT/evals); outlives the trainings"
+    )
     parser.add_argument("--seeds", type=count, default=1, help="training seeds per row")
     parser.add_argument("--steps", type=positive, default=1.0, help="factor on every recipe's steps")
     parser.add_argument("--trials", type=positive, default=1.0, help="factor on the paper's numbers of trials")

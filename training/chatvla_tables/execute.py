@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chatvla_control.subordinate import end_with_parent
-from chatvla_tables.plan import Unit
+from chatvla_tables.makers import write_maker
+from chatvla_tables.plan import Unit, spared, unit_name
 
 __all__ = ["Rates", "estimate", "execute"]
 
@@ -53,7 +54,8 @@ class Rates:
 
 def estimate(units: Sequence[Unit], rates: Rates, jobs: int) -> str:
     """Return how long the units that are left take with `jobs` side by side."""
-    left = [unit for unit in units if not unit.done]
+    unneeded = spared(units)
+    left = [unit for unit in units if not unit.done and unit.key not in unneeded]
     known = [seconds for unit in left if (seconds := rates.seconds(unit)) is not None]
     unknown = len(left) - len(known)
     if not left:
@@ -78,28 +80,31 @@ class _Running:
     """Whether the unit began from nothing: only then its time is a rate."""
 
 
-def execute(units: Sequence[Unit], *, jobs: int, folder: Path, quiet: bool = False) -> dict[str, str]:
-    """Run what is not done; return the units that failed with their last line.
+def execute(
+    units: Sequence[Unit], *, jobs: int, folder: Path, rates: Path | None = None, quiet: bool = False
+) -> dict[str, str]:
+    """Run what is not done and needed; return the units that failed with their last line.
 
+    `rates` is the file of measured times, by default rates.json in `folder`.
     What needs a failed unit is left out. KeyboardInterrupt ends all processes; the next call goes on.
     """
     from tqdm import tqdm
 
-    rates = Rates(folder / "rates.json")
-    done = {unit.key for unit in units if unit.done}
+    known = Rates(rates or folder / "rates.json")
+    done = {unit.key for unit in units if unit.done} | spared(units)
     waiting = [unit for unit in units if unit.key not in done]
     failed: dict[str, str] = {}
     running: list[_Running] = []
     with tqdm(total=len(units), initial=len(done), unit="unit", disable=quiet) as bar:
-        bar.set_postfix_str(estimate(units, rates, jobs))
+        bar.set_postfix_str(estimate(units, known, jobs))
         try:
             while waiting or running:
                 _start(waiting, running, done, failed, jobs=jobs, folder=folder)
                 for item in [item for item in running if item.process.poll() is not None]:
                     running.remove(item)
-                    _finish(item, rates, done, failed, folder)
+                    _finish(item, known, done, failed, folder)
                     bar.update(1)
-                    bar.set_postfix_str(estimate(units, rates, jobs))
+                    bar.set_postfix_str(estimate(units, known, jobs))
                 if not running and not _ready(waiting, done):
                     break
                 time.sleep(_LOOK_S)
@@ -133,6 +138,8 @@ def _start(
         spec.write_text(json.dumps(unit.spec), encoding="utf-8")
         command = [sys.executable, "-m", "chatvla_tables.unit", unit.kind, str(unit.folder), str(spec)]
         fresh = not unit.folder.exists()
+        if unit.made_by is not None:
+            write_maker(unit.folder, unit.made_by)
         with (logs / f"{_name(unit, folder)}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -156,7 +163,7 @@ def _finish(item: _Running, rates: Rates, done: set[str], failed: dict[str, str]
 
 
 def _name(unit: Unit, folder: Path) -> str:
-    return "_".join(unit.folder.relative_to(folder).parts)
+    return unit_name(unit, folder).replace("/", "_")
 
 
 def _duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from chatvla_eval.results import RESULTS_NAME, source_commit
 from chatvla_eval.statistics import mean_interval, proportion
 from chatvla_eval.tasks import task_by_name
 from chatvla_tables.paper import PAPER
-from chatvla_tables.plan import EXTRAS, PlanSettings, cell_folder, cell_trials, stage_recipes
+from chatvla_tables.plan import EXTRAS, PlanSettings, cell_folder, cell_trials, evals_folder, stage_recipes
 from chatvla_tables.rows import CELLS, ROWS, TABLES, Row, Table
 
 __all__ = ["table_results"]
@@ -95,7 +95,7 @@ def _row(
 def _extras(row: Row, table: Table, settings: PlanSettings) -> dict[str, Any]:
     """Return answers to questions, against the start's, and the time of a decision, where the table asks for them."""
     found: dict[str, Any] = {}
-    folder = settings.out / "evals" / f"{row.name}_s0"
+    folder = evals_folder(settings) / f"{row.name}_s0"
     for kind, wanted in (("understanding", table.questions), ("latency", table.decisions)):
         path = folder / kind / EXTRAS[kind]
         if not wanted or not row.stages or not path.is_file():

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turn tables into units of work: trainings and evaluations, each once, each after what it needs.
 
-A unit is done when its own output says so, so a stopped run goes on where it was.
+A unit is done when its own output says so, so a stopped run goes on where it was. What was evaluated needs its training
+no more: evaluations kept in another folder (`evals`), under version control say, outlive the runs that they are of.
 """
 
 from __future__ import annotations
@@ -13,16 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.results import RESULTS_NAME
+from chatvla_tables.makers import check_maker, makers
 from chatvla_tables.rows import CELLS, ROUTER, ROWS, SIZES, TABLES, Cell, Row, Table
 from chatvla_training.recipe import Recipe
 from chatvla_training.recipes import find_recipe
 
-__all__ = ["EXTRAS", "PlanSettings", "Unit", "cell_folder", "plan", "policy_folder", "stage_recipes"]
+__all__ = [
+    "EXTRAS",
+    "PlanSettings",
+    "Unit",
+    "cell_folder",
+    "evals_folder",
+    "plan",
+    "policy_folder",
+    "spared",
+    "stage_recipes",
+    "unit_name",
+]
 
 EXTRAS = {"questions": "questions.json", "understanding": "understanding.json", "latency": "latency.json"}
 """What is asked of a row beside success, and the file that says it."""
 _PROOFS = EXTRAS | {"router": "router.json", "relabel": "language.jsonl"}
 """The file that a finished unit of each kind has written last."""
+_PRODUCERS = ("train", "relabel", "questions")
+"""Kinds whose output may be for other units alone."""
 _STARTERS = ("stage1", "stage2", "dense_film1", "chatvla1_1", "vlm2vla")
 """Roles that begin at the common start when they come first."""
 
@@ -32,6 +47,8 @@ class PlanSettings:
     """What a run of the tables is asked for."""
 
     out: Path
+    evals: Path | None = None
+    """Where evaluations are kept; None for OUT/evals."""
     size: str = "tiny"
     task: str = "math_match"
     seeds: int = 1
@@ -66,6 +83,8 @@ class Unit:
     """The recipe, or the evaluation's arguments."""
     alone: bool = False
     """Whether nothing may run beside it: it measures time."""
+    made_by: list[dict[str, Any]] | None = None
+    """Recipes of the policy that it evaluates, in order; None where there are none."""
 
     @property
     def done(self) -> bool:
@@ -109,7 +128,18 @@ def policy_folder(row: Row, settings: PlanSettings, seed: int) -> Path:
 
 def cell_folder(row: Row, settings: PlanSettings, seed: int, cell: Cell) -> Path:
     """Return where the results of one cell lie."""
-    return settings.out / "evals" / f"{row.name}_s{seed}" / cell.name
+    return evals_folder(settings) / f"{row.name}_s{seed}" / cell.name
+
+
+def evals_folder(settings: PlanSettings) -> Path:
+    """Return the folder of all evaluations."""
+    return settings.evals or settings.out / "evals"
+
+
+def unit_name(unit: Unit, out: Path) -> str:
+    """Return the unit's name: its folder's place in the folder of all runs, or in that of kept evaluations."""
+    inside = unit.folder.is_relative_to(out)
+    return "/".join(unit.folder.relative_to(out).parts if inside else ("evals", *unit.folder.parts[-2:]))
 
 
 def cell_trials(cell: Cell, settings: PlanSettings) -> int:
@@ -118,7 +148,10 @@ def cell_trials(cell: Cell, settings: PlanSettings) -> int:
 
 
 def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
-    """Return the units of `tables` in an order in which each comes after what it needs. Raises RecipeError."""
+    """Return the units of `tables` in an order in which each comes after what it needs.
+
+    Raises RecipeError; ValueError where a finished evaluation is of other recipes than these.
+    """
     units: dict[str, Unit] = {}
     for name in tables:
         if name == ROUTER:
@@ -133,7 +166,21 @@ def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
                 _add(units, [_evaluation(row, settings, seed, CELLS[cell]) for cell in table.cells])
             if row.stages:
                 _add(units, _extras(row, table, settings))
+    for unit in units.values():
+        if unit.made_by is not None and unit.done:
+            check_maker(unit.folder, unit.made_by)
     return list(units.values())
+
+
+def spared(units: Sequence[Unit]) -> set[str]:
+    """Return the keys of trainings and other preparations that are only for units which are done."""
+    serves = {key for unit in units for key in unit.after}
+    needed: set[str] = set()
+    for unit in reversed(units):
+        goal = unit.kind not in _PRODUCERS or unit.key not in serves
+        if not unit.done and (goal or unit.key in needed):
+            needed |= {unit.key, *unit.after}
+    return {unit.key for unit in units if unit.key in serves and not unit.done and unit.key not in needed}
 
 
 def _add(units: dict[str, Unit], more: Iterable[Unit]) -> None:
@@ -191,18 +238,20 @@ def _evaluation(row: Row, settings: PlanSettings, seed: int, cell: Cell) -> Unit
         amount=trials,
         rate_key=f"trial {row.name}",
         spec={"arguments": words},
+        made_by=makers(stage_recipes(row, settings, seed), settings.out) if row.stages else None,
     )
 
 
 def _extras(row: Row, table: Table, settings: PlanSettings) -> list[Unit]:
     """Return the units of questions and of the time of a decision, on the first training seed."""
-    policy, words = policy_folder(row, settings, 0), settings.out / "evals" / "questions"
+    policy, words = policy_folder(row, settings, 0), evals_folder(settings) / "questions"
+    made_by = makers(stage_recipes(row, settings, 0), settings.out)
     start, needed = stage_recipes(row, settings, 0)[0].init, str(policy.parent)
     units: list[Unit] = []
     if table.questions and row.language:
         count = max(1, round(table.questions * settings.trials))
         units.append(_unit("questions", words, (), count, {"count": count}))
-        folder = settings.out / "evals" / f"{row.name}_s0" / "understanding"
+        folder = evals_folder(settings) / f"{row.name}_s0" / "understanding"
         data = ["--data", str(words / EXTRAS["questions"]), "--policy", str(policy), "--base", start, "--quiet"]
         units.append(
             _unit(
@@ -210,10 +259,10 @@ def _extras(row: Row, table: Table, settings: PlanSettings) -> list[Unit]:
             )
         )
     if table.decisions:
-        folder = settings.out / "evals" / f"{row.name}_s0" / "latency"
+        folder = evals_folder(settings) / f"{row.name}_s0" / "latency"
         spec = {"policy": str(policy), "task": settings.task, "scenes": table.decisions}
         units.append(replace(_unit("latency", folder, (needed,), table.decisions, spec), alone=True))
-    return units
+    return [unit if unit.kind == "questions" else replace(unit, made_by=made_by) for unit in units]
 
 
 def _unit(kind: str, folder: Path, after: tuple[str, ...], amount: int, spec: dict[str, Any]) -> Unit:
@@ -223,7 +272,7 @@ def _unit(kind: str, folder: Path, after: tuple[str, ...], amount: int, spec: di
 def _router_units(settings: PlanSettings) -> list[Unit]:
     row = ROWS["full"]
     units = _trainings(row, settings, 0)
-    folder = settings.out / "evals" / "router"
+    folder = evals_folder(settings) / "router"
     inputs = max(2, round(52 * settings.trials))
     before = stage_recipes(row, settings, 0)[0].init
     words = ["--policy", str(policy_folder(row, settings, 0)), "--trials", str(inputs), "--task", settings.task]
@@ -238,5 +287,6 @@ def _router_units(settings: PlanSettings) -> list[Unit]:
             amount=2 * inputs,
             rate_key="router input",
             spec={"arguments": words},
+            made_by=makers(stage_recipes(row, settings, 0), settings.out),
         ),
     ]

@@ -2,15 +2,17 @@
 """The tables' machinery: rows share what they share, a stopped run goes on, figures are put together rightly."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from chatvla_tables.cli import main
 from chatvla_tables.execute import Rates, estimate, execute
 from chatvla_tables.gather import table_results
+from chatvla_tables.makers import write_maker
 from chatvla_tables.pages import table_page, write_table
 from chatvla_tables.paper import PAPER
-from chatvla_tables.plan import EXTRAS, PlanSettings, Unit, cell_folder, plan, stage_recipes
+from chatvla_tables.plan import EXTRAS, PlanSettings, Unit, cell_folder, plan, spared, stage_recipes
 from chatvla_tables.rows import CELLS, ROUTER, ROWS, SIZES, TABLES
 
 from chatvla_eval.results import RESULTS_NAME
@@ -138,6 +140,24 @@ def test_a_failed_unit_leaves_out_what_needs_it_and_nothing_else(tmp_path):
     assert "nowhere" in failed[bad.key]
     assert failed[after.key].startswith("left out")
     assert good.done
+
+
+def test_kept_evaluations_spare_their_trainings_and_are_refused_for_other_recipes(tmp_path):
+    asked = settings(tmp_path / "out", evals=tmp_path / "kept")
+    for unit in plan(["table4"], asked):
+        if unit.kind == "eval":
+            write_maker(unit.folder, unit.made_by)
+            (unit.folder / RESULTS_NAME).write_text(json.dumps({"complete": True, "trials": []}))
+    units = plan(["table4"], asked)
+    assert spared(units) == {unit.key for unit in units if unit.kind == "train"}
+    assert estimate(units, Rates(tmp_path / "rates.json"), 1) == "nothing left"
+    lost = next(unit for unit in units if unit.kind == "eval" and "stage2_only" in unit.key)
+    (lost.folder / RESULTS_NAME).unlink()
+    units = plan(["table4"], asked)
+    kept = {unit.folder.parent.name for unit in units if unit.kind == "train" and unit.key in spared(units)}
+    assert kept == {"full_s0"}
+    with pytest.raises(ValueError, match=r"other recipes \(tiny_stage1.steps"):
+        plan(["table4"], replace(asked, steps=0.5))
 
 
 def test_systems_are_compared_on_the_same_data_and_asked_for_understanding_and_time(tmp_path):
