@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,8 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
     say(f"live: ./chatvla launch math_match for {seconds:.0f} s")
     rclpy.init()
     onlooker = Onlooker()
-    serving_onlooker = serving(onlooker)
-    serving_onlooker.__enter__()
+    ends = ExitStack()
+    ends.enter_context(serving(onlooker))
     words = ["launch", "math_match", f"policy:={policy}", "trials:=0"]
     command = [sys.executable, "-m", "chatvla_cli.main", *words]
     launch = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -120,7 +121,7 @@ def live_figures(policy: str, *, seconds: float) -> dict[str, dict[str, Any]]:
     finally:
         launch.send_signal(signal.SIGINT)
         launch.wait(timeout=60)
-        serving_onlooker.__exit__(None, None, None)
+        ends.close()
         onlooker.destroy_node()
         try_shutdown()
     ticks, missed = (int(after[key]) - int(before[key]) for key in ("ticks", "deadline_misses"))

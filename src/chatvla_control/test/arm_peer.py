@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -46,8 +47,8 @@ class Client:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
         self._services = {name: self.node.create_client(Trigger, f"driver/{name}") for name in ("stop", "clear_fault")}
         self.node.create_timer(0.01, self._publish_state)
-        self._serving = serving(self.node)
-        self._serving.__enter__()
+        self._ends = ExitStack()
+        self._ends.enter_context(serving(self.node))
 
     def __enter__(self) -> Client:
         return self
@@ -55,7 +56,7 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._serving.__exit__(None, None, None)
+        self._ends.close()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 

@@ -7,6 +7,7 @@ It interpolates as the real one does (cubic splines between points with velociti
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from types import TracebackType
 
 import numpy as np
@@ -40,8 +41,8 @@ class ControllerPeer:
         self._states = self.node.create_publisher(JointState, states, 10)
         self.subscription = self.node.create_subscription(JointTrajectory, topic, self._on_trajectory, 10)
         self.node.create_timer(PERIOD_S, self._update)
-        self._serving = serving(self.node)
-        self._serving.__enter__()
+        self._ends = ExitStack()
+        self._ends.enter_context(serving(self.node))
 
     def __enter__(self) -> ControllerPeer:
         return self
@@ -49,7 +50,7 @@ class ControllerPeer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._serving.__exit__(None, None, None)
+        self._ends.close()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +15,7 @@ rclpy = pytest.importorskip("rclpy")
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
-from chatvla_control.ros.spin import spin_until  # noqa: E402
+from chatvla_control.ros.spin import serving  # noqa: E402
 from chatvla_msgs.action import FollowInstruction  # noqa: E402
 from chatvla_policy.ros.policy_node import PolicyNode  # noqa: E402
 
@@ -61,9 +61,8 @@ class Served:
             loader = lambda given: served_policy  # noqa: E731
         options = {} if loader is None else {"loader": loader}
         self.node = PolicyNode(parameter_overrides=overrides, **options)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=spin_until, args=(self.node, self._stop), daemon=True)
-        self._thread.start()
+        self._ends = ExitStack()
+        self._ends.enter_context(serving(self.node))
         self.action = ActionClient(peer.node, FollowInstruction, "follow_instruction")
 
     def send(self, **goal: Any) -> Any:
@@ -84,8 +83,7 @@ class Served:
 
     def close(self) -> None:
         # The client ends with the peer's node, once nothing spins it any more.
-        self._stop.set()
-        self._thread.join()
+        self._ends.close()
         self.node.close()
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,11 @@ class RobotPeer:
         node.create_timer(0.02, self._tick)
         node.create_timer(1 / 30, self._look)
         node.create_timer(0.2, self._report)
-        self._serving = serving(node)
-        self._serving.__enter__()
+        self._ends = ExitStack()
+        self._ends.enter_context(serving(node))
 
     def close(self) -> None:
-        self._serving.__exit__(None, None, None)
+        self._ends.close()
         self.node.destroy_node()
 
     def until(self, ready: Any, timeout_s: float = 15.0) -> bool:
