@@ -75,3 +75,19 @@ def test_python_packages_are_typed() -> None:
 def test_apt_packages_have_a_reason() -> None:
     lines = (ROOT / "requirements" / "apt.txt").read_text().splitlines()
     assert all(line.startswith("#") or len(line.split()) >= 3 for line in lines if line.strip())
+
+
+def test_no_subscription_has_a_depth_of_one(tracked: list[Path]) -> None:
+    """At that depth the middleware leaks under large messages of two senders (chatvla_control/ros/qos.py)."""
+    found: list[str] = []
+    for path in tracked:
+        if "src" not in path.parts or "test" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+            if called != "create_subscription" or not isinstance(node, ast.Call) or len(node.args) < 4:
+                continue
+            qos = ast.unparse(node.args[3])
+            if qos == "1" or "depth=1)" in qos:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not found

@@ -13,7 +13,7 @@ from chatvla_policy.checkpoint.files import read_manifest
 from chatvla_policy.systems import checkpoint_folder
 from chatvla_training.recipe import Recipe
 
-__all__ = ["MADE_BY", "check_maker", "makers", "write_maker"]
+__all__ = ["MADE_BY", "check_maker", "check_trials", "makers", "write_maker"]
 
 MADE_BY = "made_by.json"
 
@@ -69,3 +69,13 @@ def check_maker(folder: Path, made_by: Sequence[dict[str, Any]]) -> None:
         f"{folder} holds figures of other recipes ({', '.join(sorted(differs)) or 'other stages'} differ); "
         "delete that folder to run it again, or give another --out or --evals"
     )
+
+
+def check_trials(results: Path, wanted: int) -> None:
+    """Raise ValueError when the finished evaluation `results` is of another number of trials."""
+    found = len(json.loads(results.read_text(encoding="utf-8"))["trials"])
+    if found != wanted:
+        raise ValueError(
+            f"{results.parent} holds {found} trials, {wanted} are asked for; give the --trials that it was made with, "
+            "delete that folder to run it again, or give another --out or --evals"
+        )

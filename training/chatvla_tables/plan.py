@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.results import RESULTS_NAME
-from chatvla_tables.makers import check_maker, makers
+from chatvla_tables.makers import check_maker, check_trials, makers
 from chatvla_tables.rows import CELLS, ROUTER, ROWS, SIZES, TABLES, Cell, Row, Table
 from chatvla_training.recipe import Recipe
 from chatvla_training.recipes import find_recipe
@@ -150,7 +150,7 @@ def cell_trials(cell: Cell, settings: PlanSettings) -> int:
 def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
     """Return the units of `tables` in an order in which each comes after what it needs.
 
-    Raises RecipeError; ValueError where a finished evaluation is of other recipes than these.
+    Raises RecipeError; ValueError where a finished evaluation is of other recipes or of another number of trials.
     """
     units: dict[str, Unit] = {}
     for name in tables:
@@ -169,6 +169,8 @@ def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
     for unit in units.values():
         if unit.made_by is not None and unit.done:
             check_maker(unit.folder, unit.made_by)
+        if unit.kind == "eval" and unit.done:
+            check_trials(unit.folder / RESULTS_NAME, unit.amount)
     return list(units.values())
 
 

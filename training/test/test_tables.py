@@ -142,15 +142,17 @@ def test_a_failed_unit_leaves_out_what_needs_it_and_nothing_else(tmp_path):
     assert good.done
 
 
-def test_kept_evaluations_spare_their_trainings_and_are_refused_for_other_recipes(tmp_path):
+def test_kept_evaluations_spare_their_trainings_and_are_refused_for_other_recipes_or_trials(tmp_path):
     asked = settings(tmp_path / "out", evals=tmp_path / "kept")
     for unit in plan(["table4"], asked):
         if unit.kind == "eval":
             write_maker(unit.folder, unit.made_by)
-            (unit.folder / RESULTS_NAME).write_text(json.dumps({"complete": True, "trials": []}))
+            (unit.folder / RESULTS_NAME).write_text(json.dumps({"complete": True, "trials": [{}] * unit.amount}))
     units = plan(["table4"], asked)
     assert spared(units) == {unit.key for unit in units if unit.kind == "train"}
     assert estimate(units, Rates(tmp_path / "rates.json"), 1) == "nothing left"
+    with pytest.raises(ValueError, match="holds 52 trials, 26 are asked for"):
+        plan(["table4"], replace(asked, trials=0.5))
     lost = next(unit for unit in units if unit.kind == "eval" and "stage2_only" in unit.key)
     (lost.folder / RESULTS_NAME).unlink()
     units = plan(["table4"], asked)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from chatvla_control.campaign_chunks import random_joint_chunk, random_pose_chunk
 from chatvla_control.cartesian import ArmModel, arm_models
-from chatvla_control.cartesian_guard import margin_names, margins
+from chatvla_control.cartesian_guard import MARGIN, margin_names, margins
 from chatvla_control.chunk_check import check_chunk
 from chatvla_control.chunk_player import ChunkPlayer, Command
 from chatvla_control.motion_limits import MotionLimits
@@ -129,7 +129,8 @@ def broken_tool_promise(
     """Return which limit of a tool `command` breaks when it follows `previous`; empty when none.
 
     An arm outside its limits may come back by a way that goes in and then out again a little, as its joints brake;
-    `farthest`, kept from call to call, holds per arm how far out it has been since it was inside; no farther then.
+    `farthest`, kept from call to call, holds per arm how far out it has been since it was inside by the margin that
+    the guard keeps; no farther then.
     """
     known: dict[str, Array] = {} if farthest is None else farthest
     for arm in arms:
@@ -137,7 +138,7 @@ def broken_tool_promise(
         room, poses = margins(arm, both)
         now = np.asarray(room[0])
         worst = np.minimum(known[arm.name], now) if arm.name in known else now
-        before = np.where(now < 0.0, worst, now)
+        before = np.where(now < MARGIN, worst, now)
         known[arm.name] = before
         allowed = np.where(before < 0.0, before - _OUTSIDE_M, 0.0) - _ROUNDING
         if (room[1] < allowed).any():

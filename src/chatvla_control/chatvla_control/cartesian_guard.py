@@ -22,10 +22,10 @@ from chatvla_control.motion_limits import braking_speed
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.rotations import rotation_angle
 
-__all__ = ["CartesianGuard", "margin_names", "margins"]
+__all__ = ["MARGIN", "CartesianGuard", "margin_names", "margins"]
 
 Array = NDArray[np.float64]
-_MARGIN = 0.002
+MARGIN = 0.002
 """Distance [m], and cosine, that samples keep from a limit: the arm's way between two samples bends by less."""
 _SPEED_SHARE = 0.98
 _TICK_SHARES = np.array([1.0, 2.0, 3.0]) / 3.0
@@ -126,7 +126,7 @@ class CartesianGuard:
         room, poses = margins(arm, path.reshape(count * samples, -1))
         room, poses = room.reshape(count, samples, -1), poses.reshape(count, samples, 4, 4)
         # Never farther out than now, and inside by the margin when the arm is inside.
-        inside = (room[:, 1:] >= np.minimum(room[:, :1], _MARGIN) - 1e-12).all(axis=(1, 2))
+        inside = (room[:, 1:] >= np.minimum(room[:, :1], MARGIN) - 1e-12).all(axis=(1, 2))
         last = path[:, -1]
         inside &= ((last >= self._lower[arm.places] - 1e-9) & (last <= self._upper[arm.places] + 1e-9)).all(axis=1)
         moved = np.linalg.norm(np.diff(poses[:, :, :3, 3], axis=1), axis=-1)

@@ -138,6 +138,31 @@ def test_campaign_notices_a_tool_out_of_its_limits(column: int, value: float) ->
     assert len(margin_names(ARMS[0])) == margins(ARMS[0], moved[None, :7])[0].shape[1]
 
 
+@pytest.mark.parametrize(("inside_m", "allowed"), [(0.001, True), (0.01, False)])
+def test_campaign_lets_an_arm_come_back_by_a_way_that_leaves_again_a_little(inside_m: float, allowed: bool) -> None:
+    """Until it is inside by the guard's margin, no farther out than before counts; from there on, not at all."""
+    player = ChunkPlayer(FRANKA)
+    player.reset(HOME, NOW_S)
+    first = player.step(NOW_S + TICK_S)
+    column = margin_names(ARMS[0]).index("lower x")
+
+    def out_to(room_m: float) -> Command:
+        """Return the command, leaning back, whose tool is `room_m` inside the lower x limit."""
+        low, high = 0.0, 0.8
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            positions = first.positions.copy()
+            positions[1] -= middle
+            room = margins(ARMS[0], positions[None, :7])[0][0, column]
+            low, high = (middle, high) if room > room_m else (low, middle)
+        return Command(positions=positions, velocities=first.velocities, phase=first.phase, tick_s=1.0)
+
+    farthest: dict[str, np.ndarray] = {}
+    outside, inside, again = out_to(-0.02), out_to(inside_m), out_to(-0.0005)
+    assert broken_tool_promise(ARMS, outside, inside, farthest) == ""
+    assert (broken_tool_promise(ARMS, inside, again, farthest) == "") is allowed
+
+
 @pytest.mark.parametrize("robot", sorted(CARTESIAN))
 def test_controller_plays_poses_at_a_rate_of_its_own(robot: str) -> None:
     spec = robot_spec(robot)

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from chatvla_eval.arguments import ArgumentParser, count, one_of, positive
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = "full" if options.full else f"{options.minutes:g} minutes"
     print(f"seed {seed}, {size}: {', '.join(names)}", flush=True)
     started_s = time.monotonic()
-    outcome = Campaign(
+    campaign = Campaign(
         parts=[PARTS[name] for name in names],
         seed=seed,
         minutes=options.minutes,
@@ -33,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         only_case=options.case,
         full=options.full,
         journal=options.journal,
-    ).run()
+    )
+    with _interruptible():
+        outcome = campaign.run()
     if options.json is not None:
         options.json.write_text(json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8")
     seconds = time.monotonic() - started_s
@@ -48,6 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     again = f"./chatvla torture {options.minutes:g} --seed {seed} --only {broken.promise.part}"
     print(f"repeat it: {broken.case.repeat() if broken.case else again}{' --full' if options.full else ''}")
     return 1
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Take SIGTERM, and SIGINT in a shell's background job too, as Ctrl-C: else scratch folders would be left."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> ArgumentParser:

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from chatvla_torture.audit import AUDIT_FILE, AuditedController, read_audit
 from chatvla_torture.campaign import Campaign, PartRun
 from chatvla_torture.cli import main
 from chatvla_torture.parts import Part
+from chatvla_torture.processes import wait_until
 from chatvla_torture.promise import Case, case_seed
 from chatvla_torture.ros.rig import free_domain
 
@@ -195,3 +199,15 @@ def test_audit_notices_motion_after_the_last_chunk(audited: tuple[AuditedControl
 def test_driver_under_attack_stays_inside_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["0.1", "--only", "messages", "--case", "0", "--seed", "1"]) == 0
     assert re.search(r"held +messages\.limits: \d+", capsys.readouterr().out)
+
+
+def test_terminated_campaign_says_what_held_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chatvla_torture.cli", "20", "--only", "chunks", "--jobs", "1", "--seed", "1"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as campaign:
+        assert wait_until(lambda: any(tmp_path.iterdir()), 60.0)
+        campaign.terminate()
+        printed, _ = campaign.communicate(timeout=60.0)
+    assert campaign.returncode == 130
+    assert "stopped before its end" in printed
+    assert not list(tmp_path.iterdir())

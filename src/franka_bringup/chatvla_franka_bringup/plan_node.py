@@ -22,6 +22,7 @@ from chatvla_control.arm_port import ArmPortError
 from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.convert import ConversionError, action_chunk_to_msg, joint_state_from_msg
 from chatvla_control.ros.parameters import declare
+from chatvla_control.ros.qos import NEWEST
 from chatvla_control.ros.spin import spin_until, stop_on_signals
 from chatvla_franka_bringup.moveit_scene import MoveItScene, PlanError
 from chatvla_franka_bringup.planned_chunk import planned_chunk
@@ -46,8 +47,8 @@ class PlanNode(Node):
         self._scene.connect()
         self._measured: tuple[float, np.ndarray] | None = None
         self._chunks = self.create_publisher(ActionChunkMsg, "action_chunk", QoSProfile(depth=1))
-        self.create_subscription(JointStateMsg, "joint_states", self._on_state, 1)
-        self.create_subscription(PoseStamped, "pose_goal", self._on_goal, 1)
+        self.create_subscription(JointStateMsg, "joint_states", self._on_state, NEWEST)
+        self.create_subscription(PoseStamped, "pose_goal", self._on_goal, NEWEST)
 
     def close(self) -> None:
         """End MoveIt and the node."""

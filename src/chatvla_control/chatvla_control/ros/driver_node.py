@@ -19,7 +19,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import JointState as JointStateMsg
@@ -31,6 +30,7 @@ from chatvla_control.chunk_check import CheckSettings, ChunkFault, FaultCode
 from chatvla_control.ros.control_loop import ControlLoop, Tick
 from chatvla_control.ros.convert import ConversionError, action_chunk_from_msg, joint_state_to_msg
 from chatvla_control.ros.parameters import declare
+from chatvla_control.ros.qos import NEWEST
 from chatvla_control.ros.spin import spin_until, stop_on_signals
 from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 
@@ -86,7 +86,7 @@ class ArmDriverNode(Node):
             state_timeout_s=state_timeout_s,
             realtime_priority=priority,
         )
-        self.create_subscription(ActionChunkMsg, "action_chunk", self._on_chunk, QoSProfile(depth=1))
+        self.create_subscription(ActionChunkMsg, "action_chunk", self._on_chunk, NEWEST)
         self.create_service(Trigger, "driver/stop", self._on_stop)
         self.create_service(Trigger, "driver/clear_fault", self._on_clear_fault)
         # Steady: a system clock that is set back must not silence the diagnostics.

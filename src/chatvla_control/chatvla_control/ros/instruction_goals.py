@@ -25,6 +25,8 @@ from chatvla_msgs.action import FollowInstruction
 
 __all__ = ["InstructionGoals", "Run"]
 
+_KEEP_RESULT_S = 10
+"""A goal's sender may ask for the result until then after the goal's end."""
 Result, Feedback = FollowInstruction.Result, FollowInstruction.Feedback
 
 
@@ -76,6 +78,8 @@ class InstructionGoals:
             goal_callback=lambda goal: GoalResponse.ACCEPT,
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel_request,
+            # By default each ended goal, with its text, is kept for a quarter of an hour.
+            result_timeout=_KEEP_RESULT_S,
         )
 
     def destroy(self, why: str) -> None:

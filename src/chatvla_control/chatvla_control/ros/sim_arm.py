@@ -8,12 +8,12 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState as JointStateMsg
 
 from chatvla_control.arm_port import ArmPort, ArmPortError, ArmStateMissingError, JointState
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import ConversionError, joint_state_from_msg, joint_state_to_msg
+from chatvla_control.ros.qos import NEWEST_UNRELIABLE
 
 __all__ = ["SimArm"]
 
@@ -29,8 +29,9 @@ class SimArm(ArmPort):
         self._commanded: NDArray[np.float64] | None = None
         self._trouble = ""
         self._publisher = node.create_publisher(JointStateMsg, "sim/joint_command", 1)
-        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._subscription = node.create_subscription(JointStateMsg, "sim/joint_states", self._on_state, newest)
+        self._subscription = node.create_subscription(
+            JointStateMsg, "sim/joint_states", self._on_state, NEWEST_UNRELIABLE
+        )
 
     def connect(self) -> None:
         """Nothing to do: states arrive by themselves once the simulator runs."""

@@ -11,8 +11,8 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 
 __all__ = ["bag_qos", "publisher_qos", "recorder_qos"]
 
-RECORDER_DEPTH = 400
-"""Messages of one topic that may wait for the recorder; at 100 Hz, four seconds."""
+RECORDER_DEPTH = 100
+"""Messages of one topic that may wait for the recorder; at 100 Hz, a second. Each may be as large as the largest."""
 _UNKNOWN_DEPTH = {DurabilityPolicy.TRANSIENT_LOCAL: 1}
 _DEFAULT_DEPTH = 10
 

@@ -22,16 +22,16 @@ from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import action_chunk_from_msg, joint_state_from_msg
 from chatvla_control.ros.convert_scene import scene_truth_from_msg
 from chatvla_control.ros.images import image_from_msg
+from chatvla_control.ros.qos import NEWEST_LATCHED
 from chatvla_control.ros.stamps import time_from_msg
 from chatvla_control.scene import SceneTruth
 from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 from chatvla_msgs.msg import BenchState, Reasoning
 
-__all__ = ["LATCHED", "TrialTopics"]
+__all__ = ["TrialTopics"]
 
 ALL = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Every message counts: what a gripper held for a moment is part of the result."""
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _KEPT = 500
 """Messages kept between two looks: ten seconds of joint states."""
 
@@ -60,7 +60,7 @@ class TrialTopics:
         self._motion: list[JointState] = []
         self._chunks: list[ActionChunk] = []
         node.create_subscription(BenchState, "sim/bench_state", self._on_truth, ALL)
-        node.create_subscription(Reasoning, "reasoning", self._on_reasoning, LATCHED)
+        node.create_subscription(Reasoning, "reasoning", self._on_reasoning, NEWEST_LATCHED)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 20)
         node.create_subscription(JointState, "joint_states", self._on_joints, qos_profile_sensor_data)
 

@@ -82,10 +82,12 @@ class InputThread:
                 waiting.add_subscription(subscription.handle)
             try:
                 waiting.wait(int(_WAIT_S * 1e9))
-            except _rclpy.RCLError:
-                if not context.ok():
-                    return
-                raise
+            except _rclpy.RCLError as error:
+                # A thread that ended here would leave the node without eyes, and say nothing.
+                if context.ok():
+                    self._report("waiting for inputs", error)
+                    time.sleep(_WAIT_S)
+                continue
             ready = set(waiting.get_ready_entities("subscription"))
             for subscription, callback in self._served:
                 if subscription.handle.pointer in ready:
@@ -99,10 +101,12 @@ class InputThread:
             if taken is not None:
                 callback(taken[0])
         except Exception as error:  # Text that is not UTF-8 raises here; a callback's own fault as well.
-            self._errors += 1
-            if time.monotonic() - self._reported_s > _REPORT_EVERY_S:
-                self._reported_s = time.monotonic()
-                self._node.get_logger().error(
-                    f"an input on {subscription.topic_name} failed ({self._errors} so far): "
-                    f"{type(error).__name__}: {error!s:.300}"
-                )
+            self._report(f"an input on {subscription.topic_name}", error)
+
+    def _report(self, what: str, error: Exception) -> None:
+        self._errors += 1
+        if time.monotonic() - self._reported_s > _REPORT_EVERY_S:
+            self._reported_s = time.monotonic()
+            self._node.get_logger().error(
+                f"{what} failed ({self._errors} so far): {type(error).__name__}: {error!s:.300}"
+            )

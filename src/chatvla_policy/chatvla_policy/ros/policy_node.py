@@ -30,6 +30,7 @@ from std_msgs.msg import String
 from chatvla_control.contracts import Policy
 from chatvla_control.ros.convert import ConversionError, joint_state_from_msg
 from chatvla_control.ros.forced_text import LONGEST_TEXT, ForcedText
+from chatvla_control.ros.qos import NEWEST
 from chatvla_control.ros.spin import spin_until, stop_on_signals
 from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 from chatvla_msgs.msg import Reasoning as ReasoningMsg
@@ -187,7 +188,7 @@ class PolicyNode(LifecycleNode):
         inputs.start()
         self._parts.append(inputs.close)
         self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=20))
-        self._subscribe(String, "instruction", self._on_instruction, QoSProfile(depth=1))
+        self._subscribe(String, "instruction", self._on_instruction, NEWEST)
         self._serve(OverrideReasoning, "override_reasoning", self._on_override)
         self._serve(Ask, "ask", questions.on_ask)
         tick = self.create_timer(_TICK_S, self._tick)

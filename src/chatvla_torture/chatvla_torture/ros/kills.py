@@ -34,6 +34,8 @@ _POLICY_SHARE = 0.3
 _VICTIMS = ("launch", "driver", "sim", "policy")
 _ACTIONS = ("kill", "stop", "restart")
 _MOTION_S = 180.0
+_REAPED_S = 12.0
+"""Within this time after everything ended the shared memory is gone."""
 
 
 def run(part: PartRun) -> None:
@@ -254,8 +256,14 @@ def _require_clean(processes: ProcessSet, seen: set[str], clean: Promise, case: 
     wait_until(lambda: not processes.descendants(), 5.0)
     left = processes.descendants()
     clean.require(not left, f"processes are left: {left}", case)
-    # What this process or another live one uses is not left over.
-    used = files_in_use()
-    files = [name for name in seen if (SHM / name).exists() and name not in used]
+    # A file that a dying process still maps when its launch ends is the reaper's, which waits for that process.
+    wait_until(lambda: not _left_over(seen), _REAPED_S)
+    files = _left_over(seen)
     clean.require(not files, f"shared memory is left: {files}", case)
     clean.hold()
+
+
+def _left_over(seen: set[str]) -> list[str]:
+    """Return those of the shared-memory files `seen` that nobody uses: what a live process maps is not left over."""
+    used = files_in_use()
+    return [name for name in seen if (SHM / name).exists() and name not in used]

@@ -26,7 +26,7 @@ _RATE_HZ = 1000.0
 _AT_TWENTY = 6000
 _FULL = 100_000
 """Messages to each topic and service."""
-_PATIENCE_S = 120.0
+_PATIENCE_S = 600.0
 """A full campaign waits this long for services after the last topic; what takes a model's answer is slow."""
 _LINES_PER_S = 12.0
 _LOGGED = re.compile(r"\[(DEBUG|INFO|WARN|ERROR|FATAL)\] ")

@@ -73,7 +73,7 @@ class Rig:
         """Values of the driver's diagnostics, newest last."""
         self.commanded: np.ndarray | None = None
         """What the driver last commanded [rad, m], shape (D,)."""
-        self.node.create_subscription(JointState, "joint_command", self._on_command, 1)
+        self.node.create_subscription(JointState, "joint_command", self._on_command, 2)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         self._triggers = {name: self.node.create_client(Trigger, f"driver/{name}") for name in ("stop", "clear_fault")}
         self._executor = SingleThreadedExecutor(context=self.context)
