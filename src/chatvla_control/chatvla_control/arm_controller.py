@@ -25,9 +25,11 @@ from chatvla_control.chunk_player import ChunkPlayer, Command, PlayerSettings
 from chatvla_control.contracts import ActionChunk
 from chatvla_control.robot_spec import RobotSpec
 
-__all__ = ["ArmController", "ControllerSettings", "ControllerStatus", "DriverPhase"]
+__all__ = ["OPERATOR_STOP", "ArmController", "ControllerSettings", "ControllerStatus", "DriverPhase"]
 
 Array = NDArray[np.float64]
+OPERATOR_STOP = "stopped:"
+"""With this a latched sentence begins that somebody asked for, not a fault."""
 
 
 class DriverPhase(StrEnum):
@@ -175,7 +177,7 @@ class ArmController:
 
     def stop(self, reason: str) -> None:
         """Brake within the limits, hold, and latch `reason` until clear_fault."""
-        self.latch(f"stopped: {reason}")
+        self.latch(f"{OPERATOR_STOP} {reason}")
 
     def latch(self, sentence: str) -> None:
         """Latch a fault: brake, hold and refuse chunks until clear_fault. The first fault stays until then."""

@@ -7,9 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
 
 from chatvla_control.arm_controller import ArmController
 from chatvla_control.cartesian_guard import margins
@@ -17,6 +23,7 @@ from chatvla_control.chunk_check import check_chunk
 from chatvla_control.chunk_fault import FaultCode
 from chatvla_control.clear_way import tool_arms
 from chatvla_control.robot_spec import robot_spec
+from chatvla_control.ros.spin import serving
 from chatvla_eval.bags.topics import EVALUATION_TOPICS, absolute_patterns, is_selected
 from chatvla_eval.ros.go_home import home_chunk, is_home
 from chatvla_eval.ros.graph_wait import GraphIncompleteError, Part, wait_for_parts
@@ -159,6 +166,63 @@ def test_silence_of_the_simulator_ends_one_trial_by_name_and_the_next_one_runs(b
     assert len(causes) == 3, output
     assert causes[1].startswith("error:sim/bench_state is silent for"), causes
     assert "silent" not in causes[2]
+
+
+@contextmanager
+def operator():
+    """Yield a node beside the bench, and a list that holds what the driver says of its fault, newest last."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=int(os.environ["ROS_DOMAIN_ID"]))
+    peer = Node("operator", namespace=NAMESPACE, context=context)
+    faults: list[str] = []
+
+    def hear(msg: DiagnosticArray) -> None:
+        values = {item.key: item.value for status in msg.status for item in status.values}
+        if "fault" in values:
+            faults.append(values["fault"])
+
+    peer.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
+    with serving(peer):
+        yield peer, faults
+    peer.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def wait_for_fault(faults: list[str], words: str, act=lambda: None) -> None:
+    deadline = time.monotonic() + 30
+    while not (faults and words in faults[-1] and bool(faults[-1]) == bool(words)):
+        assert time.monotonic() < deadline, faults[-3:]
+        act()
+        time.sleep(0.05)
+
+
+def test_fault_of_a_simulated_arm_is_cleared_before_the_next_trial(bench, tmp_path):
+    with operator() as (peer, faults):
+        states = peer.create_publisher(JointState, "sim/joint_states", 10)
+        spec = robot_spec("arx_r5")
+        broken = JointState(name=list(spec.joint_names), position=[float("nan")] * spec.width)
+        wait_for_fault(faults, "not a finite number", lambda: states.publish(broken))
+        peer.destroy_publisher(states)
+        running = rollout(trials=1, seed=7, out=tmp_path, timeout=60.0, wait=60.0)
+        output, _ = running.communicate(timeout=150)
+        wait_for_fault(faults, "")
+    assert "cleared the driver's fault: measured position" in output
+    assert json.loads((tmp_path / "results.json").read_text())["trials"][0]["success"], output
+
+
+def test_arm_that_an_operator_stopped_stays_stopped(bench, tmp_path):
+    with operator() as (peer, faults):
+        calls = {name: peer.create_client(Trigger, f"driver/{name}") for name in ("stop", "clear_fault")}
+        assert all(client.wait_for_service(30.0) for client in calls.values())
+        calls["stop"].call_async(Trigger.Request())
+        wait_for_fault(faults, "stopped:")
+        running = rollout(trials=1, seed=7, out=tmp_path, timeout=20.0, wait=60.0)
+        output, _ = running.communicate(timeout=150)
+        assert "stopped:" in faults[-1]
+        calls["clear_fault"].call_async(Trigger.Request())
+        wait_for_fault(faults, "")
+    assert "cleared" not in output
+    assert json.loads((tmp_path / "results.json").read_text())["trials"][0]["cause"].startswith("error:DRIVER_FAULT")
 
 
 def test_a_second_bench_among_the_same_topics_is_refused(bench, tmp_path):

@@ -17,7 +17,9 @@ from rclpy.action.client import ActionClient, ClientGoalHandle
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
+from std_srvs.srv import Trigger
 
+from chatvla_control.arm_controller import OPERATOR_STOP
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import action_chunk_to_msg
 from chatvla_control.scene import SceneTruth
@@ -77,6 +79,7 @@ class RosSession:
         self._override = node.create_client(OverrideReasoning, "override_reasoning")
         self._follow = ActionClient(node, FollowInstruction, "follow_instruction")
         self._chunks = node.create_publisher(ActionChunk, "action_chunk", QoSProfile(depth=1))
+        self._clear = node.create_client(Trigger, "driver/clear_fault")
         self._goal: ClientGoalHandle | None = None
         self._outcome: FollowInstruction.Result | None = None
         self._marks = TrialMarks(node)
@@ -119,11 +122,12 @@ class RosSession:
                 )
 
     def reset(self, setup: TrialSetup) -> SceneTruth:
-        """Drive the arms home where they are not, build the scene and return its truth. Raises RosSessionError."""
+        """Clear a fault, drive the arms home, build the scene and return its truth. Raises RosSessionError."""
         if setup.fonts:
             raise RosSessionError(
                 "fonts are chosen when the simulator starts; give them to sim_node, not to the rollout"
             )
+        self._clear_fault()
         self._drive_home()
         before, _ = self._topics.truth()
         request = ResetBench.Request(split=setup.split, seed=setup.seed, swap=setup.swap)
@@ -235,6 +239,13 @@ class RosSession:
         response = self._wait(self._override.call_async(request), _CALL_S, "override_reasoning did not answer")
         if not response.success:
             raise RosSessionError(f"override_reasoning refused: {response.message}")
+
+    def _clear_fault(self) -> None:
+        """Release a simulated arm from the fault of an earlier trial; one that an operator stopped stays stopped."""
+        fault = self._topics.fault()
+        if fault and not fault.startswith(OPERATOR_STOP) and self._clear.service_is_ready():
+            self._node.get_logger().warning(f"cleared the driver's fault: {fault:.300}")
+            self._wait(self._clear.call_async(Trigger.Request()), _CALL_S, "driver/clear_fault did not answer")
 
     def _drive_home(self) -> None:
         positions = self._topics.joints()

@@ -50,7 +50,7 @@ class TrialTopics:
         self._texts_from_s = np.inf
         self._policy = ""
         self._privileged = False
-        self._refused = ""
+        self._refused = self._fault = ""
         self._counts = (0, 0)
         self._image: Image | None = None
         self._camera: Subscription | None = None
@@ -107,6 +107,11 @@ class TrialTopics:
         with self._lock:
             return self._refused
 
+    def fault(self) -> str:
+        """Return the sentence of the fault on which the driver holds, "" for none; up to a second old."""
+        with self._lock:
+            return self._fault
+
     def joints(self) -> NDArray[np.float64] | None:
         """Return the newest measured positions [rad, m], shape (D,); None before the first."""
         with self._lock:
@@ -149,6 +154,7 @@ class TrialTopics:
             accepted = int(values["accepted"])
             refused = sum(int(value) for key, value in values.items() if key.startswith("refused."))
             with self._lock:
+                self._fault = values.get("fault", "")
                 if accepted > self._counts[0]:
                     self._refused = ""
                 elif refused > self._counts[1]:

@@ -202,7 +202,8 @@ def _wait_for_motion(
             recovers.require(
                 False,
                 f"{when}: no motion within {_MOTION_S:g} s; driver {rig.driver_reports[-1:]}; "
-                f"scorer {rig.processes['rollout'].text()[said or 0 :][-500:]}",
+                f"scorer {rig.processes['rollout'].text()[said or 0 :][-500:]}; "
+                + "; ".join(f"{name} {rig.processes[name].text()[-500:]}" for name in ("sim", actor)),
                 case,
             )
         time.sleep(0.1)
