@@ -28,7 +28,7 @@ from chatvla_control.arm_port import JointState
 from chatvla_control.ros.convert import ConversionError, image_to_msg, joint_state_from_msg, joint_state_to_msg
 from chatvla_control.ros.convert_scene import scene_truth_to_msg
 from chatvla_control.ros.parameters import declare
-from chatvla_control.ros.qos import NEWEST
+from chatvla_control.ros.qos import NEWEST_UNRELIABLE
 from chatvla_control.ros.spin import spin_until, stop_on_signals
 from chatvla_control.scene import SceneTruth
 from chatvla_msgs.msg import BenchState
@@ -95,7 +95,7 @@ class SimNode(Node):
             camera_rate_hz=rate_hz,
             show=self._open_viewer() if viewer else None,
         )
-        self.create_subscription(JointStateMsg, "sim/joint_command", self._on_command, NEWEST)
+        self.create_subscription(JointStateMsg, "sim/joint_command", self._on_command, NEWEST_UNRELIABLE)
         self.create_service(ResetBench, "sim/reset_bench", self._on_reset)
         self._real_time.start()
         self.get_logger().info(f"{task} runs: split {split}, seed {seed}, cameras {', '.join(bench.views)}")
