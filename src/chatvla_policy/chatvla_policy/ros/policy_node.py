@@ -2,8 +2,7 @@
 """Serve a checkpoint on a robot's topics: camera images and joint states in, reasoning and action chunks out.
 
 A lifecycle node: configure loads the checkpoint and compares it with the live graph, activate warms up and runs the
-golden input. See docs/policy_node.md for topics, services, parameters and error codes. The scene's truth is never
-subscribed to.
+golden input. Topics, services, parameters, error codes: docs/policy_node.md. The scene's truth is never heard.
 """
 
 from __future__ import annotations

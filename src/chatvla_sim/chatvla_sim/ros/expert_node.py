@@ -28,7 +28,7 @@ from chatvla_control.ros.convert_scene import scene_truth_from_msg
 from chatvla_control.ros.forced_text import ForcedText
 from chatvla_control.ros.instruction_goals import InstructionGoals, Run
 from chatvla_control.ros.parameters import declare
-from chatvla_control.ros.qos import NEWEST_LATCHED
+from chatvla_control.ros.qos import NEWEST_LATCHED, NEWEST_UNRELIABLE
 from chatvla_control.ros.spin import spin_until, stop_on_signals
 from chatvla_control.scene import SceneTruth
 from chatvla_msgs.action import FollowInstruction
@@ -72,7 +72,7 @@ class ExpertNode(Node):
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._reasoning = self.create_publisher(ReasoningMsg, "reasoning", latched)
         self._chunks = self.create_publisher(ActionChunkMsg, "action_chunk", 1)
-        self.create_subscription(JointStateMsg, "joint_states", self._on_joints, 10)
+        self.create_subscription(JointStateMsg, "joint_states", self._on_joints, NEWEST_UNRELIABLE)
         self.create_subscription(BenchState, "sim/bench_state", self._on_truth, NEWEST_LATCHED)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.create_service(OverrideReasoning, "override_reasoning", self._forced.on_request)

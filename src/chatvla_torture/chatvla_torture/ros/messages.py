@@ -30,6 +30,7 @@ _PATIENCE_S = 600.0
 """A full campaign waits this long for services after the last topic; what takes a model's answer is slow."""
 _LINES_PER_S = 12.0
 _LOGGED = re.compile(r"\[(DEBUG|INFO|WARN|ERROR|FATAL)\] ")
+_NOISE = re.compile(r">>>|<<<|This error state|\s+'Fast CDR|with this new error|rcutils_reset_error|sequence size")
 _LONGEST_LINE = 2000
 _LEAST_S, _START_S = 5.0, 15.0
 _GROWTH, _GROWTH_BYTES = 0.15, 24e6
@@ -291,4 +292,11 @@ def _read_log(name: str, text: str, seconds: float, case: Case, log: Promise) ->
 
 
 def _last_words(dead: list) -> str:
-    return "; ".join(f"{member.name} died ({member.process.returncode}): {member.text()[-600:]}" for member in dead)
+    return "; ".join(
+        f"{member.name} died ({member.process.returncode}): {_own(member.text())[-600:]}" for member in dead
+    )
+
+
+def _own(text: str) -> str:
+    """Return the lines without those that ROS's C library prints for a message whose bytes are broken."""
+    return "\n".join(line for line in text.splitlines() if line.strip() and not _NOISE.match(line))
