@@ -6,6 +6,7 @@ MP4 where imageio's ffmpeg is installed, else an animated GIF.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,12 +47,17 @@ class TrialFilm:
             self._frames.append((elapsed_s, image.copy(), text))
 
     def write(self, folder: Path, stem: str, result: TrialResult, policy: str) -> Path | None:
-        """Write the film to `folder` and return its path; None when no frame was kept."""
+        """Write the film to `folder` and return its path; None when no frame was kept.
+
+        Pictures of another size than most, which a second sender's may have, are left out.
+        """
         if not self._frames:
             return None
         folder.mkdir(parents=True, exist_ok=True)
-        pictures = [draw_frame(image, text, elapsed_s, result, policy) for elapsed_s, image, text in self._frames]
-        elapsed_s, image, text = self._frames[-1]
+        (size, _), *_ = Counter(image.shape for _, image, _ in self._frames).most_common(1)
+        frames = [frame for frame in self._frames if frame[1].shape == size]
+        pictures = [draw_frame(image, text, elapsed_s, result, policy) for elapsed_s, image, text in frames]
+        elapsed_s, image, text = frames[-1]
         last = draw_frame(image, text, elapsed_s, result, policy, verdict=True)
         pictures += [last] * round(_LAST_FRAME_S * FILM_HZ)
         return _write_mp4(folder / f"{stem}.mp4", pictures) or _write_gif(folder / f"{stem}.gif", pictures)

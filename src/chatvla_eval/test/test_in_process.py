@@ -9,13 +9,16 @@ import sys
 import time
 
 import imageio.v2 as imageio
+import numpy as np
 import pytest
 from PIL import Image
 
 from chatvla_eval import film_gif
 from chatvla_eval.cli import main
+from chatvla_eval.film import FILM_HZ, TrialFilm
 from chatvla_eval.in_process import InProcessSession
 from chatvla_eval.session import TrialSetup
+from chatvla_eval.trial_result import TrialResult
 from chatvla_policy.systems.untrained import save_untrained
 
 
@@ -179,3 +182,31 @@ def test_a_text_is_kept_as_long_as_the_policy_node_keeps_it(tmp_path):
     kept = [chunk.reasoning_source.name for chunk in watch.chunks]
     # Every half second a chunk, every ten seconds a text.
     assert kept == ["GENERATED", *["REUSED"] * 19, "GENERATED"]
+
+
+def test_film_leaves_out_pictures_of_another_sender(tmp_path):
+    """A second sender's pictures, of another size, once ended the scorer after its first trial."""
+    film = TrialFilm()
+    for number in range(20):
+        small = number % 4 == 0
+        film.add(number / FILM_HZ, np.full((12, 16, 3) if small else (240, 320, 3), 90, np.uint8), "text")
+    result = TrialResult(
+        index=0,
+        seed=0,
+        instruction="Pick a card.",
+        scene={},
+        text="text",
+        answer="",
+        texts=1,
+        picked="",
+        measures={},
+        parts={},
+        success=False,
+        cause="timeout",
+        seconds=2.0,
+        subsets=(),
+    )
+    path = film.write(tmp_path, "film", result, "policy")
+    assert path is not None
+    assert imageio.get_reader(path).get_data(0).shape == (656, 640, 3)
+    assert imageio.get_reader(path).count_frames() == 15 + 2 * FILM_HZ
