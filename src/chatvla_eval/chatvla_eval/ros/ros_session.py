@@ -37,6 +37,8 @@ __all__ = ["RosSession", "RosSessionError", "StoppedError"]
 
 SLICE_S = 0.1
 _CALL_S = 15.0
+_REPORT_S = 3.0
+"""The driver reports once a second; so long a new scorer waits for its first report."""
 _CANCEL_S = 3.0
 _TRUTH_AGE_S = 3.0
 _RESULT_NAMES = {
@@ -242,10 +244,16 @@ class RosSession:
 
     def _clear_fault(self) -> None:
         """Release a simulated arm from the fault of an earlier trial; one that an operator stopped stays stopped."""
+        report_s = time.monotonic() + _REPORT_S
+        while self._topics.fault() is None and time.monotonic() < report_s:
+            if self._stopped.wait(0.02):
+                raise StoppedError("stopped while waiting")
         fault = self._topics.fault()
         if fault and not fault.startswith(OPERATOR_STOP) and self._clear.service_is_ready():
             self._node.get_logger().warning(f"cleared the driver's fault: {fault:.300}")
             self._wait(self._clear.call_async(Trigger.Request()), _CALL_S, "driver/clear_fault did not answer")
+            # Who sends chunks knows of the fault by the same reports.
+            self._until(lambda: not self._topics.fault(), _REPORT_S, f"the driver's fault stayed ({fault:.300})")
 
     def _drive_home(self) -> None:
         positions = self._topics.joints()

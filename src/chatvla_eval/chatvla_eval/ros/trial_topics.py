@@ -50,7 +50,8 @@ class TrialTopics:
         self._texts_from_s = np.inf
         self._policy = ""
         self._privileged = False
-        self._refused = self._fault = ""
+        self._refused = ""
+        self._fault: str | None = None
         self._counts = (0, 0)
         self._image: Image | None = None
         self._camera: Subscription | None = None
@@ -107,8 +108,11 @@ class TrialTopics:
         with self._lock:
             return self._refused
 
-    def fault(self) -> str:
-        """Return the sentence of the fault on which the driver holds, "" for none; up to a second old."""
+    def fault(self) -> str | None:
+        """Return the sentence of the fault on which the driver holds, "" for none; up to a second old.
+
+        None before its first report.
+        """
         with self._lock:
             return self._fault
 
