@@ -182,10 +182,12 @@ def operator():
             faults.append(values["fault"])
 
     peer.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
-    with serving(peer):
-        yield peer, faults
-    peer.destroy_node()
-    rclpy.try_shutdown(context=context)
+    try:
+        with serving(peer):
+            yield peer, faults
+    finally:
+        peer.destroy_node()
+        rclpy.try_shutdown(context=context)
 
 
 def wait_for_fault(faults: list[str], words: str, act=lambda: None) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState as JointStateMsg
 
 from chatvla_control.arm_port import ArmStateMissingError, JointState
+from chatvla_control.ros.qos import NEWEST_UNRELIABLE
 
 __all__ = ["JointInbox"]
 
@@ -24,9 +24,9 @@ class JointInbox:
         self._node, self._names = node, tuple(names)
         self._lock = threading.Lock()
         self._newest: dict[str, tuple[float, float, float, float]] = {}
-        newest = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
-            node.create_subscription(JointStateMsg, topic, self._on_states, newest) for topic in dict.fromkeys(topics)
+            node.create_subscription(JointStateMsg, topic, self._on_states, NEWEST_UNRELIABLE)
+            for topic in dict.fromkeys(topics)
         ]
 
     def read(self) -> JointState:
