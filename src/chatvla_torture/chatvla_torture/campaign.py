@@ -21,6 +21,7 @@ from typing import Any
 
 from chatvla_torture.parts import Part
 from chatvla_torture.promise import BrokenPromiseError, Case, Promise
+from chatvla_torture.stop_signals import StopSignals
 
 __all__ = ["TWENTY", "Campaign", "Outcome", "PartRun"]
 
@@ -160,7 +161,12 @@ class Campaign:
     journal: Path | None = None
 
     def run(self) -> Outcome:
-        """Run the parts; print one line per promise as each part ends. Stops at the first broken promise."""
+        """Run the parts; print one line per promise as each part ends. Stops at the first broken promise or signal."""
+        stop = StopSignals()
+        with stop.taken():
+            return self._run(stop)
+
+    def _run(self, stop: StopSignals) -> Outcome:
         promises: list[Promise] = []
         seconds: dict[str, float] = {}
         broken: BrokenPromiseError | None = None
@@ -183,9 +189,9 @@ class Campaign:
                     journal=self.journal,
                     until_s=until_s,
                 )
-                interrupted = False
                 try:
-                    broken = _attempt(run)
+                    with stop.allowed():
+                        broken = _attempt(run)
                 except KeyboardInterrupt:
                     interrupted = True
                 seconds[part.name] = time.monotonic() - run.started_s

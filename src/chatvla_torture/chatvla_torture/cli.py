@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from chatvla_eval.arguments import ArgumentParser, count, one_of, positive
@@ -36,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         full=options.full,
         journal=options.journal,
     )
-    with _interruptible():
-        outcome = campaign.run()
+    outcome = campaign.run()
     if options.json is not None:
         options.json.write_text(json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8")
     seconds = time.monotonic() - started_s
@@ -52,19 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     again = f"./chatvla torture {options.minutes:g} --seed {seed} --only {broken.promise.part}"
     print(f"repeat it: {broken.case.repeat() if broken.case else again}{' --full' if options.full else ''}")
     return 1
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Take SIGTERM, and SIGINT in a shell's background job too, as Ctrl-C: else scratch folders would be left."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parser() -> ArgumentParser:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +213,22 @@ def test_terminated_campaign_says_what_held_and_leaves_nothing(tmp_path: Path) -
     assert campaign.returncode == 130
     assert "stopped before its end" in printed
     assert not list(tmp_path.iterdir())
+
+
+def test_signal_while_the_scratch_folder_is_made_ends_the_campaign_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = tempfile.mkdtemp
+
+    def make_and_be_stopped(*arguments: str | None) -> str:
+        path = make(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+        return path
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_be_stopped)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert main(["20", "--only", "chunks", "--jobs", "1", "--seed", "1"]) == 130
+    assert "stopped before its end" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is handler
