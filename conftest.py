@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,9 @@ ROS_DOMAINS = 100
 def ros_domain() -> Iterator[int]:
     """Return a ROS_DOMAIN_ID (1 to 100) of this test run, on this host only; child processes inherit it."""
     domain = 1 + os.getpid() % ROS_DOMAINS
-    wanted = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    from chatvla_cli.launch_graph import on_this_host
+
+    wanted = {"ROS_DOMAIN_ID": str(domain), **on_this_host(Path(__file__).parent / "launch")}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     yield domain

@@ -26,6 +26,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 
+from chatvla_cli.launch_graph import on_this_host
 from chatvla_msgs.msg import ActionChunk, BenchState
 
 __all__ = ["measure"]
@@ -82,7 +83,7 @@ class Listener(Node):
 def measure() -> dict[str, dict[str, Any]]:
     """Return the figures of the frame; takes about a minute."""
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ.update(on_this_host(ROOT / "launch"))
     rclpy.init()
     listener = Listener()
     executor = SingleThreadedExecutor()

@@ -43,6 +43,7 @@ from rclpy.utilities import try_shutdown
 from benchmarks.node_live import live_figures, say
 from benchmarks.node_robot import Robot
 from benchmarks.node_served import FORCED_TEXT, TUNINGS
+from chatvla_cli.launch_graph import on_this_host
 from chatvla_policy.runtime.host_memory import keep_freed_memory
 from chatvla_policy.runtime.seam_trial import seam_ratios
 from chatvla_policy.systems import SHIPPED, shipped_names
@@ -74,7 +75,7 @@ def measure(
     """Return the figures; takes two minutes more than `minutes` on an idle machine."""
     keep_freed_memory()
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ.update(on_this_host(Path(__file__).resolve().parents[1] / "launch"))
     with tempfile.TemporaryDirectory() as folder:
         policy = checkpoint or (str(SHIPPED / "tiny") if "tiny" in shipped_names() else "")
         if not policy:

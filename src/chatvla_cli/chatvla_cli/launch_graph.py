@@ -15,7 +15,7 @@ import yaml
 
 from chatvla_cli.substitutions import Context, GraphError, expand, is_true
 
-__all__ = ["LaunchArgument", "LaunchGraph", "NodeSpec", "ResolvedGraph", "read_graph"]
+__all__ = ["LaunchArgument", "LaunchGraph", "NodeSpec", "ResolvedGraph", "on_this_host", "read_graph"]
 
 NODE_KEYS = frozenset(
     {"pkg", "exec", "name", "namespace", "args", "param", "remap", "env", "if", "unless", "output", "on_exit"}
@@ -66,6 +66,8 @@ class ResolvedGraph:
     variables: Mapping[str, str]
     messages: tuple[str, ...]
     """Texts of `log`."""
+    environment: Mapping[str, str]
+    """What `set_env` changed outside of groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ class LaunchGraph:
             nodes=tuple(scope.nodes),
             variables=scope.variables,
             messages=tuple(scope.messages),
+            environment=scope.changed_environment,
         )
 
 
@@ -104,6 +107,11 @@ def read_graph(path: Path) -> LaunchGraph:
         if not isinstance(entity, dict) or len(entity) != 1:
             raise GraphError(f"{path}: each entry holds one tag, got {entity!r}")
     return LaunchGraph(path=path, entities=entities)
+
+
+def on_this_host(launch_folder: Path) -> Mapping[str, str]:
+    """Return the environment in which launches in simulation keep DDS on this host, whatever was chosen before."""
+    return read_graph(launch_folder / "graphs" / "on_this_host.launch.yaml").resolve({}, {}).environment
 
 
 def _argument(body: Mapping[str, Any]) -> LaunchArgument:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM end a campaign between its parts' steps, never while a scratch folder is made or deleted. No ROS."""
+"""Ctrl-C and SIGTERM end a campaign within its parts, never while a scratch folder is made or deleted. No ROS."""
 
 from __future__ import annotations
 

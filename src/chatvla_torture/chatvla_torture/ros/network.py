@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chatvla_cli.launch_graph import read_graph
+from chatvla_cli.launch_graph import on_this_host, read_graph
 from chatvla_cli.launch_verb import graph_names
 from chatvla_cli.substitutions import package_share
 from chatvla_msgs.srv import OverrideReasoning, ResetBench
@@ -71,8 +71,9 @@ def run(part: PartRun) -> None:
 
 def _check_graphs(local: Promise) -> None:
     """Resolve every graph with every value of its choices: whatever runs in simulation stays on this host."""
-    environment = {name: value for name, value in os.environ.items() if name != "ROS_AUTOMATIC_DISCOVERY_RANGE"}
-    share = package_share("chatvla", environment) / "launch"
+    share = package_share("chatvla", os.environ) / "launch"
+    wanted = on_this_host(share)
+    environment = {name: value for name, value in os.environ.items() if name not in wanted}
     local.planned = 0
     for name in graph_names(share):
         graph = read_graph(share / "graphs" / f"{name}.launch.yaml")
@@ -84,8 +85,8 @@ def _check_graphs(local: Promise) -> None:
         local.notes[name] = f"{len(variants)} variants"
         for values in variants:
             for node in graph.resolve(values, environment).nodes:
-                found = node.environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE")
-                local.require(found == "LOCALHOST", f"{name} {values}: {node.name} has discovery range {found}")
+                found = {key: node.environment.get(key) for key in wanted}
+                local.require(found == wanted, f"{name} {values}: {node.name} has {found} instead of {wanted}")
                 local.planned += 1
                 local.hold()
 

@@ -22,6 +22,8 @@ from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
+from chatvla_cli.launch_graph import on_this_host
+from chatvla_cli.substitutions import package_share
 from chatvla_torture.audit import AUDIT_FILE, AuditReader, AuditReport
 from chatvla_torture.processes import Kept, ProcessSet, wait_until
 
@@ -55,17 +57,18 @@ class Rig:
         self.folder = folder
         self.audit_file = folder / "audit.jsonl"
         self._audit = AuditReader(self.audit_file)
+        local = on_this_host(package_share("chatvla", os.environ) / "launch")
         self.processes = ProcessSet(
             folder,
             {
+                **local,
                 "ROS_DOMAIN_ID": str(self.domain),
-                "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
                 "MUJOCO_GL": os.environ.get("MUJOCO_GL", "osmesa"),
                 AUDIT_FILE: str(self.audit_file),
             },
         )
-        self._before = {name: os.environ.get(name) for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE",)}
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        self._before = {name: os.environ.get(name) for name in local}
+        os.environ.update(local)
         self.context = rclpy.Context()
         rclpy.init(args=[], context=self.context, domain_id=self.domain)
         self.node = Node("attacker", namespace=NAMESPACE, context=self.context, use_global_arguments=False)
