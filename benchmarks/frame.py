@@ -23,10 +23,11 @@ import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 
 from chatvla_cli.launch_graph import on_this_host
+from chatvla_control.ros.qos import NEWEST, NEWEST_LATCHED
 from chatvla_msgs.msg import ActionChunk, BenchState
 
 __all__ = ["measure"]
@@ -51,11 +52,10 @@ class Listener(Node):
         self.latency_s: list[float] = []
         self.real_time: list[float] = []
         self.first_chunk_s: float | None = None
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(JointState, "joint_command", self.on_command, 50)
         self.create_subscription(Image, "camera/top/image_raw", self.on_image, qos_profile_sensor_data)
-        self.create_subscription(BenchState, "sim/bench_state", self.on_state, latched)
-        self.create_subscription(ActionChunk, "action_chunk", self.on_chunk, 1)
+        self.create_subscription(BenchState, "sim/bench_state", self.on_state, NEWEST_LATCHED)
+        self.create_subscription(ActionChunk, "action_chunk", self.on_chunk, NEWEST)
 
     def on_command(self, msg: JointState) -> None:
         """Keep the tick's stamp."""
