@@ -198,14 +198,15 @@ def _policy_pid(ancestor: int) -> int:
 
 
 def _memory_growth(pid: int, seconds: float) -> float:
-    """Return the growth of resident memory [%] over `seconds`."""
+    """Return the growth of resident memory [%], without the shared memory of its peers, over `seconds`."""
     begun_s, said_s = time.monotonic(), 0.0
     samples: list[int] = []
     while (passed_s := time.monotonic() - begun_s) < seconds:
         if passed_s - said_s >= 60.0:
             said_s = passed_s
             say(f"live: {passed_s:.0f} of {seconds:.0f} s, {samples[-1] * PAGE_MB:.0f} MB")
-        samples.append(int(Path(f"/proc/{pid}/statm").read_text().split()[1]))
+        resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
+        samples.append(resident - shared)
         time.sleep(seconds / _SAMPLES)
     tenth = max(len(samples) // 10, 1)
     first, last = np.mean(samples[tenth : 2 * tenth]), np.mean(samples[-tenth:])

@@ -21,7 +21,7 @@ __all__ = ["Kept", "ProcessSet", "Usage", "wait_until"]
 
 MARK = "CHATVLA_TORTURE"
 """Environment variable by which descendants are found."""
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_KIB = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Usage:
     """What a process holds."""
 
     memory_bytes: int
+    """Resident, without shared memory: the segments of its peers have a fixed size, and appear as they are read."""
     threads: int
     handles: int
 
@@ -55,8 +56,9 @@ class Kept:
     def usage(self) -> Usage:
         """Return what it holds now. Raises FileNotFoundError when it has ended."""
         folder = Path(f"/proc/{self.process.pid}")
+        status = (folder / "status").read_text(encoding="utf-8")
         return Usage(
-            memory_bytes=int((folder / "statm").read_text().split()[1]) * _PAGE,
+            memory_bytes=_KIB * sum(map(int, re.findall(r"Rss(?:Anon|File):\s*(\d+) kB", status))),
             threads=len(list((folder / "task").iterdir())),
             handles=len(list((folder / "fd").iterdir())),
         )
