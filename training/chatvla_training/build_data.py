@@ -119,11 +119,11 @@ def make_mixture(recipe: Recipe, robot: RobotData) -> Mixture:
 
 
 def robot_setups(recipe: Recipe, robot: RobotData, before: Sequence[RobotSetup]) -> tuple[RobotSetup, ...]:
-    """Return cameras and statistics per robot: those of the checkpoint in stage 2, else those of the data.
+    """Return cameras and statistics per robot: those of the checkpoint where its expert is kept, else of the data.
 
     Without robot data the robot's limits stand in for statistics; stage 1 replaces them.
     """
-    if recipe.stage == "stage2":
+    if recipe.keeps_expert:
         return tuple(before)
     if not robot.train:
         spec = robot_spec(recipe.robot)

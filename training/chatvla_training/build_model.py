@@ -143,14 +143,14 @@ def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     checkpoint = load_checkpoint(_folder(recipe.init), dtype=torch.float32)
     model, config = checkpoint.model, checkpoint.model.config
     wanted = _embodiments(recipe, specs)
-    if recipe.stage == "stage2" and any(item not in config.action.embodiments for item in wanted):
+    if recipe.keeps_expert and any(item not in config.action.embodiments for item in wanted):
         have = ", ".join(f"{item.name} ({item.horizon} steps)" for item in config.action.embodiments)
         raise RecipeError(
             f"{recipe.init} drives {have}; the data needs {[item.name for item in wanted]}: train stage1 first"
         )
     moe = config.moe if recipe.moe == "keep" else _moe(recipe)
     action = config.action
-    if recipe.stage != "stage2":
+    if not recipe.keeps_expert:
         size = recipe.action_size
         action = action_size(size, queries=action.queries) if size else action
         action = replace(action, embodiments=wanted, conditioning=recipe.conditioning, **_denoising(recipe))

@@ -44,7 +44,7 @@ class Recipe:
     size: str = "tiny"
     """Size of a new model; with a Qwen2-VL as init, the size of its action expert."""
     action_size: ActionSize = ""
-    """Action expert of a new model; empty takes that of `size`."""
+    """Action expert of a new model, or a new one in stage 2; empty takes that of `size`, in stage 2 that of init."""
     moe: MoeName = "keep"
     """Mixture of experts; a dense start is upcycled. keep: as in init."""
     experts: int = 8
@@ -142,6 +142,11 @@ class Recipe:
     storage: Literal["as_is", "bfloat16", "float32", "mixed"] = "bfloat16"
     """Type of the final checkpoint's weights; mixed: what reads joints and writes targets in float32."""
     log: LoggerName = "none"
+
+    @property
+    def keeps_expert(self) -> bool:
+        """Whether action expert, cameras and statistics are those of init: stage 2 goes on where stage 1 ended."""
+        return self.stage == "stage2" and not self.action_size
 
     def __post_init__(self) -> None:
         """Raise RecipeError for values that can't be trained with."""

@@ -221,6 +221,21 @@ def test_dense_start_is_upcycled_without_a_change(tmp_path: Path, arm_data: Path
     assert torch.equal(plain.model.queries_QV, mixed.model.queries_QV)
 
 
+def test_stage2_alone_makes_the_expert_that_stage1_would(tmp_path: Path, arm_data: Path, llava_file: Path):
+    language = small_recipe(
+        arm_data, llava_file, stage="language", data="", robot="arx_r5", ratio=(1, 0), moe="dense", steps=1, ema=0.0
+    )
+    train_recipe(language, tmp_path / "language")
+    chosen = {"init": str(tmp_path / "language/policy"), "action_size": "compact", "steps": 1, "ema": 0.0}
+    first = small_recipe(arm_data, llava_file, **chosen, readings=3, action_loss_weight=5.0, validate_every=0)
+    alone = replace(first, stage="stage2", ratio=(0, 1))
+    for recipe in (first, alone):
+        train_recipe(recipe, tmp_path / recipe.stage)
+    whole, half = (load_checkpoint(tmp_path / stage / "policy") for stage in ("stage1", "stage2"))
+    assert half.model.config == whole.model.config
+    assert half.robots == whole.robots
+
+
 def test_adapters_train_alone_and_are_folded_in(stage1: Path, tmp_path: Path, arm_data: Path, llava_file: Path):
     recipe = small_recipe(
         arm_data, llava_file, moe="keep", init=str(stage1 / "policy"), lora_rank=2, steps=2, ema=0.0, validate_every=0
