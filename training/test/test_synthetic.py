@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image-text scenes show only what they may, and say truly where things are."""
 
+import random
 import re
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 
 from chatvla_control.contracts import BoundingBox
 from chatvla_eval.reasoning_text import parse_reasoning
+from chatvla_policy.processing.contradiction import contradicts_itself
 from chatvla_sim.math_match.equations import all_equations, equation_split, parse_equation
 from chatvla_sim.math_match.fonts import font_files
 from chatvla_sim.math_match.trial import INSTRUCTIONS
 from chatvla_training.synthetic.compose import compose
 from chatvla_training.synthetic.sources import SOURCES, open_source
 from chatvla_training.synthetic.trials import image_text_equations, image_text_trial, wider_equations
+from chatvla_training.text.math_phrases import Card, MathFacts, reasoning
 
 
 def test_no_equation_of_a_held_out_pair_is_ever_drawn() -> None:
@@ -117,3 +120,23 @@ def test_sums_come_out_right() -> None:
 def test_robot_instructions_are_no_questions() -> None:
     asked = {turn.question for index in range(200) for turn in open_source("all", 1).sample(index, 0).turns}
     assert not asked & set(INSTRUCTIONS)
+
+
+def test_no_wording_of_a_thought_contradicts_itself_and_a_misread_card_does() -> None:
+    """What a policy doubts (second look) is a thought whose chosen card is not the one that it read."""
+    places = ("far left", "left", "middle", "right", "far right")
+    doubted = 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        left, right = rng.randrange(1, 20), rng.randrange(1, 20)
+        values = [left + right, *rng.sample([v for v in range(50) if v != left + right], 4)]
+        rng.shuffle(values)
+        cards = tuple(Card(value=value, place=place) for value, place in zip(values, places, strict=True))
+        facts = MathFacts(left=left, operator="+", right=right, cards=cards)
+        text = reasoning(facts, rng)
+        assert not contradicts_itself(text), text
+        before, last = text.rstrip(".").rsplit(". ", 1)
+        # "63" for every answer read on a card: no card shows 63, and no sum is as large.
+        misread = re.sub(rf"\b{facts.result}\b(?= \(| on the)|(?<=: ){facts.result}\b", "63", before) + f". {last}."
+        doubted += contradicts_itself(misread)
+    assert doubted == 300

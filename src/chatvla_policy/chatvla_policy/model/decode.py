@@ -23,7 +23,7 @@ from chatvla_policy.model.backbone import Backbone
 from chatvla_policy.model.cached_forward import CachedForward
 from chatvla_policy.model.decode_state import DecodeError, DecodeState, Generated
 
-__all__ = ["DecodeError", "DecodeState", "Decoder", "Generated"]
+__all__ = ["DecodeError", "DecodeState", "Decoder", "Generated", "agreed"]
 
 
 class Decoder:
@@ -137,7 +137,7 @@ class Decoder:
         for _ in range(max_new_tokens):
             pause()
             logits_BV = self.logits(state.hidden_BD)
-            token_B = _draw(_agreed(logits_BV) if agree else logits_BV, temperature, top_p, generator).expand(batch)
+            token_B = _draw(agreed(logits_BV) if agree else logits_BV, temperature, top_p, generator).expand(batch)
             if batch == 1:
                 hidden.append(self.forward_text(state, token_B[:, None]))
                 tokens.append(token_B)
@@ -184,7 +184,7 @@ class Decoder:
         length, before_BD = state.mark()
         draft_BN = draft_1N.expand(len(before_BD), -1)
         hidden_BND = self.forward_text(state, draft_BN)
-        own_N = _agreed(self.logits(torch.cat([before_BD[:, None], hidden_BND[:, :-1]], 1)))[0].argmax(-1)
+        own_N = agreed(self.logits(torch.cat([before_BD[:, None], hidden_BND[:, :-1]], 1)))[0].argmax(-1)
         accepted = int((own_N == draft_1N[0]).long().cumprod(0).sum())
         last_BD = hidden_BND[:, accepted - 1] if accepted else before_BD
         state.rewind((length + accepted, last_BD))
@@ -240,7 +240,7 @@ class Decoder:
         return positions_3BT, positions_3BT.amax(dim=(0, 2)) + 1
 
 
-def _agreed(logits: Tensor) -> Tensor:
+def agreed(logits: Tensor) -> Tensor:
     """Return the mean log-probabilities of all rows, shape (1, ...), or a single row's logits as they are."""
     return logits if len(logits) == 1 else logits.float().log_softmax(-1).mean(0, keepdim=True)
 

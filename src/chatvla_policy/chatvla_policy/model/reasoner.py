@@ -4,6 +4,7 @@
 Every way ends in the same place, with the hidden states of the same tokens: whether a text was generated, forced,
 reused or drafted, r and o depend only on the prompt, the images and the text. So generated ids that are not the
 tokenizer's own split of their text are replaced by that split, in one forward.
+A text of the model's own that is doubted, since it contradicts itself say, is read a second time (second_look.py).
 A text may be written from several readings: the images and copies of them in other sizes. Each token is then chosen
 by the mean of their log-probabilities (test-time augmentation); the states are those of the first, as it was taken.
 Tensors: B readings, V language width, L reasoning tokens with their end token, Q action tokens.
@@ -21,6 +22,7 @@ from chatvla_policy.model.action import ReasoningTokens
 from chatvla_policy.model.chatvla2 import ChatVLA2
 from chatvla_policy.model.decode import Decoder, DecodeState
 from chatvla_policy.model.moe import Path, Routing, RoutingTrace, routing
+from chatvla_policy.model.second_look import SecondLook
 from chatvla_policy.processing.images import PreparedImages
 from chatvla_policy.processing.prompts import Prompt, PromptError
 from chatvla_policy.processing.tokens import TextCodec
@@ -57,6 +59,7 @@ class Reasoner:
         """Take the model and its tokenizer."""
         self.model, self.codec = model, codec
         self._decoder = Decoder(model.backbone)
+        self._second_look = SecondLook(self._decoder, codec)
 
     @torch.inference_mode()
     def think(
@@ -69,10 +72,12 @@ class Reasoner:
         draft: str | None = None,
         sampling: Sampling | None = None,
         generator: torch.Generator | None = None,
+        doubt: Callable[[str], bool] | None = None,
     ) -> Thought:
         """Return the reasoning about `images` with its action tokens.
 
-        A text of its own is read from `images` and from their `variants` together.
+        A text of its own is read from `images` and from their `variants` together; where `doubt` says True of it, a
+        second time. Sampled texts are not doubted.
         `text` is taken as given, in one forward. `draft` is only proposed: verified in one forward, continued where
         the model differs; under greedy decoding the result is what it would have written without.
         """
@@ -81,7 +86,7 @@ class Reasoner:
                 thought = self._follow(prompt, images, *self.written(text), trace)
             else:
                 thought = self._write(
-                    prompt, _readings(images, variants), draft, sampling or Sampling(), generator, trace
+                    prompt, _readings(images, variants), draft, sampling or Sampling(), generator, trace, doubt
                 )
         return thought
 
@@ -96,15 +101,16 @@ class Reasoner:
         sampling: Sampling | None = None,
         generator: torch.Generator | None = None,
         pause: Callable[[], None] | None = None,
+        doubt: Callable[[str], bool] | None = None,
     ) -> tuple[str, RoutingTrace]:
-        """Return what the model writes after `prompt`, without action tokens; `variants` and `draft` as in `think`.
+        """Return what the model writes after `prompt`, no action tokens; `variants`, `draft`, `doubt` as in `think`.
 
         `pause` is called before each forward, each reading's too: the caller may think something else there.
         """
         draft_ids = None if draft is None else self.written(draft)[1]
         with routing(Routing(path=Path(int(prompt.kind)))) as trace:
             state = self._look(prompt, _readings(images, variants), pause=pause)
-            ids, _, _ = self._decode(state, draft_ids, sampling or Sampling(), generator, pause)
+            ids, _, _ = self._decode(state, draft_ids, sampling or Sampling(), generator, pause, doubt)
         return self.codec.text(ids), trace
 
     def written(self, text: str) -> tuple[str, list[int]]:
@@ -177,12 +183,13 @@ class Reasoner:
         sampling: Sampling,
         generator: torch.Generator | None,
         trace: RoutingTrace,
+        doubt: Callable[[str], bool] | None,
     ) -> Thought:
         """Return the thought with a text of the model's own."""
         state = self._look(prompt, readings)
         length, hidden_BV = state.mark()
         draft_ids = None if draft is None else self.written(draft)[1]
-        ids, hidden_1LV, decoded = self._decode(state, draft_ids, sampling, generator)
+        ids, hidden_1LV, decoded = self._decode(state, draft_ids, sampling, generator, None, doubt)
         state = state.first_row()
         text, own_ids = self.written(self.codec.text(ids))
         if ids == own_ids:
@@ -197,11 +204,12 @@ class Reasoner:
         draft_ids: list[int] | None,
         sampling: Sampling,
         generator: torch.Generator | None,
-        pause: Callable[[], None] | None = None,
+        pause: Callable[[], None] | None,
+        doubt: Callable[[str], bool] | None,
     ) -> tuple[list[int], Tensor, int]:
         """Return new ids, their hidden states in the first row and how many were decoded one by one."""
         stop_ids = {self.codec.end_id, self.codec.pad_id}
-        pause = pause or _go_on
+        pause, start = pause or _go_on, state.mark()
         if draft_ids is not None and sampling.temperature == 0:
             draft_1N = torch.tensor([draft_ids], device=state.hidden_BD.device)
             pause()
@@ -218,7 +226,12 @@ class Reasoner:
                 pause=pause,
             )
         ids = made.tokens_BN[0].tolist()
-        return ids, made.hidden_BND[:1], len(ids) - made.accepted
+        hidden_1NV, decoded = made.hidden_BND[:1], len(ids) - made.accepted
+        if doubt is not None and sampling.temperature == 0 and doubt(self.codec.text(ids)):
+            ids, hidden_1NV = self._second_look.look(
+                state, start, ids, doubt=doubt, longest=self._longest, stop_ids=stop_ids, pause=pause
+            )
+        return ids, hidden_1NV, decoded
 
     def _finish(
         self, prompt: Prompt, state: DecodeState, hidden_1SV: Tensor, text: str, decoded: int, trace: RoutingTrace

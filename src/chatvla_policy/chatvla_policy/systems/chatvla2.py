@@ -28,8 +28,10 @@ from chatvla_control.contracts import (
 from chatvla_policy.checkpoint import Checkpoint, Golden, check_golden, load_checkpoint
 from chatvla_policy.model.introspection import router_stats
 from chatvla_policy.model.reasoner import Reasoner, Thought
+from chatvla_policy.naming import policy_name
 from chatvla_policy.processing.answers import stated_answer
 from chatvla_policy.processing.boxes import parse_boxes
+from chatvla_policy.processing.contradiction import contradicts_itself
 from chatvla_policy.processing.images import ImagePreparer, PreparedImages
 from chatvla_policy.processing.prompts import question_prompt, robot_prompt
 from chatvla_policy.runtime.inference import StageSeconds
@@ -94,7 +96,7 @@ class ChatVLA2Policy:
         checkpoint = load_checkpoint(folder, device=device, dtype=dtype)
         if torch.device(device).type == "cuda":
             checkpoint.model.backbone.pack_experts()
-        return cls(checkpoint, name=Path(folder).resolve().name, robot=robot, seed=seed, settings=settings)
+        return cls(checkpoint, name=policy_name(folder), robot=robot, seed=seed, settings=settings)
 
     def reset(self, seed: int) -> None:
         """Forget the last instruction and reasoning; draw further noise and ids from `seed`."""
@@ -126,6 +128,7 @@ class ChatVLA2Policy:
             sampling=self.settings.sampling,
             generator=self._device_generator(),
             pause=pause,
+            doubt=self._doubt,
         )
         text, _ = self._reasoner.written(text)
         seconds = time.perf_counter() - started
@@ -239,6 +242,10 @@ class ChatVLA2Policy:
         """Yield the further readings of the pictures; they are prepared only where a text is written."""
         return self._images.variants(pictures, self._model.config.readings - 1)
 
+    @property
+    def _doubt(self) -> Callable[[str], bool] | None:
+        return contradicts_itself if self.settings.second_look else None
+
     def _think(
         self,
         observation: Observation,
@@ -265,6 +272,7 @@ class ChatVLA2Policy:
             draft=draft,
             sampling=self.settings.sampling,
             generator=self._device_generator(),
+            doubt=self._doubt,
         )
         self._decoded_at_s = observation.stamp_s
         return thought, ReasoningSource.GENERATED

@@ -37,6 +37,8 @@ class PolicySettings:
     sampling: Sampling = field(default_factory=Sampling)
     denoise_steps: int | None = None
     """Denoising steps; None takes the checkpoint's own number."""
+    second_look: bool = True
+    """Whether a text that contradicts itself is read a second time."""
     reuse: Reuse = Reuse.NEVER
     reason_every_s: float = 10.0
     """With REFRESH: how long a text serves; then it is the draft of a new one."""
