@@ -107,18 +107,11 @@ TINY_SHARPEN = replace(
     image_text="synthetic:pages",
     steps=1200,
 )
-TINY_POLISH = replace(
-    TINY_SHARPEN,
-    name="tiny_polish",
-    summary="tiny: tiny_sharpen once more, at a lower rate: its loss still falls as long as it runs",
-    init="runs/tiny/tiny_sharpen/policy",
-    lr=7e-4,
-)
 TINY_SETTLE = replace(
     TINY_PRETRAIN,
     name="tiny_settle",
     summary="tiny: the language model learns to read the sharpened image tokens, the tower frozen",
-    init="runs/tiny/tiny_polish/policy",
+    init="runs/tiny/tiny_sharpen/policy",
     init_vision="",
     freeze="backbone.model.visual",
     schedule="tail",
@@ -156,7 +149,7 @@ TINY_STAGE1 = Recipe(
     workers=1,
     after_end=True,
     # A digit on a card fills about one patch: read where it falls into others, too, fewer are misread.
-    readings=5,
+    readings=3,
     validate_every=200,
     checkpoint_every=100,
     shard=False,
@@ -201,7 +194,6 @@ TINY_RECIPES: tuple[Recipe, ...] = (
     TINY_WORDS,
     TINY_PRETRAIN,
     TINY_SHARPEN,
-    TINY_POLISH,
     TINY_SETTLE,
     TINY_STAGE1,
     TINY_STAGE2,
