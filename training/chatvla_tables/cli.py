@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from chatvla_eval.arguments import ArgumentParser, count, one_of, positive
 from chatvla_eval.parallel import default_jobs
-from chatvla_tables.execute import Rates, estimate, execute
+from chatvla_tables.execute import RATES, execute
 from chatvla_tables.gather import table_results
+from chatvla_tables.needs import missing
 from chatvla_tables.pages import write_table
-from chatvla_tables.plan import PlanSettings, evals_folder, plan, spared, unit_name
+from chatvla_tables.plan import plan, spared, unit_name
+from chatvla_tables.rates import Rates, estimate
+from chatvla_tables.router_page import write_router
 from chatvla_tables.rows import ROUTER, SIZES, TABLES
+from chatvla_tables.settings import PlanSettings, evals_folder
 from chatvla_training.recipe import RecipeError, changed
 from chatvla_training.recipes import find_recipe
 
@@ -34,47 +37,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RecipeError, ValueError) as error:
         print(f"chatvla tables: {error}", file=sys.stderr)
         return 2
-    folder = settings.out
-    rates = evals_folder(settings) / "rates.json"
-    left = estimate(units, Rates(rates), options.jobs)
+    folder, times = settings.out, evals_folder(settings)
+    left = estimate(units, Rates(times / RATES), options.jobs)
     print(f"{len(units)} units, {sum(unit.done for unit in units)} done: {left}")
     if options.dry_run:
         unneeded = spared(units)
         for unit in units:
             state = "done" if unit.done else "spared" if unit.key in unneeded else "to do"
-            print(f"  {state:<6}  {unit.kind:<13} {unit.amount:>6}  {unit_name(unit, folder)}")
+            print(f"  {state:<6}  {unit.kind:<14} {unit.amount:>6}  {unit_name(unit, folder)}")
+    lacking = missing(units, settings)
+    for sentence in lacking:
+        print(f"chatvla tables: {sentence}", file=sys.stderr)
+    if options.dry_run:
         return 0
+    if lacking:
+        return 2
     try:
-        failed = execute(units, jobs=options.jobs, folder=folder, rates=rates, quiet=options.quiet)
+        failed = execute(units, jobs=options.jobs, folder=folder, times=times, quiet=options.quiet)
     except KeyboardInterrupt:
         print("chatvla tables: stopped; the same command goes on", file=sys.stderr)
         return 130
-    hours = Rates(rates).hours()
     results = options.results or folder / "results"
     for name in names:
-        if name == ROUTER:
-            _copy_router(evals_folder(settings) / "router", results, settings.size)
-        else:
-            print(write_table(results, table_results(name, settings, hours=hours, failed=failed)))
-    names = {unit.key: unit_name(unit, folder) for unit in units}
+        if name != ROUTER:
+            print(write_table(results, table_results(name, settings, failed=failed)))
+        elif page := write_router(results, settings):
+            print(page)
+    shown = {unit.key: unit_name(unit, folder) for unit in units}
     for key, why in failed.items():
-        print(f"chatvla tables: {names[key]}: {why}", file=sys.stderr)
+        print(f"chatvla tables: {shown[key]}: {why}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _copy_router(source: Path, results: Path, size: str) -> None:
-    """Put the router's page, figures and plots beside the tables, named by size."""
-    if not (source / "router.json").is_file():
-        return
-    results.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.glob("router*")):
-        name = path.stem.replace("router", f"router_{size}", 1) + path.suffix
-        if path.suffix == ".md":
-            text = path.read_text(encoding="utf-8").replace("](router_", f"](router_{size}_")
-            (results / name).write_text(text, encoding="utf-8")
-        else:
-            shutil.copyfile(path, results / name)
-    print(results / f"router_{size}.md")
 
 
 def _settings(options: argparse.Namespace) -> PlanSettings:

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run units side by side, each when what it needs is done, and say honestly how long the rest takes.
-
-The estimate rests on measured seconds per step and per trial alone; kinds of work that were never measured are named,
-not guessed.
-"""
+"""Run units side by side, each when what it needs is done."""
 
 from __future__ import annotations
 
@@ -13,60 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chatvla_control.subordinate import end_with_parent
 from chatvla_tables.makers import write_maker
 from chatvla_tables.plan import Unit, spared, unit_name
+from chatvla_tables.rates import Hours, Rates, estimate
 
-__all__ = ["Rates", "estimate", "execute"]
+__all__ = ["HOURS", "RATES", "execute"]
 
+RATES = "rates.json"
+HOURS = "hours.json"
 _LOOK_S = 0.5
-
-
-class Rates:
-    """Measured seconds per amount for each kind of work, kept in the output folder between runs."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
-
-    def add(self, unit: Unit, seconds: float) -> None:
-        """Take note of a unit that was run from its beginning."""
-        entry = self._known.setdefault(unit.rate_key, {"seconds": 0.0, "amount": 0.0})
-        entry["seconds"] += seconds
-        entry["amount"] += unit.amount
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._path.with_suffix(".tmp")
-        aside.write_text(json.dumps(self._known, indent=1) + "\n", encoding="utf-8")
-        aside.replace(self._path)
-
-    def seconds(self, unit: Unit) -> float | None:
-        """Return the time of a whole unit, None when its kind was never measured."""
-        entry = self._known.get(unit.rate_key)
-        return None if entry is None else entry["seconds"] / entry["amount"] * unit.amount
-
-    def hours(self) -> float:
-        """Return the time measured so far, over all processes [h]."""
-        return sum(entry["seconds"] for entry in self._known.values()) / 3600
-
-
-def estimate(units: Sequence[Unit], rates: Rates, jobs: int) -> str:
-    """Return how long the units that are left take with `jobs` side by side."""
-    unneeded = spared(units)
-    left = [unit for unit in units if not unit.done and unit.key not in unneeded]
-    known = [seconds for unit in left if (seconds := rates.seconds(unit)) is not None]
-    unknown = len(left) - len(known)
-    if not left:
-        return "nothing left"
-    words = f"{len(left)} units left"
-    if known:
-        words += f", about {_duration(sum(known) / jobs)}"
-    if unknown:
-        kinds = len({unit.rate_key for unit in left if rates.seconds(unit) is None})
-        words += f"{' and' if known else ','} {unknown} whose {kinds} kinds were never measured"
-    return words
+_NOTE_S = 60.0
+"""How often the time of running units is written down: a kill loses no more."""
 
 
 @dataclass
@@ -75,36 +32,45 @@ class _Running:
 
     unit: Unit
     process: subprocess.Popen[bytes]
-    started: float
     fresh: bool
-    """Whether the unit began from nothing: only then its time is a rate."""
+    """Whether all of the unit's time is known: only then it is a rate."""
+    before_s: float
+    """Time that is written down for a unit that has since been deleted."""
+    noted: float = field(default_factory=time.monotonic)
+    """Up to when its time is written down."""
 
 
 def execute(
-    units: Sequence[Unit], *, jobs: int, folder: Path, rates: Path | None = None, quiet: bool = False
+    units: Sequence[Unit], *, jobs: int, folder: Path, times: Path | None = None, quiet: bool = False
 ) -> dict[str, str]:
     """Run what is not done and needed; return the units that failed with their last line.
 
-    `rates` is the file of measured times, by default rates.json in `folder`.
+    `times` is the folder of RATES and HOURS, by default `folder`.
     What needs a failed unit is left out. KeyboardInterrupt ends all processes; the next call goes on.
     """
     from tqdm import tqdm
 
-    known = Rates(rates or folder / "rates.json")
+    rates, hours = Rates((times or folder) / RATES), Hours((times or folder) / HOURS)
     done = {unit.key for unit in units if unit.done} | spared(units)
     waiting = [unit for unit in units if unit.key not in done]
     failed: dict[str, str] = {}
     running: list[_Running] = []
-    with tqdm(total=len(units), initial=len(done), unit="unit", disable=quiet) as bar:
-        bar.set_postfix_str(estimate(units, known, jobs))
+    # The estimate is said by the postfix: tqdm's own knows nothing of how long units take.
+    shown = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+    with tqdm(total=len(units), initial=len(done), unit="unit", disable=quiet, bar_format=shown) as bar:
+        bar.set_postfix_str(estimate(units, rates, jobs))
         try:
             while waiting or running:
-                _start(waiting, running, done, failed, jobs=jobs, folder=folder)
+                _start(waiting, running, done, failed, jobs=jobs, folder=folder, hours=hours)
                 for item in [item for item in running if item.process.poll() is not None]:
                     running.remove(item)
-                    _finish(item, known, done, failed, folder)
+                    _note(item, hours, folder)
+                    _finish(item, rates, hours, done, failed, folder)
                     bar.update(1)
-                    bar.set_postfix_str(estimate(units, known, jobs))
+                    bar.set_postfix_str(estimate(units, rates, jobs))
+                for item in running:
+                    if time.monotonic() - item.noted >= _NOTE_S:
+                        _note(item, hours, folder)
                 if not running and not _ready(waiting, done):
                     break
                 time.sleep(_LOOK_S)
@@ -113,6 +79,7 @@ def execute(
                 item.process.terminate()
             for item in running:
                 item.process.wait()
+                _note(item, hours, folder)
     for unit in waiting:
         failed.setdefault(unit.key, "left out: what it needs failed")
     return failed
@@ -123,7 +90,14 @@ def _ready(waiting: Sequence[Unit], done: set[str]) -> list[Unit]:
 
 
 def _start(
-    waiting: list[Unit], running: list[_Running], done: set[str], failed: Mapping[str, str], *, jobs: int, folder: Path
+    waiting: list[Unit],
+    running: list[_Running],
+    done: set[str],
+    failed: Mapping[str, str],
+    *,
+    jobs: int,
+    folder: Path,
+    hours: Hours,
 ) -> None:
     """Start what can run, up to `jobs` processes of one thread each; what runs alone, when nothing else can."""
     if any(item.unit.alone for item in running):
@@ -137,9 +111,9 @@ def _start(
         spec = logs / f"{_name(unit, folder)}.json"
         spec.write_text(json.dumps(unit.spec), encoding="utf-8")
         command = [sys.executable, "-m", "chatvla_tables.unit", unit.kind, str(unit.folder), str(spec)]
-        fresh = not unit.folder.exists()
+        begins, before_s = not unit.folder.exists(), hours.seconds(unit_name(unit, folder))
         if unit.made_by is not None:
-            write_maker(unit.folder, unit.made_by)
+            write_maker(unit.folder, unit.made_by, unit.trained_in)
         with (logs / f"{_name(unit, folder)}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -148,14 +122,23 @@ def _start(
                 env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
                 preexec_fn=end_with_parent(),
             )
-        running.append(_Running(unit=unit, process=process, started=time.monotonic(), fresh=fresh))
+        running.append(
+            _Running(unit=unit, process=process, fresh=begins or before_s > 0, before_s=before_s if begins else 0.0)
+        )
 
 
-def _finish(item: _Running, rates: Rates, done: set[str], failed: dict[str, str], folder: Path) -> None:
+def _note(item: _Running, hours: Hours, folder: Path) -> None:
+    """Write down the time since the last note."""
+    now = time.monotonic()
+    hours.add(unit_name(item.unit, folder), now - item.noted)
+    item.noted = now
+
+
+def _finish(item: _Running, rates: Rates, hours: Hours, done: set[str], failed: dict[str, str], folder: Path) -> None:
     if item.process.returncode == 0 and item.unit.done:
         done.add(item.unit.key)
         if item.fresh:
-            rates.add(item.unit, time.monotonic() - item.started)
+            rates.add(item.unit, hours.seconds(unit_name(item.unit, folder)) - item.before_s)
         return
     log = folder / "logs" / f"{_name(item.unit, folder)}.log"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
@@ -164,9 +147,3 @@ def _finish(item: _Running, rates: Rates, done: set[str], failed: dict[str, str]
 
 def _name(unit: Unit, folder: Path) -> str:
     return unit_name(unit, folder).replace("/", "_")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

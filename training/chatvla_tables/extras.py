@@ -17,16 +17,17 @@ from PIL import Image
 
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.policies import make_policy
+from chatvla_eval.results import source_commit
+from chatvla_eval.trial import trial_seed
 from chatvla_sim.benches import make_bench
 from chatvla_sim.closed_loop import ClosedLoop
 from chatvla_tables.plan import EXTRAS
+from chatvla_tables.rows import EVAL_SEED
 from chatvla_training.data.samples import ChatSample
 from chatvla_training.synthetic.sources import open_source
 
 __all__ = ["measure_latency", "write_questions"]
 
-QUESTION_SEED = 7
-"""Scenes of the training data have seed 0."""
 LONGEST_ANSWER = 24
 """Characters: an explanation can be worded in many ways and be right."""
 
@@ -59,7 +60,8 @@ def measure_latency(policy: str, folder: Path, *, task: str, scenes: int) -> Pat
     following: list[float] = []
     asked = make_policy(policy, task=task, spec=bench.spec, truth=bench.truth)
     # The first call of a process pays for what later ones find made.
-    for seed in range(scenes + 1):
+    for index in range(scenes + 1):
+        seed = trial_seed(EVAL_SEED, index)
         truth = bench.reset(split="in_domain", seed=seed)
         asked.reset(seed)
         observation = loop.observe(truth.instruction, None)
@@ -72,14 +74,15 @@ def measure_latency(policy: str, folder: Path, *, task: str, scenes: int) -> Pat
     bench.close()
     path = folder / EXTRAS["latency"]
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"first_s": statistics.median(first[1:]), "next_s": statistics.median(following[1:]), "scenes": scenes}
-    _write(path, {key: round(value, 4) for key, value in found.items()})
+    found = {"first_s": statistics.median(first[1:]), "next_s": statistics.median(following[1:])}
+    found = {key: round(value, 4) for key, value in found.items()}
+    _write(path, found | {"scenes": scenes, "seed": EVAL_SEED, "commit": source_commit()})
     return path
 
 
 def _short(count: int) -> Iterator[tuple[ChatSample, str, str]]:
     """Yield the first short question of each of `count` dialogues."""
-    source, found, index = open_source("all", QUESTION_SEED), 0, 0
+    source, found, index = open_source("all", EVAL_SEED), 0, 0
     while found < count:
         sample = source.sample(index, 0)
         index += 1

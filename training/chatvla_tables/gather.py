@@ -4,78 +4,142 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from chatvla_eval.counterfactual.summary import comparison
 from chatvla_eval.paired import compared
 from chatvla_eval.results import RESULTS_NAME, source_commit
 from chatvla_eval.statistics import mean_interval, proportion
 from chatvla_eval.tasks import task_by_name
+from chatvla_tables.claims import UNTRAINED, BySeed, Trials, judged, paired
+from chatvla_tables.execute import HOURS
+from chatvla_tables.makers import content, read_maker
 from chatvla_tables.paper import PAPER
-from chatvla_tables.plan import EXTRAS, PlanSettings, cell_folder, cell_trials, evals_folder, stage_recipes
-from chatvla_tables.rows import CELLS, ROWS, TABLES, Row, Table
+from chatvla_tables.plan import EXTRAS, unit_name, units_of
+from chatvla_tables.rates import Hours
+from chatvla_tables.rows import CELLS, EVAL_SEED, ROWS, TABLES, Row, Table
+from chatvla_tables.settings import (
+    PlanSettings,
+    cell_folder,
+    cell_trials,
+    evals_folder,
+    robot_data_name,
+    seeds_of,
+    shown_place,
+    stage_recipes,
+    start_name,
+)
+from chatvla_training.recipes import find_recipe
 
-__all__ = ["table_results"]
+__all__ = ["run_facts", "table_results"]
 
 _DIGITS = 6
-Trials = list[dict[str, Any]]
+_ANSWERS = ("n", "policy", "base", "difference", "retention", "retention_interval")
+_NO_CHANGES = ("seed", "steps", "warmup", "init", "data")
+"""Fields in which a row's recipes differ from the named ones for other reasons than the row's own."""
 
 
-def table_results(name: str, settings: PlanSettings, *, hours: float, failed: Mapping[str, str]) -> dict[str, Any]:
-    """Return the content of docs/results/NAME_SIZE.json; `hours` is the machine time of the whole run."""
+def table_results(name: str, settings: PlanSettings, *, failed: Mapping[str, str]) -> dict[str, Any]:
+    """Return the content of docs/results/NAME_SIZE.json; `failed` are units by key with why."""
     table = TABLES[name]
-    trials = {row: _row_trials(ROWS[row], table, settings) for row in table.rows}
-    rows = [_row(ROWS[row], table, settings, trials, failed) for row in table.rows]
-    last = table.cells[-1]
-    return {
+    results = {row: _row_results(ROWS[row], table, settings) for row in table.rows_at(settings.size)}
+    trials = {row: {cell: _trials(of_cell) for cell, of_cell in cells.items()} for row, cells in results.items()}
+    rows = [_row(ROWS[row], table, settings, trials, failed) for row in table.rows_at(settings.size)]
+    evaluated = [found for cells in results.values() for of_cell in cells.values() for found in of_cell.values()]
+    folders = [
+        cell_folder(ROWS[row], settings, seed, CELLS[cell])
+        for row, cells in results.items()
+        for cell, of_cell in cells.items()
+        for seed in of_cell
+        if seed != UNTRAINED
+    ]
+    replays = {row["name"]: row["counterfactual"].pop("frames") for row in rows if "counterfactual" in row}
+    commits = [part["commit"] for part in [*evaluated, *_asked(rows)] if part.get("commit")]
+    found = {
         "name": name,
         "title": table.title,
+        "simulation": True,
+        "trials": {cell: cell_trials(CELLS[cell], settings) for cell in table.cells},
+        **run_facts([name], settings, folders, commits),
+        "paper": "real robot; open-world 52 and in-domain 13 trials, one training seed",
+        "notes": [table.notes[size] for size in ("", settings.size) if size in table.notes],
+        "rows": rows,
+        "claims": [judged(claim, table, trials) for claim in table.claims],
+    }
+    if len(replays) == 2:
+        found["counterfactual"] = {"rows": list(replays), **_flips(*replays.values())}
+    return found
+
+
+def _asked(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return what rows were asked beside trials."""
+    return [row[kind] for row in rows for kind in ("latency", "counterfactual") if kind in row]
+
+
+def run_facts(
+    names: Sequence[str], settings: PlanSettings, folders: Sequence[Path], commits: Iterable[str]
+) -> dict[str, Any]:
+    """Return what figures in `folders` rest on: settings, start, commits of code, machine time of tables `names`."""
+    made, trained = zip(*map(read_maker, folders), strict=True) if folders else ((), ())
+    start = start_name(settings)
+    kept = next((recipes[0]["init_sha256"] for recipes in made if recipes and recipes[0].get("init_sha256")), "")
+    units = {unit_name(unit, settings.out) for unit in units_of(names, settings)}
+    return {
         "task": settings.task,
         "size": settings.size,
-        "simulation": True,
-        "seeds": settings.seeds,
-        "steps_factor": settings.steps,
-        "trials": {cell: cell_trials(CELLS[cell], settings) for cell in table.cells},
-        "hours": round(hours, 2),
+        "settings": {
+            "start": shown_place(start),
+            "start_sha256": content(start) or kept,
+            "data": shown_place(robot_data_name(settings)),
+            "eval_seed": EVAL_SEED,
+            "seeds": settings.seeds,
+            "steps_factor": settings.steps,
+            "trials_factor": settings.trials,
+            "overrides": dict(settings.overrides),
+        },
+        "hours": round(Hours(evals_folder(settings) / HOURS).of(units), 2),
         "commit": source_commit(),
-        "paper": "real robot; open-world 52 and in-domain 13 trials, one training seed",
-        "rows": rows,
-        "claims": [_claim(table, row, trials, last) for row in table.claims],
+        "commits": {
+            "trainings": sorted({commit for stages in trained for stage in stages for commit in stage["commits"]}),
+            "evaluations": sorted(set(commits)),
+        },
     }
 
 
-def _row_trials(row: Row, table: Table, settings: PlanSettings) -> dict[str, list[Trials]]:
-    """Return the trials of each cell, a list for each seed whose evaluation is complete."""
-    found: dict[str, list[Trials]] = {}
+def _row_results(row: Row, table: Table, settings: PlanSettings) -> dict[str, dict[int, dict[str, Any]]]:
+    """Return the results of each cell by training seed, where the evaluation is complete."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    source = ROWS["expert"] if row.policy == "chance" else row
     for cell in table.cells:
-        source = ROWS["expert"] if row.policy == "chance" else row
-        for seed in range(settings.seeds if source.stages else 1):
+        for seed in seeds_of(source, settings):
             path = cell_folder(source, settings, seed, CELLS[cell]) / RESULTS_NAME
             try:
                 results = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
             if results["complete"]:
-                found.setdefault(cell, []).append(results["trials"])
+                found.setdefault(cell, {})[seed if source.stages else UNTRAINED] = results
     return found
+
+
+def _trials(results: Mapping[int, Mapping[str, Any]]) -> BySeed:
+    return {seed: found["trials"] for seed, found in results.items()}
 
 
 def _row(
     row: Row,
     table: Table,
     settings: PlanSettings,
-    trials: Mapping[str, Mapping[str, list[Trials]]],
+    trials: Mapping[str, Mapping[str, BySeed]],
     failed: Mapping[str, str],
 ) -> dict[str, Any]:
     own = trials[row.name]
     found: dict[str, Any] = {"name": row.name, "label": row.label, "privileged": row.policy == "expert"}
-    if row.absent:
-        found["absent"] = row.absent
-    recipes = stage_recipes(row, settings, 0)
-    found["recipes"] = [
-        {"recipe": recipe.name, "steps": recipe.steps, "changes": _changes(row, k)} for k, recipe in enumerate(recipes)
-    ]
+    found["recipes"] = _recipes(row, settings)
+    found["samples"] = sum(stage["steps"] * stage["batch"] for stage in found["recipes"])
     errors = sorted({why for key, why in failed.items() if f"/{row.name}_s" in key})
     if errors:
         found["failed"] = errors
@@ -84,49 +148,75 @@ def _row(
     for cell in table.cells:
         entry: dict[str, Any] = {"paper": _paper(table.name, row.name, cell)}
         if own.get(cell):
-            entry |= _chance(own[cell][0]) if row.policy == "chance" else _rates(own[cell], row, settings.task)
-            reference = trials[table.reference].get(cell)
-            if row.name != table.reference and row.policy != "chance" and reference:
-                entry["against_reference"] = _paired(reference, own[cell])
+            entry |= _chance(own[cell][UNTRAINED]) if row.policy == "chance" else _rates(own[cell], row, settings.task)
+            first, second = paired(trials[table.reference].get(cell, {}), own[cell])
+            if row.name != table.reference and row.policy != "chance" and first:
+                entry["against_reference"] = compared(first, second)
         found["cells"][cell] = entry
     return found
 
 
+def _recipes(row: Row, settings: PlanSettings) -> list[dict[str, Any]]:
+    """Return steps, batch and the row's own changes of each of its stages."""
+    found: list[dict[str, Any]] = []
+    for recipe in stage_recipes(row, settings, 0):
+        plain, overrides = find_recipe(recipe.name).to_dict(), dict(settings.overrides)
+        changes = {
+            key: value
+            for key, value in recipe.to_dict().items()
+            if value != plain[key] and key not in _NO_CHANGES and key not in overrides
+        }
+        found.append({"recipe": recipe.name, "steps": recipe.steps, "batch": recipe.batch, "changes": changes})
+    return found
+
+
 def _extras(row: Row, table: Table, settings: PlanSettings) -> dict[str, Any]:
-    """Return answers to questions, against the start's, and the time of a decision, where the table asks for them."""
+    """Return answers to questions, time of a decision and counterfactual replay, where the table asks for them."""
     found: dict[str, Any] = {}
     folder = evals_folder(settings) / f"{row.name}_s0"
-    for kind, wanted in (("understanding", table.questions), ("latency", table.decisions)):
+    wanted = {"understanding": table.questions, "latency": table.decisions, "counterfactual": table.frames}
+    for kind in (kind for kind, count in wanted.items() if count and row.stages):
         path = folder / kind / EXTRAS[kind]
-        if not wanted or not row.stages or not path.is_file():
+        if not path.is_file():
             continue
         said = json.loads(path.read_text(encoding="utf-8"))
         if kind == "understanding":
-            said = {key: said["sets"][0][key] for key in ("n", "policy", "base", "difference", "retention")}
+            said = {key: said["sets"][0][key] for key in _ANSWERS}
+        elif kind == "counterfactual":
+            said = {"split": said["split"], "commit": said["commit"]} | {
+                key: said["policies"][0][key] for key in ("summary", "frames")
+            }
         found[kind] = said
     return found
 
 
-def _changes(row: Row, index: int) -> dict[str, Any]:
-    return dict(row.stages[index][1]) if index < len(row.stages) else {}
+def _flips(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return McNemar's test of the flips of two rows on the frames that both have."""
+    later = {frame["seed"]: frame for frame in second}
+    both = [frame for frame in first if frame["seed"] in later]
+    return comparison(both, [later[frame["seed"]] for frame in both])
 
 
-def _rates(seeds: Sequence[Trials], row: Row, task: str) -> dict[str, Any]:
-    """Return the rates over all seeds and for each; OCR and math only where the system writes text."""
-    pooled = [trial for trials in seeds for trial in trials]
-    found: dict[str, Any] = {
-        "success": _share(pooled),
-        "per_seed": [_share(trials)["k"] for trials in seeds],
-        "seeds": len(seeds),
-    }
-    for measure, most in task_by_name(task).measures.items() if row.language else ():
-        interval = asdict(mean_interval([trial[measure] for trial in pooled]))
-        found[measure] = {key: round(value, _DIGITS) for key, value in interval.items()} | {"of": most}
+def _rates(by_seed: BySeed, row: Row, task: str) -> dict[str, Any]:
+    """Return the rates over all seeds and for each; OCR, math and their sum only where the system writes text."""
+    pooled = [trial for trials in by_seed.values() for trial in trials]
+    found: dict[str, Any] = {"success": _share(pooled), "seeds": [seed for seed in by_seed if seed != UNTRAINED]}
+    found["per_seed"] = [_share(trials)["k"] for trials in by_seed.values()]
+    measures = task_by_name(task).measures if row.language else {}
+    for measure, most in measures.items():
+        found[measure] = _mean([trial[measure] for trial in pooled], most)
+    if measures:
+        sums = [sum(trial[measure] for measure in measures) for trial in pooled]
+        found["reasoning"] = _mean(sums, sum(measures.values()))
     links: dict[str, int] = {}
     for trial in pooled:
         if trial.get("link"):
             links[trial["link"]] = links.get(trial["link"], 0) + 1
     return found | {"links": links}
+
+
+def _mean(values: Sequence[float], most: int) -> dict[str, Any]:
+    return {key: round(value, _DIGITS) for key, value in asdict(mean_interval(values)).items()} | {"of": most}
 
 
 def _chance(trials: Trials) -> dict[str, Any]:
@@ -135,17 +225,9 @@ def _chance(trials: Trials) -> dict[str, Any]:
     return {"expected": {"successes": round(expected, 2), "n": len(trials)}}
 
 
-def _share(trials: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _share(trials: Trials) -> dict[str, float]:
     rate = proportion(sum(trial["success"] for trial in trials), len(trials))
     return {key: round(value, _DIGITS) for key, value in asdict(rate).items()}
-
-
-def _paired(reference: Sequence[Trials], own: Sequence[Trials]) -> dict[str, Any]:
-    """Return McNemar's test over the same trials of the same training seeds; one seed may stand against several."""
-    pairs = list(zip(reference, own, strict=False)) if len(own) > 1 else [(trials, own[0]) for trials in reference]
-    first = [trial | {"seed": (k, trial["seed"])} for k, (trials, _) in enumerate(pairs) for trial in trials]
-    second = [trial | {"seed": (k, trial["seed"])} for k, (_, trials) in enumerate(pairs) for trial in trials]
-    return compared(first, second)
 
 
 def _paper(table: str, row: str, cell: str) -> dict[str, Any] | None:
@@ -153,16 +235,5 @@ def _paper(table: str, row: str, cell: str) -> dict[str, Any] | None:
     if found is None:
         return None
     success = None if found.success is None else {"k": found.success[0], "n": found.success[1]}
-    return {"success": success, "ocr": found.ocr, "math": found.math, "where": "real robot"}
-
-
-def _claim(table: Table, row: str, trials: Mapping[str, Mapping[str, list[Trials]]], cell: str) -> dict[str, Any]:
-    """Return whether the paper's finding, the reference above this row, shows here."""
-    reference, own = trials[table.reference].get(cell), trials[row].get(cell)
-    found: dict[str, Any] = {"row": row, "cell": cell, "paper": f"{table.reference} succeeds more often than {row}"}
-    if not reference or not own:
-        return found | {"verdict": "not run"}
-    test = _paired(reference, own)["success"]
-    ahead = test["only_first"] - test["only_second"]
-    shows = "shows" if ahead > 0 else "is reversed"
-    return found | {"verdict": shows if test["p"] < 0.05 and ahead else "does not show", "p": round(test["p"], _DIGITS)}
+    points = {measure: getattr(found, measure) for measure in ("ocr", "math", "reasoning")}
+    return {"success": success, **points, "where": "real robot"}

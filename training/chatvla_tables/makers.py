@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say beside each evaluation which recipes made its policy: figures outlive the trainings and are never mixed."""
+"""Say beside each evaluation what made its policy, and refuse what is of other recipes: figures are never mixed.
+
+made_by.json      the recipes, compared before figures are used again
+trained_in.json   commits and data of the trainings, for the record: figures outlive the run folders
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,23 @@ from chatvla_policy.checkpoint.files import read_manifest
 from chatvla_policy.systems import checkpoint_folder
 from chatvla_training.recipe import Recipe
 
-__all__ = ["MADE_BY", "check_maker", "check_trials", "makers", "write_maker"]
+__all__ = [
+    "MADE_BY",
+    "TRAINED_IN",
+    "check_asked",
+    "check_maker",
+    "check_training",
+    "content",
+    "makers",
+    "read_maker",
+    "write_maker",
+]
 
 MADE_BY = "made_by.json"
+TRAINED_IN = "trained_in.json"
+_WORDS_ALONE = ("summary",)
+"""Fields of a recipe that say something of it and change nothing."""
+_PLACES = ("init", "init_vision", "data")
 
 
 def makers(recipes: Sequence[Recipe], out: Path) -> list[dict[str, Any]]:
@@ -31,11 +49,11 @@ def makers(recipes: Sequence[Recipe], out: Path) -> list[dict[str, Any]]:
         }
         found.append(json.loads(json.dumps(fields)))
     if found and found[0]["init"]:
-        found[0]["init_sha256"] = _content(recipes[0].init)
+        found[0]["init_sha256"] = content(recipes[0].init)
     return found
 
 
-def _content(start: str) -> str:
+def content(start: str) -> str:
     """Return the fingerprint of the checkpoint `start`; empty where it is not there yet."""
     try:
         return read_manifest(checkpoint_folder(start))[1]
@@ -43,39 +61,102 @@ def _content(start: str) -> str:
         return ""
 
 
-def write_maker(folder: Path, made_by: Sequence[dict[str, Any]]) -> None:
-    """Write MADE_BY into `folder`, which is made when missing."""
+def write_maker(folder: Path, made_by: Sequence[Mapping[str, Any]], trained_in: Sequence[Path] = ()) -> None:
+    """Write MADE_BY, and TRAINED_IN from the run folders `trained_in`, into `folder`, which is made when missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{MADE_BY}"
-    aside.write_text(json.dumps(list(made_by), indent=1) + "\n", encoding="utf-8")
-    aside.replace(folder / MADE_BY)
+    _write(folder / MADE_BY, list(made_by))
+    _write(folder / TRAINED_IN, [_record(run) for run in trained_in])
+
+
+def read_maker(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what MADE_BY and TRAINED_IN in `folder` say; empty lists where they are missing."""
+    made_by, trained_in = (
+        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        for path in (folder / MADE_BY, folder / TRAINED_IN)
+    )
+    return made_by, trained_in
+
+
+def _record(run: Path) -> dict[str, Any]:
+    """Return commits and data of the training in `run`; empty where it says nothing."""
+    path = run / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    commits = [commit for commit in config.get("commits", [config.get("commit")]) if commit]
+    return {"commits": sorted(set(commits)), "data": config.get("data", {})}
 
 
 def check_maker(folder: Path, made_by: Sequence[dict[str, Any]]) -> None:
-    """Raise ValueError when the figures in `folder` are said to be of other recipes than `made_by`."""
-    path = folder / MADE_BY
-    if not path.is_file():
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    if before == list(made_by):
-        return
-    differs = {
-        f"{new['name']}.{key}"
-        for old, new in zip(before, made_by, strict=False)
-        for key in old.keys() | new.keys()
-        if old.get(key) != new.get(key)
-    }
-    raise ValueError(
-        f"{folder} holds figures of other recipes ({', '.join(sorted(differs)) or 'other stages'} differ); "
-        "delete that folder to run it again, or give another --out or --evals"
-    )
+    """Raise ValueError when the figures in `folder` are said to be of other recipes than `made_by`.
 
-
-def check_trials(results: Path, wanted: int) -> None:
-    """Raise ValueError when the finished evaluation `results` is of another number of trials."""
-    found = len(json.loads(results.read_text(encoding="utf-8"))["trials"])
-    if found != wanted:
+    A start that is not there is taken to be the same.
+    """
+    if not (folder / MADE_BY).is_file():
+        return
+    before = read_maker(folder)[0]
+    differs = {f"{new['name']}.{key}" for old, new in zip(before, made_by, strict=False) for key in _differ(old, new)}
+    if differs or len(before) != len(made_by):
         raise ValueError(
-            f"{results.parent} holds {found} trials, {wanted} are asked for; give the --trials that it was made with, "
+            f"{folder} holds figures of other recipes ({', '.join(sorted(differs)) or 'other stages'} differ); "
             "delete that folder to run it again, or give another --out or --evals"
         )
+
+
+def check_training(policy: Path, spec: Mapping[str, Any], out: Path) -> None:
+    """Raise ValueError when the checkpoint `policy` was trained by another recipe than `spec`, or from another start.
+
+    A start in `out` is known by its content alone; one that is not there is taken to be the same.
+    """
+    path = policy / "provenance.json"
+    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "recipe" not in said:
+        return
+    old = said["recipe"] | {"init_sha256": said.get("init_sha256", "")}
+    new = json.loads(json.dumps(spec)) | {"init_sha256": content(spec["init"]) if spec["init"] else ""}
+    differs = [key for key in _differ(old, new) if not (key in _PLACES and _same_place(old.get(key), new[key], out))]
+    if differs:
+        names = ", ".join(f"{spec['name']}.{key}" for key in differs)
+        raise ValueError(
+            f"{policy.parent} holds a training of another recipe ({names} differ); "
+            "delete that folder to train it again, or give another --out"
+        )
+
+
+def _differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the fields in which two recipes differ; what an older one does not know has its default."""
+    old = json.loads(json.dumps(Recipe.defaults())) | old
+    keys = (old.keys() | new.keys()) - set(_WORDS_ALONE)
+    if not (old.get("init_sha256") and new.get("init_sha256")):
+        keys -= {"init_sha256"}
+    return sorted(key for key in keys if old.get(key) != new.get(key))
+
+
+def _same_place(old: Any, new: str, out: Path) -> bool:
+    """Return whether two names mean one folder; what lies in `out` may have moved with it."""
+    if new.startswith(f"{out}/"):
+        return True
+    try:
+        return checkpoint_folder(str(old)).resolve() == checkpoint_folder(new).resolve()
+    except CheckpointError:
+        return False
+
+
+def check_asked(path: Path, seed: int, wanted: int) -> None:
+    """Raise ValueError when the finished evaluation `path` is of other scenes or of another number than asked for."""
+    said = json.loads(path.read_text(encoding="utf-8"))
+    found = len(said["trials"]) if "trials" in said else said.get("frames_asked", said.get("scenes", wanted))
+    remedy = "delete that folder to run it again, or give another --out or --evals"
+    if found != wanted:
+        raise ValueError(
+            f"{path.parent} holds {found} trials, {wanted} are asked for; give the --trials that it was made with, "
+            f"{remedy}"
+        )
+    if said.get("seed", seed) != seed:
+        raise ValueError(
+            f"{path.parent} holds scenes of seed {said['seed']}, the tables evaluate seed {seed}; {remedy}"
+        )
+
+
+def _write(path: Path, value: Any) -> None:
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)

@@ -9,60 +9,63 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.plots.bars import Bar, bars
+from chatvla_tables.page_parts import claim_line, facts_lines, replay_lines, tried_lines
 
 __all__ = ["table_page", "write_table"]
 
 
 def write_table(folder: Path, results: Mapping[str, Any]) -> Path:
-    """Write NAME_SIZE.json, .md and .svg into `folder` and return the page's path."""
+    """Write NAME_SIZE.json, .md and .svg into `folder` and return the page's path.
+
+    NAME_SIZE_notes.md, written by hand, becomes a part of the page.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{results['name']}_{results['size']}"
     (folder / f"{stem}.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (folder / f"{stem}.svg").write_text(_plot(results), encoding="utf-8")
     path = folder / f"{stem}.md"
-    path.write_text(table_page(results, plot=f"{stem}.svg"), encoding="utf-8")
+    page = table_page(results, plot=f"{stem}.svg", tried=folder / f"{stem}_notes.md")
+    path.write_text(page, encoding="utf-8")
     return path
 
 
-def table_page(results: Mapping[str, Any], *, plot: str) -> str:
-    """Return the page of one table."""
+def table_page(results: Mapping[str, Any], *, plot: str, tried: Path | None = None) -> str:
+    """Return the page of one table; `tried` is the file of hand-written notes."""
     trials = ", ".join(f"{cell.replace('_', ' ')} {count}" for cell, count in results["trials"].items())
     lines = [
         f"# {results['title']} ({results['name']}, size {results['size']})",
         "",
-        f"Ours: simulation, {results['seeds']} training seed{'s' if results['seeds'] > 1 else ''}, "
-        f"trials a seed: {trials}; {results['hours']:.1f} h of one core for the whole run; "
-        f"commit {results['commit'][:12]}.",
-        f"Paper: {results['paper']}. Intervals: 95%, Wilson for successes, bootstrap over trials for points.",
+        *facts_lines(results),
+        f"Trials a training seed: {trials}. All seeds of a row see the same scenes, so pooled trials are not as "
+        "independent as the intervals take them to be.",
+        f"Paper: {results['paper']}. Intervals: 95%, Wilson for successes, bootstrap over trials for points. "
+        "Tests pair trials of the same scene and training seed.",
         "",
+        *(line for note in results["notes"] for line in (note, "")),
     ]
-    if results["steps_factor"] != 1:
-        lines += [
-            f"**Steps are {results['steps_factor']:g} times the recipes': a trial of the machinery, no result.**",
-            "",
-        ]
     for cell in results["trials"]:
         lines += [f"## {cell.replace('_', ' ').capitalize()}", "", *_cell_table(results, cell), ""]
-    lines += _extras(results)
-    lines += [f"![Success]({plot})", ""]
+    lines += [*_extras(results), *replay_lines(results), f"![Success]({plot})", ""]
     if results["claims"]:
-        lines += ["## What the paper finds and what shows here", ""]
-        lines += [_claim(claim) for claim in results["claims"]]
+        lines += [f"## What the paper finds and what shows here, {list(results['trials'])[-1].replace('_', ' ')}", ""]
+        lines += [*(claim_line(claim) for claim in results["claims"]), ""]
+    lines += [*tried_lines(tried), *_trained(results)]
     failures = [f"- {row['label']}: {why}" for row in results["rows"] for why in row.get("failed", ())]
     if failures:
-        lines += ["", "## Rows that failed", "", *failures]
-    return "\n".join([*lines, ""])
+        lines += ["## Rows that failed", "", *failures, ""]
+    return "\n".join(lines)
 
 
 def _cell_table(results: Mapping[str, Any], cell: str) -> list[str]:
     lines = [
-        "| row | success | 95% | OCR of 4 | math of 2 | paper, real robot | against the first row |",
-        "|" + "---|" * 7,
+        "| row | seeds | success | 95% | OCR of 4 | math of 2 | reasoning of 6 | paper, real robot | "
+        "against the first row |",
+        "|" + "---|" * 9,
     ]
     for row in results["rows"]:
         entry = row["cells"][cell]
         label = row["label"] + (" (privileged)" if row["privileged"] and "privileged" not in row["label"] else "")
-        lines.append(f"| {label} | {' | '.join(_values(row, entry))} | {_paper(entry)} | {_against(entry)} |")
+        lines.append(f"| {label} | {' | '.join(_values(entry))} | {_paper(entry)} | {_against(entry)} |")
     return lines
 
 
@@ -86,23 +89,42 @@ def _extras(results: Mapping[str, Any]) -> list[str]:
             asked = row["understanding"]
             apart = asked["difference"]
             cells = [f"{100 * asked[who]['mean']:.0f}% of {asked['n']}" for who in ("policy", "base")]
-            cells += ["-" if asked["retention"] is None else f"{100 * asked['retention']:.0f}%"]
+            cells += ["-" if asked["retention"] is None else f"{100 * asked['retention']:.0f}%{_ends(asked)}"]
             cells += [f"{100 * apart['low']:+.0f} to {100 * apart['high']:+.0f} points"]
         times = [f"{row['latency'][key]:.2f}" for key in ("first_s", "next_s")] if "latency" in row else ["-", "-"]
         lines.append(f"| {row['label']} | {' | '.join([*cells, *times])} |")
     return [*lines, ""]
 
 
-def _values(row: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
-    """Return success, interval, OCR and math as text."""
+def _ends(asked: Mapping[str, Any]) -> str:
+    """Return the interval of the retention in percent; a bound that does not exist is a dash."""
+    ends = asked["retention_interval"].values()
+    return f" [{', '.join('-' if end is None else f'{100 * end:.0f}' for end in ends)}]"
+
+
+def _trained(results: Mapping[str, Any]) -> list[str]:
+    """Return steps times batch of every row's stages, and what the row changes in them."""
+    lines = ["## What was trained", "", "| row | steps x batch | samples | changed |", "|" + "---|" * 4]
+    for row in results["rows"]:
+        if not row["recipes"]:
+            continue
+        stages = ", ".join(f"{stage['recipe']} {stage['steps']} x {stage['batch']}" for stage in row["recipes"])
+        changes = {f"{key}={value}": None for stage in row["recipes"] for key, value in stage["changes"].items()}
+        lines.append(f"| {row['label']} | {stages} | {row['samples']} | {', '.join(changes) or '-'} |")
+    return [*lines, ""] if len(lines) > 4 else []
+
+
+def _values(entry: Mapping[str, Any]) -> list[str]:
+    """Return seeds, success, interval, OCR, math and their sum as text."""
     if "expected" in entry:
-        return [f"{entry['expected']['successes']:.1f}/{entry['expected']['n']} expected", "", "-", "-"]
+        return ["-", f"{entry['expected']['successes']:.1f}/{entry['expected']['n']} expected", "", "-", "-", "-"]
     if "success" not in entry:
-        return [f"not run: {row.get('absent') or 'no complete evaluation'}", "", "", ""]
-    rate = entry["success"]
-    seeds = f" ({', '.join(map(str, entry['per_seed']))})" if entry["seeds"] > 1 else ""
-    points = [f"{entry[key]['mean']:.2f}" if key in entry else "-" for key in ("ocr", "math")]
-    return [f"{rate['k']}/{rate['n']}{seeds}", f"{100 * rate['low']:.0f}–{100 * rate['high']:.0f}%", *points]
+        return ["-", "not run: no complete evaluation", "", "", "", ""]
+    rate, seeds = entry["success"], entry["seeds"]
+    each = f" ({', '.join(map(str, entry['per_seed']))})" if len(seeds) > 1 else ""
+    points = [f"{entry[key]['mean']:.2f}" if key in entry else "-" for key in ("ocr", "math", "reasoning")]
+    interval = f"{100 * rate['low']:.0f}–{100 * rate['high']:.0f}%"
+    return [", ".join(map(str, seeds)) or "-", f"{rate['k']}/{rate['n']}{each}", interval, *points]
 
 
 def _paper(entry: Mapping[str, Any]) -> str:
@@ -111,6 +133,7 @@ def _paper(entry: Mapping[str, Any]) -> str:
         return "-"
     parts = [f"{paper['success']['k']}/{paper['success']['n']}"] if paper["success"] else []
     parts += [f"{name} {paper[key]:.2f}" for key, name in (("ocr", "OCR"), ("math", "math")) if paper[key] is not None]
+    parts += [f"reasoning {paper['reasoning']:.1f} of 6"] if paper["reasoning"] is not None else []
     return ", ".join(parts)
 
 
@@ -119,11 +142,6 @@ def _against(entry: Mapping[str, Any]) -> str:
     if test is None:
         return "-"
     return f"{test['only_first']} only it, {test['only_second']} only this, p = {test['p']:.2g}"
-
-
-def _claim(claim: Mapping[str, Any]) -> str:
-    p = f" (p = {claim['p']:.2g}, McNemar)" if "p" in claim else ""
-    return f"- Paper: {claim['paper']} ({claim['cell'].replace('_', ' ')}). Here it **{claim['verdict']}**{p}."
 
 
 def _plot(results: Mapping[str, Any]) -> str:

@@ -14,55 +14,51 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.results import RESULTS_NAME
-from chatvla_tables.makers import check_maker, check_trials, makers
-from chatvla_tables.rows import CELLS, ROUTER, ROWS, SIZES, TABLES, Cell, Row, Table
-from chatvla_training.recipe import Recipe
-from chatvla_training.recipes import find_recipe
+from chatvla_tables.makers import check_asked, check_maker, check_training, makers
+from chatvla_tables.rows import CELLS, EVAL_SEED, RELABEL, ROUTER, ROWS, TABLES, Cell, Row, Table
+from chatvla_tables.settings import (
+    PlanSettings,
+    cell_folder,
+    cell_trials,
+    evals_folder,
+    language_data,
+    policy_folder,
+    robot_data_name,
+    scaled,
+    seeds_of,
+    stage_folder,
+    stage_recipes,
+    start_name,
+)
+from chatvla_training.system_runs import SYSTEM_RUNS
 
-__all__ = [
-    "EXTRAS",
-    "PlanSettings",
-    "Unit",
-    "cell_folder",
-    "evals_folder",
-    "plan",
-    "policy_folder",
-    "spared",
-    "stage_recipes",
-    "unit_name",
-]
+__all__ = ["EXTRAS", "Unit", "plan", "spared", "unit_name", "units_of"]
 
-EXTRAS = {"questions": "questions.json", "understanding": "understanding.json", "latency": "latency.json"}
+EXTRAS = {
+    "questions": "questions.json",
+    "understanding": "understanding.json",
+    "latency": "latency.json",
+    "counterfactual": "counterfactual.json",
+}
 """What is asked of a row beside success, and the file that says it."""
-_PROOFS = EXTRAS | {"router": "router.json", "relabel": "language.jsonl"}
+_PROOFS = EXTRAS | {
+    "train": "policy/manifest.json",
+    "step0": "manifest.json",
+    "counterfactual": "divergence.svg",
+    "router": "router.json",
+    "relabel": "language.jsonl",
+}
 """The file that a finished unit of each kind has written last."""
-_PRODUCERS = ("train", "relabel", "questions")
+_OF_SCENES = {
+    "eval": RESULTS_NAME,
+    "latency": EXTRAS["latency"],
+    "counterfactual": EXTRAS["counterfactual"],
+    "router": "router.json",
+}
+"""Kinds that look at scenes of EVAL_SEED, and the file that says so."""
+_PRODUCERS = ("train", "step0", "relabel", "questions")
 """Kinds whose output may be for other units alone."""
-_STARTERS = ("stage1", "stage2", "dense_film1", "chatvla1_1", "vlm2vla")
-"""Roles that begin at the common start when they come first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanSettings:
-    """What a run of the tables is asked for."""
-
-    out: Path
-    evals: Path | None = None
-    """Where evaluations are kept; None for OUT/evals."""
-    size: str = "tiny"
-    task: str = "math_match"
-    seeds: int = 1
-    """Training seeds per row, 0, 1, ..."""
-    steps: float = 1.0
-    """Factor on every recipe's steps."""
-    trials: float = 1.0
-    """Factor on every cell's trials; at least one is run."""
-    start: str = ""
-    """Checkpoint that all trained rows start from; empty for the recipes' own."""
-    data: str = ""
-    """Robot data of all rows; empty for the recipes' own."""
-    overrides: tuple[tuple[str, Any], ...] = ()
-    """Further fields of every recipe, the same for all rows."""
+_ROUTER_INPUTS = 52
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +67,7 @@ class Unit:
 
     key: str
     kind: str
-    """"train", "eval", "router", "relabel", "questions", "understanding" or "latency"."""
+    """"eval", or a key of _PROOFS."""
     folder: Path
     after: tuple[str, ...]
     """Keys of the units that must be done before."""
@@ -85,12 +81,23 @@ class Unit:
     """Whether nothing may run beside it: it measures time."""
     made_by: list[dict[str, Any]] | None = None
     """Recipes of the policy that it evaluates, in order; None where there are none."""
+    trained_in: tuple[Path, ...] = ()
+    """Run folders of those recipes."""
+
+    @property
+    def sort(self) -> str:
+        """Units of one sort take about the same time per work: trainings by stage or by a system's own way."""
+        system = self.spec.get("system")
+        return f"train {system if system in SYSTEM_RUNS else self.spec['stage']}" if self.kind == "train" else self.kind
+
+    @property
+    def work(self) -> int:
+        """What the time of units of one sort is about proportional to: samples where it trains, else the amount."""
+        return self.amount * self.spec["batch"] if self.kind == "train" else self.amount
 
     @property
     def done(self) -> bool:
         """Whether its output is complete."""
-        if self.kind == "train":
-            return (self.folder / "policy" / "manifest.json").is_file()
         if self.kind in _PROOFS:
             return (self.folder / _PROOFS[self.kind]).is_file()
         try:
@@ -99,78 +106,38 @@ class Unit:
             return False
 
 
-def stage_recipes(row: Row, settings: PlanSettings, seed: int) -> list[Recipe]:
-    """Return the recipes of one training of `row`, each starting from the one before. Raises RecipeError."""
-    roles = SIZES[settings.size]
-    found: list[Recipe] = []
-    for role, changes in row.stages:
-        if role not in roles:
-            continue
-        recipe = find_recipe(roles[role])
-        steps = max(1, round(recipe.steps * settings.steps))
-        fields: dict[str, Any] = {"seed": seed, "steps": steps, "warmup": min(recipe.warmup, steps // 4), **changes}
-        if role == "vlm2vla":
-            fields["data"] = str(_language_data(settings))
-        elif settings.data and recipe.data:
-            fields["data"] = settings.data
-        if found:
-            fields["init"] = str(_stage_folder(row, settings, seed, len(found) - 1) / "policy")
-        elif role in _STARTERS:
-            fields["init"] = settings.start or find_recipe(roles["stage1"]).init
-        found.append(replace(recipe, **(fields | dict(settings.overrides))))
-    return found
-
-
-def policy_folder(row: Row, settings: PlanSettings, seed: int) -> Path:
-    """Return where the trained policy of a row lies."""
-    return _stage_folder(row, settings, seed, len(stage_recipes(row, settings, seed)) - 1) / "policy"
-
-
-def cell_folder(row: Row, settings: PlanSettings, seed: int, cell: Cell) -> Path:
-    """Return where the results of one cell lie."""
-    return evals_folder(settings) / f"{row.name}_s{seed}" / cell.name
-
-
-def evals_folder(settings: PlanSettings) -> Path:
-    """Return the folder of all evaluations."""
-    return settings.evals or settings.out / "evals"
-
-
-def unit_name(unit: Unit, out: Path) -> str:
-    """Return the unit's name: its folder's place in the folder of all runs, or in that of kept evaluations."""
-    inside = unit.folder.is_relative_to(out)
-    return "/".join(unit.folder.relative_to(out).parts if inside else ("evals", *unit.folder.parts[-2:]))
-
-
-def cell_trials(cell: Cell, settings: PlanSettings) -> int:
-    """Return the number of trials of a cell."""
-    return max(1, round(cell.trials * settings.trials))
-
-
 def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
     """Return the units of `tables` in an order in which each comes after what it needs.
 
-    Raises RecipeError; ValueError where a finished evaluation is of other recipes or of another number of trials.
+    Raises RecipeError; ValueError where what is done is of other recipes, another start or other trials.
     """
+    units = units_of(tables, settings)
+    for unit in (unit for unit in units if unit.done):
+        if unit.made_by is not None:
+            check_maker(unit.folder, unit.made_by)
+        if unit.kind in ("train", "step0"):
+            check_training(unit.folder / "policy" if unit.kind == "train" else unit.folder, unit.spec, settings.out)
+        if unit.kind in _OF_SCENES:
+            check_asked(unit.folder / _OF_SCENES[unit.kind], EVAL_SEED, unit.amount)
+    return units
+
+
+def units_of(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
+    """Return the units of `tables` in order, whatever is done already. Raises RecipeError."""
     units: dict[str, Unit] = {}
     for name in tables:
         if name == ROUTER:
             _add(units, _router_units(settings))
             continue
         table = TABLES[name]
-        for row in (ROWS[row] for row in table.rows):
-            if row.absent or row.policy == "chance":
+        for row in (ROWS[row] for row in table.rows_at(settings.size)):
+            if row.policy == "chance":
                 continue
-            for seed in range(settings.seeds if row.stages else 1):
+            for seed in seeds_of(row, settings):
                 _add(units, _trainings(row, settings, seed))
                 _add(units, [_evaluation(row, settings, seed, CELLS[cell]) for cell in table.cells])
             if row.stages:
                 _add(units, _extras(row, table, settings))
-    for unit in units.values():
-        if unit.made_by is not None and unit.done:
-            check_maker(unit.folder, unit.made_by)
-        if unit.kind == "eval" and unit.done:
-            check_trials(unit.folder / RESULTS_NAME, unit.amount)
     return list(units.values())
 
 
@@ -185,24 +152,24 @@ def spared(units: Sequence[Unit]) -> set[str]:
     return {unit.key for unit in units if unit.key in serves and not unit.done and unit.key not in needed}
 
 
+def unit_name(unit: Unit, out: Path) -> str:
+    """Return the unit's name: its folder's place in the folder of all runs, or in that of kept evaluations."""
+    inside = unit.folder.is_relative_to(out)
+    return "/".join(unit.folder.relative_to(out).parts if inside else ("evals", *unit.folder.parts[-2:]))
+
+
 def _add(units: dict[str, Unit], more: Iterable[Unit]) -> None:
     for unit in more:
         units.setdefault(unit.key, unit)
 
 
-def _stage_folder(row: Row, settings: PlanSettings, seed: int, index: int) -> Path:
-    """Return the run folder of one stage; rows that train the same first stages share them."""
-    stages = row.stages[: index + 1]
-    same = next(other for other in ROWS.values() if other.stages[: index + 1] == stages)
-    return settings.out / "runs" / f"{same.name}_s{seed}" / f"{index}_{stages[index][0]}"
-
-
 def _trainings(row: Row, settings: PlanSettings, seed: int) -> list[Unit]:
     units: list[Unit] = []
     for index, recipe in enumerate(stage_recipes(row, settings, seed)):
-        folder = _stage_folder(row, settings, seed, index)
+        folder = stage_folder(row, settings, seed, index)
         if recipe.system == "vlm2vla":
-            units.append(_unit("relabel", _language_data(settings), (), 1, {"arguments": [_robot_data(settings)]}))
+            asked = [robot_data_name(settings), *RELABEL.get(settings.size, ())]
+            units.append(_unit("relabel", language_data(settings), (), 1, {"arguments": asked}))
         units.append(
             Unit(
                 key=str(folder),
@@ -217,54 +184,56 @@ def _trainings(row: Row, settings: PlanSettings, seed: int) -> list[Unit]:
     return units
 
 
-def _robot_data(settings: PlanSettings) -> str:
-    return settings.data or find_recipe(SIZES[settings.size]["stage1"]).data
-
-
-def _language_data(settings: PlanSettings) -> Path:
-    """Return where the robot data lies as language."""
-    return settings.out / "data" / f"{Path(_robot_data(settings)).name}_language"
-
-
 def _evaluation(row: Row, settings: PlanSettings, seed: int, cell: Cell) -> Unit:
     folder = cell_folder(row, settings, seed, cell)
     policy = row.policy or str(policy_folder(row, settings, seed))
     trials = cell_trials(cell, settings)
-    words = [settings.task, "--policy", policy, "--split", cell.split, "--trials", str(trials), "--seed", "0"]
+    words = [
+        settings.task,
+        "--policy",
+        policy,
+        "--split",
+        cell.split,
+        "--trials",
+        str(trials),
+        "--seed",
+        str(EVAL_SEED),
+    ]
     words += ["--out", str(folder), "--jobs", "1", "--no-film", "--quiet", *(["--swap"] if cell.swap else [])]
-    return Unit(
-        key=str(folder),
-        kind="eval",
-        folder=folder,
-        after=(str(Path(policy).parent),) if row.stages else (),
-        amount=trials,
-        rate_key=f"trial {row.name}",
-        spec={"arguments": words},
-        made_by=makers(stage_recipes(row, settings, seed), settings.out) if row.stages else None,
-    )
+    unit = _unit("eval", folder, (str(Path(policy).parent),) if row.stages else (), trials, {"arguments": words})
+    return _of_policy(replace(unit, rate_key=f"trial {row.name}"), row, settings, seed)
+
+
+def _of_policy(unit: Unit, row: Row, settings: PlanSettings, seed: int) -> Unit:
+    """Return `unit` with what made the policy that it is about."""
+    if not row.stages:
+        return unit
+    recipes = stage_recipes(row, settings, seed)
+    folders = tuple(stage_folder(row, settings, seed, index) for index in range(len(recipes)))
+    return replace(unit, made_by=makers(recipes, settings.out), trained_in=folders)
 
 
 def _extras(row: Row, table: Table, settings: PlanSettings) -> list[Unit]:
-    """Return the units of questions and of the time of a decision, on the first training seed."""
+    """Return the units of questions, time of a decision and counterfactual replay, on the first training seed."""
     policy, words = policy_folder(row, settings, 0), evals_folder(settings) / "questions"
-    made_by = makers(stage_recipes(row, settings, 0), settings.out)
-    start, needed = stage_recipes(row, settings, 0)[0].init, str(policy.parent)
+    needed, folder = str(policy.parent), evals_folder(settings) / f"{row.name}_s0"
     units: list[Unit] = []
     if table.questions and row.language:
-        count = max(1, round(table.questions * settings.trials))
+        count = scaled(table.questions, settings)
         units.append(_unit("questions", words, (), count, {"count": count}))
-        folder = evals_folder(settings) / f"{row.name}_s0" / "understanding"
-        data = ["--data", str(words / EXTRAS["questions"]), "--policy", str(policy), "--base", start, "--quiet"]
-        units.append(
-            _unit(
-                "understanding", folder, (needed, str(words)), 2 * count, {"arguments": [*data, "--out", str(folder)]}
-            )
-        )
+        asked = ["--data", str(words / EXTRAS["questions"]), "--policy", str(policy), "--base", start_name(settings)]
+        asked += ["--quiet", "--out", str(folder / "understanding")]
+        after = (needed, str(words))
+        units.append(_unit("understanding", folder / "understanding", after, 2 * count, {"arguments": asked}))
     if table.decisions:
-        folder = evals_folder(settings) / f"{row.name}_s0" / "latency"
         spec = {"policy": str(policy), "task": settings.task, "scenes": table.decisions}
-        units.append(replace(_unit("latency", folder, (needed,), table.decisions, spec), alone=True))
-    return [unit if unit.kind == "questions" else replace(unit, made_by=made_by) for unit in units]
+        units.append(replace(_unit("latency", folder / "latency", (needed,), table.decisions, spec), alone=True))
+    if table.frames and row.language:
+        frames = scaled(table.frames, settings)
+        asked = ["--policy", str(policy), "--task", settings.task, "--frames", str(frames), "--seed", str(EVAL_SEED)]
+        asked += ["--jobs", "1", "--quiet", "--out", str(folder / "counterfactual")]
+        units.append(_unit("counterfactual", folder / "counterfactual", (needed,), frames, {"arguments": asked}))
+    return [unit if unit.kind == "questions" else _of_policy(unit, row, settings, 0) for unit in units]
 
 
 def _unit(kind: str, folder: Path, after: tuple[str, ...], amount: int, spec: dict[str, Any]) -> Unit:
@@ -272,23 +241,14 @@ def _unit(kind: str, folder: Path, after: tuple[str, ...], amount: int, spec: di
 
 
 def _router_units(settings: PlanSettings) -> list[Unit]:
+    """Return the full method's trainings, its model at step 0, which has the router untrained, and the comparison."""
     row = ROWS["full"]
     units = _trainings(row, settings, 0)
+    before = stage_folder(row, settings, 0, 0).parent / "step0"
+    units.append(_unit("step0", before, (), 1, stage_recipes(row, settings, 0)[0].to_dict()))
+    inputs = scaled(_ROUTER_INPUTS, settings, least=2)
     folder = evals_folder(settings) / "router"
-    inputs = max(2, round(52 * settings.trials))
-    before = stage_recipes(row, settings, 0)[0].init
-    words = ["--policy", str(policy_folder(row, settings, 0)), "--trials", str(inputs), "--task", settings.task]
-    words += ["--before", before, "--out", str(folder)]
-    return [
-        *units,
-        Unit(
-            key=str(folder),
-            kind="router",
-            folder=folder,
-            after=(units[-1].key,),
-            amount=2 * inputs,
-            rate_key="router input",
-            spec={"arguments": words},
-            made_by=makers(stage_recipes(row, settings, 0), settings.out),
-        ),
-    ]
+    words = ["--policy", str(policy_folder(row, settings, 0)), "--before", str(before), "--task", settings.task]
+    words += ["--trials", str(inputs), "--seed", str(EVAL_SEED), "--out", str(folder)]
+    unit = _unit("router", folder, (units[-2].key, str(before)), 2 * inputs, {"arguments": words})
+    return [*units, _of_policy(unit, row, settings, 0)]

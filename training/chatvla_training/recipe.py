@@ -17,7 +17,7 @@ MoeName = Literal["keep", "dense", "dynamic", "static", "static+dynamic", "share
 LoggerName = Literal["none", "tensorboard", "wandb"]
 Normalisation = Literal["min_max", "quantile", "mean_std"]
 Denoising = Literal["", "diffusion", "flow", "flow_clean"]
-ActionSize = Literal["", "tiny", "compact", "S", "B", "L", "XL", "H"]
+ActionSize = Literal["", "tiny", "compact", "compact_bare", "S", "B", "L", "XL", "H"]
 
 
 class RecipeError(ValueError):
@@ -62,6 +62,10 @@ class Recipe:
     """VLM2VLA: paper or short."""
     tell_pose: bool = False
     """VLM2VLA: write the tool's place into the prompts."""
+    temperatures: str = ""
+    """VLM2VLA: of subtasks, plans, actions and verdicts, with commas; empty: the paper's."""
+    question_shares: str = ""
+    """VLM2VLA: share of each kind of question in a batch, such as subtasks:3,plan:2; empty: as often as in the data."""
     robot: str = ""
     """Robot of a run without robot data; with data, theirs."""
     horizon: int = 50

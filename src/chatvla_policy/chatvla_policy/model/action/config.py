@@ -128,6 +128,8 @@ ACTION_SIZES["compact"] = replace(
     keyframe=1.0,
     dropout=0.3,
 )
+ACTION_SIZES["compact_bare"] = replace(ACTION_SIZES["compact"], state_skip=False, keyframe=0.0)
+"""For ablations: the conditions reach the chunk by the layers' modulation alone."""
 
 
 def action_size(name: str, **fields: object) -> ActionConfig:
