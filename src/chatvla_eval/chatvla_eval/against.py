@@ -39,4 +39,5 @@ def against(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> d
     found = compared(before["trials"], after["trials"], list(task_by_name(after["task"]).measures))
     if not found["n"]:
         raise AgainstError(f"--against: {name} shares no trial with this run: give the same --seed")
-    return {"run": name, "policy": before["policy"], "swap": before["swap"], **found}
+    head = {"policy": before["policy"], "privileged": bool(before.get("privileged")), "swap": before["swap"]}
+    return {"run": name, **head, **found}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`chatvla eval --bag BAG ... [--policy P [--policy Q]]`: score recorded runs, or policies on recorded inputs.
 
-Without a policy: the trials that the bags hold, scored like a rollout's. With one: what it thinks and plans on the same
-inputs. With two: both, and a paired comparison.
+Without a policy: the trials that the bags hold, scored like a rollout's, and a table of the bags. With one: what it
+thinks and plans on the same inputs. With two: both, and a paired comparison.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chatvla_eval.arguments import ArgumentParser
-from chatvla_eval.policies import system_name
+from chatvla_eval.bag_table import bag_row, write_bag_table
+from chatvla_eval.policies import policy_name, system_name
 from chatvla_eval.report import write_report
 from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.statistics import proportion
 from chatvla_eval.summary_table import summary_table
+from chatvla_eval.trial import SEEDS_PER_RUN
 from chatvla_eval.trial_result import TrialResult
 
 if TYPE_CHECKING:
@@ -46,16 +48,21 @@ def main(argv: Sequence[str]) -> int:
 
 def _recorded(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
     """Score what was recorded: results.json over all bags, a line for each."""
-    from chatvla_eval.ros.bag_scores import score_bag
+    from chatvla_eval.ros.bag_scores import bag_names, score_bag
 
-    scored = [score_bag(bag, namespace=arguments.namespace, report=arguments.report) for bag in bags]
+    scored = [
+        score_bag(bag, name=name, namespace=arguments.namespace, report=arguments.report)
+        for bag, name in zip(bags, bag_names(bags), strict=True)
+    ]
     tasks = sorted({bag.task for bag in scored})
     if len(tasks) > 1:
         raise ValueError(f"the bags hold several tasks, {', '.join(tasks)}; score them apart")
+    if len({bag.simulation for bag in scored}) > 1:
+        raise ValueError("some bags are of the simulator and some of a real robot; score them apart")
     trials = [trial for bag in scored for trial in _named(bag, many=len(scored) > 1)]
     # Trials of several bags are numbered on.
     numbered = [replace(trial, index=index) for index, trial in enumerate(trials)] if len(scored) > 1 else trials
-    info = _info(scored, numbered)
+    info = _info(scored, numbered, source_commit())
     write_results(arguments.out, info, numbered)
     if arguments.report:
         traces = [trace for bag in scored for trace in bag.traces]
@@ -69,6 +76,9 @@ def _recorded(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
             print(f"  {topic} left out in part: {why}", file=sys.stderr)
     print(summary_table(results_dict(info, numbered)))
     print(f"  results   {arguments.out / RESULTS_NAME}")
+    alone = [results_dict(_info([bag], bag.trials, info.commit), bag.trials) for bag in scored]
+    rows = [bag_row(bag.name, results, bag.unread) for bag, results in zip(scored, alone, strict=True)]
+    print(f"  by bag    {write_bag_table(arguments.out, rows, task=info.task, commit=info.commit)}")
     if arguments.report:
         print(f"  report    {write_report(arguments.out)}")
     return 0
@@ -79,12 +89,12 @@ def _named(bag: ScoredBag, *, many: bool) -> list[TrialResult]:
     return [replace(trial, scene={"bag": bag.name, **trial.scene}) if many else trial for trial in bag.trials]
 
 
-def _info(scored: Sequence[ScoredBag], trials: Sequence[TrialResult]) -> RunInfo:
+def _info(scored: Sequence[ScoredBag], trials: Sequence[TrialResult], commit: str) -> RunInfo:
     policies = list(dict.fromkeys(bag.policy for bag in scored))
     return RunInfo(
         task=scored[0].task,
         split=" + ".join(dict.fromkeys(bag.split for bag in scored)),
-        seed=trials[0].seed // 100_000,
+        seed=trials[0].seed // SEEDS_PER_RUN,
         trials=len(trials),
         policy=" + ".join(policies),
         system=" + ".join(dict.fromkeys(filter(None, map(system_name, policies)))),
@@ -92,21 +102,22 @@ def _info(scored: Sequence[ScoredBag], trials: Sequence[TrialResult]) -> RunInfo
         simulation=all(bag.simulation for bag in scored),
         swap=any(bag.swap for bag in scored),
         transport="bag",
-        commit=source_commit(),
+        commit=commit,
     )
 
 
 def _policies(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
     """Replay the bags through each policy and compare the first two."""
     from chatvla_eval.ros.bag_policies import compared_on_bags, policy_table, replayed_bags
+    from chatvla_eval.ros.bag_scores import bag_names
 
     runs = []
     for number, policy in enumerate(arguments.policy):
-        folder = arguments.out / f"{number}_{Path(policy).name}"
+        folder = arguments.out / f"{number}_{policy_name(policy)}"
         runs.append(replayed_bags(bags, policy, folder, namespace=arguments.namespace, seed=arguments.seed))
     results: dict[str, Any] = {
         "commit": source_commit(),
-        "bags": [bag.name for bag in bags],
+        "bags": bag_names(bags),
         "policies": runs,
     }
     if len(runs) == 2:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from chatvla_eval.against import against, read_before
 from chatvla_eval.arguments import ArgumentParser, count, one_of, positive, unknown_name
+from chatvla_eval.demonstrations import DEMONSTRATION_WARNING
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.parallel import TrialJob, default_jobs, run_jobs
-from chatvla_eval.policies import EXPERT, PolicyUnavailableError, system_name
+from chatvla_eval.policies import EXPERT, PolicyUnavailableError, policy_name, system_name
 from chatvla_eval.report import write_report
 from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.session import TrialSettings, TrialSetup
@@ -66,6 +67,8 @@ def _run(arguments: argparse.Namespace, results: list[TrialResult]) -> None:
     jobs = _jobs(arguments)
     info = _info(arguments)
     before = read_before(arguments.against, arguments.task) if arguments.against else None
+    if info.on_demonstrations():
+        print(f"chatvla eval: {DEMONSTRATION_WARNING}", file=sys.stderr)
     forced: list[TrialResult] = []
     _run_jobs(arguments, jobs, results, lambda: write_results(arguments.out, info, results))
     if arguments.attribute:
@@ -134,7 +137,7 @@ def _info(arguments: argparse.Namespace) -> RunInfo:
         split=arguments.split,
         seed=arguments.seed,
         trials=arguments.trials,
-        policy=arguments.policy if arguments.policy == EXPERT else Path(arguments.policy).name,
+        policy=policy_name(arguments.policy),
         system=system_name(arguments.policy),
         privileged=arguments.policy == EXPERT,
         simulation=True,
@@ -157,7 +160,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--split", default="open_world", help="in_domain, open_world or held_out")
     parser.add_argument("--trials", type=count, default=10, help="number of trials")
-    parser.add_argument("--seed", type=_seed, default=0, help="the same seed gives the same trials")
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        default=1,
+        help="the same seed gives the same trials; in_domain of seed 0 are the demonstrations' scenes (default: 1)",
+    )
     parser.add_argument("--out", type=Path, help="folder for results.json and the film of the first trial")
     parser.add_argument("--font", type=_font, nargs="+", default=[], help="font files to write equation and cards with")
     parser.add_argument("--swap", action="store_true", help="permute the cards against the same seeds")
@@ -194,7 +202,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if arguments.policy != EXPERT and difflib.get_close_matches(arguments.policy.lower(), [EXPERT]):
         parser.error(f"argument --policy: {unknown_name('policy', arguments.policy, [EXPERT, 'a checkpoint folder'])}")
     if arguments.out is None:
-        name = f"{arguments.task}_{Path(arguments.policy).name}_{arguments.split}_{arguments.seed}"
+        name = f"{arguments.task}_{policy_name(arguments.policy)}_{arguments.split}_{arguments.seed}"
         arguments.out = Path("runs") / "eval" / name
     return arguments
 

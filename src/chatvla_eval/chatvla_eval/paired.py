@@ -3,7 +3,8 @@
 
 Success: McNemar's exact test (Q. McNemar, Psychometrika 12, 1947, p. 153; exact form: two-sided binomial test with
 share 1/2 on the trials where exactly one of the two succeeded).
-Scores: mean difference with the percentile bootstrap 95% interval over trials (B. Efron, 1979), fixed seed.
+Scores: mean difference, or ratio of means, with the percentile bootstrap 95% interval over trials (B. Efron, 1979),
+fixed seed; the two scores of a trial stay together.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from chatvla_eval.statistics import MeanInterval, mean_interval
+from chatvla_eval.statistics import MeanInterval, RatioInterval, mean_interval, ratio_interval
 
-__all__ = ["McNemar", "compared", "mcnemar", "paired_difference"]
+__all__ = ["McNemar", "compared", "mcnemar", "paired_difference", "paired_ratio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,11 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> MeanInterval:
     """Return the mean of second minus first over the same trials, with its 95% interval. Raises ValueError."""
     return mean_interval([b - a for a, b in zip(first, second, strict=True)])
+
+
+def paired_ratio(first: Sequence[float], second: Sequence[float]) -> RatioInterval:
+    """Return the mean of second over that of first, the same trials, with its 95% interval. Raises ValueError."""
+    return ratio_interval([(b, a) for a, b in zip(first, second, strict=True)])
 
 
 def compared(

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 from chatvla_control.contracts import Policy
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.scene import SceneTruth
 
-__all__ = ["EXPERT", "PolicyUnavailableError", "load_checkpoint_policy", "make_policy", "system_name"]
+__all__ = ["EXPERT", "PolicyUnavailableError", "load_checkpoint_policy", "make_policy", "policy_name", "system_name"]
 
 EXPERT = "expert"
 
@@ -33,6 +34,16 @@ def make_policy(name: str, *, task: str, spec: RobotSpec, truth: Callable[[], Sc
     except ValueError as error:
         raise PolicyUnavailableError(f"policy {name!r} cannot act: {error}") from error
     return policy
+
+
+def policy_name(name: str) -> str:
+    """Return what results call a policy: "expert", else its checkpoint's name."""
+    if name == EXPERT:
+        return EXPERT
+    try:
+        return import_module("chatvla_policy.naming").policy_name(name)
+    except ImportError:
+        return Path(name).name
 
 
 def system_name(name: str) -> str:

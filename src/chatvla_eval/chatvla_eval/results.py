@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.attribution import agreement, forced_correct, links
+from chatvla_eval.demonstrations import shows_demonstrations
 from chatvla_eval.statistics import mean_interval, proportion
 from chatvla_eval.tasks import task_by_name
+from chatvla_eval.trial import trial_seed
 from chatvla_eval.trial_result import TrialResult
 
 __all__ = ["RESULTS_NAME", "RunInfo", "results_dict", "source_commit", "summary", "write_results"]
@@ -50,6 +52,11 @@ class RunInfo:
     """"in_process" (simulated clock), "ros" (real time) or "bag" (recorded)."""
     commit: str = ""
 
+    def on_demonstrations(self, trials: Sequence[TrialResult] = ()) -> bool:
+        """Return whether a learned policy meets scenes of the demonstrations, by the seeds of the run and `trials`."""
+        seeds = (trial_seed(self.seed, 0), *(trial.seed for trial in trials))
+        return self.simulation and not self.privileged and shows_demonstrations(self.split, seeds)
+
 
 def source_commit() -> str:
     """Return the commit this package runs from, with "-dirty" when files differ; "unknown" outside a checkout."""
@@ -71,6 +78,7 @@ def results_dict(info: RunInfo, trials: Sequence[TrialResult], forced: Sequence[
         "privileged": info.privileged,
         "simulation": info.simulation,
         "seed": info.seed,
+        "demonstration_scenes": info.on_demonstrations(ordered),
         "commit": info.commit,
         "transport": info.transport,
         "swap": info.swap,

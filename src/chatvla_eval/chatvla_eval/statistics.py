@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["MeanInterval", "Proportion", "mean_interval", "proportion"]
+__all__ = ["MeanInterval", "Proportion", "RatioInterval", "mean_interval", "proportion", "ratio_interval"]
 
 Z_95 = 1.959963984540054
 RESAMPLES = 10_000
@@ -40,6 +40,17 @@ class MeanInterval:
     n: int
     low: float
     high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioInterval:
+    """Ratio of two means over the same n trials with the bounds of its 95% interval; all NaN when it is none."""
+
+    ratio: float
+    n: int
+    low: float
+    high: float
+    """Infinity when too many resamples have nothing below the line."""
 
 
 def proportion(k: int, n: int) -> Proportion:
@@ -67,3 +78,20 @@ def mean_interval(scores: Sequence[float]) -> MeanInterval:
     picks = np.random.default_rng(_SEED).integers(0, n, size=(RESAMPLES, n))
     low, high = np.quantile(values[picks].mean(axis=1), (0.025, 0.975))
     return MeanInterval(mean=float(values.mean()), n=n, low=float(low), high=float(high))
+
+
+def ratio_interval(pairs: Sequence[tuple[float, float]]) -> RatioInterval:
+    """Return the ratio of the means of `pairs`, first over second, with its bootstrap 95% interval over pairs.
+
+    Scores are at least 0. A resample whose second mean is 0 counts as infinite: it bounds nothing from above.
+    """
+    n = len(pairs)
+    values = np.asarray(pairs, dtype=np.float64).reshape(n, 2)
+    if n == 0 or values[:, 1].mean() == 0.0:
+        return RatioInterval(ratio=math.nan, n=n, low=math.nan, high=math.nan)
+    picks = np.random.default_rng(_SEED).integers(0, n, size=(RESAMPLES, n))
+    above, below = (values[:, column][picks].mean(axis=1) for column in (0, 1))
+    ratios = np.divide(above, below, out=np.full(RESAMPLES, np.inf), where=below > 0.0)
+    low, high = np.quantile(ratios, (0.025, 0.975), method="nearest")
+    ratio = values[:, 0].mean() / values[:, 1].mean()
+    return RatioInterval(ratio=float(ratio), n=n, low=float(low), high=float(high))

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from chatvla_eval.demonstrations import DEMONSTRATION_NOTE
+
 __all__ = ["policy_label", "summary_table", "trial_line"]
 
 
@@ -20,6 +22,8 @@ def summary_table(results: Mapping[str, Any]) -> str:
     """Return the table of a results.json, one line per rate; the subsets follow, indented."""
     where = "simulation" if results["simulation"] else "real robot"
     lines = [f"{results['task']} · {results['split']} · {policy_label(results)} · {where} · seed {results['seed']}"]
+    if results.get("demonstration_scenes"):
+        lines.append(DEMONSTRATION_NOTE)
     if results["swap"]:
         lines.append("cards swapped against the same seeds")
     if results["force_correct"]:

@@ -21,9 +21,9 @@ from chatvla_eval.tools import Approach
 from chatvla_eval.trace import TrialTrace
 from chatvla_eval.trial_result import TrialResult
 
-__all__ = ["Touched", "run_trial", "score_trial", "trial_seed"]
+__all__ = ["SEEDS_PER_RUN", "Touched", "run_trial", "score_trial", "trial_seed"]
 
-_SEEDS_PER_RUN = 100_000
+SEEDS_PER_RUN = 100_000
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Touched:
 
 def trial_seed(seed: int, index: int) -> int:
     """Return the seed of trial `index` of the run with `seed`; runs of fewer than 100000 trials share none."""
-    return seed * _SEEDS_PER_RUN + index
+    return seed * SEEDS_PER_RUN + index
 
 
 def run_trial(
@@ -123,10 +123,13 @@ def score_trial(task: Task, setup: TrialSetup, watch: Watch, touched: Touched, *
     labels = {item.name: item.label for item in truth.objects}
     # Only a trial in which nothing was taken needs it, and it takes time.
     approached = "" if success or touched.name else touched.approach.name
+    written = bool(text)
     cause = failure_cause(
         scored,
         success=success,
+        written=written,
         picked=touched.name,
+        approached=approached,
         target=truth.target,
         timed_out=timed_out,
         error=watch.error,
@@ -147,7 +150,7 @@ def score_trial(task: Task, setup: TrialSetup, watch: Watch, touched: Touched, *
         cause=cause,
         seconds=round(watch.elapsed_s, 3),
         subsets=tuple(truth.subsets),
-        link=broken_link(cause, scored, approached=approached, target=truth.target),
+        link=broken_link(cause, scored, written=written, approached=approached, target=truth.target),
         chosen=labels.get(scored.choice, ""),
         approached=labels.get(approached, ""),
     )

@@ -53,14 +53,22 @@ def trial(index, link="", **changes):
     ],
 )
 def test_every_cause_has_one_link(cause, text, approached, link):
-    assert broken_link(cause, replace(GOOD, **text), approached=approached, target="card_1") == link
+    found = broken_link(cause, replace(GOOD, **text), written=True, approached=approached, target="card_1")
+    assert found == link
+
+
+@pytest.mark.parametrize("cause", ["no_text", "timeout", "refused:jump"])
+def test_a_trial_without_a_text_tells_no_link_of_the_chain(cause):
+    nothing = replace(GOOD, perceived=False, computed=False, chosen=False)
+    assert broken_link(cause, nothing, written=False, approached="card_2", target="card_1") == "no_text"
 
 
 def test_links_add_up_to_the_failures_in_the_order_of_the_chain():
-    trials = [trial(0), trial(1, "execution"), trial(2, "perception"), trial(3, "execution"), trial(4, "run")]
+    broken = ["", "execution", "no_text", "perception", "execution", "run"]
+    trials = [trial(index, link) for index, link in enumerate(broken)]
     found = links(trials)
     assert sum(found.values()) == sum(not one.success for one in trials)
-    assert found == {"perception": 1, "execution": 2, "run": 1}
+    assert found == {"perception": 1, "execution": 2, "no_text": 1, "run": 1}
     assert [link for link in LINKS if link in found] == list(found)
 
 

@@ -21,6 +21,7 @@ from chatvla_eval.bags.message_types import MessageTypes
 from chatvla_eval.bags.metadata import TopicInfo
 from chatvla_eval.cli import main
 from chatvla_eval.ros.bag_policies import compared_on_bags
+from chatvla_eval.ros.bag_scores import bag_names
 from chatvla_eval.tasks.example_scene import GOOD_TEXT, scene
 
 SPEC = robot_spec("arx_r5")
@@ -39,6 +40,30 @@ NOTE = {
     "picked": "7",
     "success": True,
 }
+
+
+TOY_NOTE = {
+    "task": "toy_placement",
+    "instruction": "Put the red car to the left of the blue box.",
+    "relation": "left",
+    "target": "Red  car",
+    "reference": "blue box",
+    "others": ["green duck"],
+    "boxes": {"target": [100, 100, 200, 200], "reference": [400, 400, 600, 700], "goal": [300, 400, 400, 500]},
+    "picked": "red car",
+    "success": True,
+}
+
+
+def pointed(label, x1, y1, x2, y2):
+    """Return a label with its rectangle as texts give them."""
+    return f"<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
+
+
+TOY_TEXT = (
+    f"The toy is {pointed('red car', 100, 100, 200, 200)}. The reference is {pointed('blue box', 400, 400, 600, 700)}. "
+    f"I should put the red car to the left of the blue box, at the {pointed('goal', 300, 400, 400, 500)}."
+)
 
 
 def write_bag(folder, *, texts=((0.5, GOOD_TEXT),), truths=(), robot=False):
@@ -92,6 +117,38 @@ def test_notes_of_a_person_score_a_real_robots_bag(tmp_path, capsys):
     assert "real robot" in capsys.readouterr().out
 
 
+def test_notes_of_toys_score_a_real_robots_bag(tmp_path, capsys):
+    elsewhere = TOY_TEXT.replace("(100,100),(200,200)", "(700,700),(800,800)")
+    other = elsewhere.replace("put the red car", "put the green duck")
+    bag = write_bag(tmp_path / "toys", texts=((0.2, TOY_TEXT), (0.8, elsewhere), (1.4, other)))
+    notes = [
+        TOY_NOTE | {"to_s": 0.6},
+        TOY_NOTE | {"from_s": 0.6, "to_s": 1.2, "picked": "green duck", "success": False},
+        TOY_NOTE | {"from_s": 1.2, "picked": "green duck", "success": False},
+    ]
+    (bag / "trials.json").write_text(json.dumps(notes))
+    code, results = scored(tmp_path / "out", bag)
+    assert code == 0, capsys.readouterr().err
+    assert (results["task"], results["simulation"], results["complete"]) == ("toy_placement", False, True)
+    told = [
+        (trial["recognition"], trial["affordance"], trial["picked"], trial["chosen"], trial["link"])
+        for trial in results["trials"]
+    ]
+    assert told == [
+        (2, 1, "red car", "red car", ""),
+        (1, 1, "green duck", "red car", "following"),
+        (1, 0, "green duck", "green duck", "perception"),
+    ]
+    scene_of_first = {key: results["trials"][0][key] for key in ("relation", "target", "reference", "others")}
+    assert scene_of_first == {
+        "relation": "left",
+        "target": "red car",
+        "reference": "blue box",
+        "others": ["green duck"],
+    }
+    assert "toy_placement · open_world · tiny [chatvla2] · real robot" in capsys.readouterr().out
+
+
 def test_trials_go_by_the_simulators_resets_without_marks(tmp_path):
     truths = [
         scene(stamp_s=START_S + 0.1, trial=4, seed=400_001),
@@ -114,6 +171,41 @@ def test_folder_of_bags_becomes_one_table(tmp_path, capsys):
     assert results["summary"]["success"]["k"] == 2
     assert "a: tiny, 1/1" in capsys.readouterr().out
     assert "2/2 = 100%" in (tmp_path / "out" / "report.html").read_text()
+    table = json.loads((tmp_path / "out" / "by_bag.json").read_text())
+    assert (table["task"], table["commit"]) == ("math_match", results["commit"])
+    assert [(row["bag"], row["simulation"], row["summary"]["success"]["k"]) for row in table["bags"]] == [
+        ("a", False, 1),
+        ("b", False, 1),
+    ]
+    assert table["bags"][0]["summary"]["ocr"]["mean"] == 4
+    page = (tmp_path / "out" / "by_bag.md").read_text()
+    assert "| a | tiny [chatvla2] | real robot | open_world | 1/1 [21%, 100%] | 4.00 [4.00, 4.00] |" in page
+
+
+def test_bags_of_one_name_stay_apart_and_one_given_twice_counts_once(tmp_path):
+    for week, right in (("first", True), ("second", False)):
+        bag = write_bag(tmp_path / week / "monday")
+        picked = "7" if right else "1"
+        (bag / "trials.json").write_text(json.dumps([NOTE | {"picked": picked, "success": right}]))
+    folders = [tmp_path / "first", tmp_path / "second", tmp_path / "first" / "monday"]
+    _, results = scored(tmp_path / "out", *folders)
+    told = [(trial["bag"], trial["success"]) for trial in results["trials"]]
+    assert told == [("first/monday", True), ("second/monday", False)]
+    rows = json.loads((tmp_path / "out" / "by_bag.json").read_text())["bags"]
+    assert [(row["bag"], row["summary"]["success"]["k"]) for row in rows] == [("first/monday", 1), ("second/monday", 0)]
+
+
+def test_names_take_as_many_folders_as_tell_bags_apart(tmp_path):
+    folders = [tmp_path / name for name in ("a/x/run", "b/x/run", "b/y/run", "other")]
+    assert bag_names(folders) == ["a/x/run", "b/x/run", "y/run", "other"]
+
+
+def test_bags_of_simulator_and_robot_do_not_mix(tmp_path, capsys):
+    real = write_bag(tmp_path / "real")
+    (real / "trials.json").write_text(json.dumps([NOTE]))
+    simulated = write_bag(tmp_path / "sim", truths=[scene(stamp_s=START_S + 0.1, trial=4, seed=400_001)])
+    assert scored(tmp_path / "out", real, simulated)[0] == 1
+    assert "some bags are of the simulator and some of a real robot" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -123,6 +215,17 @@ def test_folder_of_bags_becomes_one_table(tmp_path, capsys):
         ("{", "is no JSON"),
         ('[{"answer": "7"}]', "trial 0 lacks instruction"),
         (json.dumps([NOTE | {"answer": "9"}]), "no card shows answer '9'"),
+        (json.dumps([NOTE | {"answer": "", "success": False}]), "no card shows answer ''"),
+        (
+            json.dumps([NOTE | {"task": "toy_sorting"}]),
+            "trial 0 is of task 'toy_sorting'; notes are read of: math_match",
+        ),
+        ('[{"task": "toy_placement", "picked": ""}]', "trial 0 lacks instruction, relation, target, reference, boxes"),
+        (json.dumps([TOY_NOTE | {"relation": "beside"}]), "has relation 'beside'; there are: left, right"),
+        (json.dumps([TOY_NOTE | {"picked": "blue duck"}]), "no object is called picked 'blue duck'"),
+        (json.dumps([TOY_NOTE | {"others": ["red car"]}]), "two objects of one name"),
+        (json.dumps([TOY_NOTE | {"boxes": TOY_NOTE["boxes"] | {"goal": [9, 0, 5, 9]}}]), "has no box goal of four"),
+        (json.dumps([TOY_NOTE | {"boxes": TOY_NOTE["boxes"] | {"goal": "wide"}}]), "trial 0 could not convert"),
     ],
 )
 def test_what_cannot_be_scored_is_one_sentence(tmp_path, capsys, notes, sentence):
@@ -156,7 +259,30 @@ def test_two_checkpoints_on_the_same_bag(tmp_path, capsys):
     words = ["--policy", str(tmp_path / "one"), "--policy", str(tmp_path / "one")]
     assert main(["--bag", str(bag), *words, "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
     found = json.loads((tmp_path / "out" / "bags.json").read_text())
+    assert [run["policy"] for run in found["policies"]] == ["one", "one"]
     assert [len(run["trials"]) for run in found["policies"]] == [1, 1]
     assert found["comparison"]["chosen"]["p"] == 1
     assert found["comparison"]["open_loop"]["mean"] == 0
     assert "second against first, 1 trials" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_policies_on_bags_of_one_name_write_beside_each_other_and_toys_are_scored(tmp_path, capsys):
+    from chatvla_eval import replay_cli
+    from chatvla_policy.systems.untrained import save_untrained
+
+    save_untrained(tmp_path / "one" / "policy", robot="arx_r5", max_tokens=8)
+    for week in ("first", "second"):
+        bag = write_bag(tmp_path / week / "monday", robot=True)
+        (bag / "trials.json").write_text(json.dumps([TOY_NOTE]))
+    folders, policy = [str(tmp_path / week) for week in ("first", "second")], str(tmp_path / "one" / "policy")
+    assert main(["--bag", *folders, "--policy", policy, "--out", str(tmp_path / "out")]) == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / "out" / "bags.json").read_text())
+    names = ["first/monday", "second/monday"]
+    assert (found["bags"], found["policies"][0]["policy"]) == (names, "one")
+    assert (
+        [trial["bag"] for trial in found["policies"][0]["trials"]] == list(found["policies"][0]["open_loop"]) == names
+    )
+    assert all((tmp_path / "out" / "0_one" / name / "replay.json").is_file() for name in names)
+    assert replay_cli.main([f"{folders[0]}/monday", "--policy", policy, "--out", str(tmp_path / "replay")]) == 0
+    assert "Put the red car to the left of the blue box. | recognition 0/2 affordance 0/1" in capsys.readouterr().out

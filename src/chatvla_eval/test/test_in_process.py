@@ -15,6 +15,7 @@ from PIL import Image
 
 from chatvla_eval import film_gif
 from chatvla_eval.cli import main
+from chatvla_eval.demonstrations import DEMONSTRATION_NOTE, DEMONSTRATION_WARNING
 from chatvla_eval.film import FILM_HZ, TrialFilm
 from chatvla_eval.in_process import InProcessSession
 from chatvla_eval.session import TrialSetup
@@ -87,7 +88,7 @@ def test_swap_changes_places_and_nothing_else(tmp_path):
     _, swapped = evaluate(
         tmp_path / "swapped", "--trials", "1", "--no-film", "--swap", "--against", str(tmp_path / "plain")
     )
-    assert swapped["against"]["n"] == 1
+    assert (swapped["against"]["n"], swapped["against"]["privileged"]) == (1, True)
     assert swapped["against"]["success"] == {"both": 1, "only_first": 0, "only_second": 0, "neither": 0, "p": 1.0}
     one, other = plain["trials"][0], swapped["trials"][0]
     assert one["equation"] == other["equation"]
@@ -182,6 +183,24 @@ def test_a_text_is_kept_as_long_as_the_policy_node_keeps_it(tmp_path):
     kept = [chunk.reasoning_source.name for chunk in watch.chunks]
     # Every half second a chunk, every ten seconds a text.
     assert kept == ["GENERATED", *["REUSED"] * 19, "GENERATED"]
+
+
+def test_the_default_seed_is_none_of_the_demonstrations_and_theirs_is_named(tmp_path, capsys):
+    folder = tmp_path / "mine" / "policy"
+    save_untrained(folder, robot="arx_r5", max_tokens=8)
+    words = ["math_match", "--policy", str(folder), "--split", "in_domain", "--trials", "1", "--timeout", "0.3"]
+    found = {}
+    for seed in ([], ["--seed", "0"]):
+        out = tmp_path / f"out{len(seed)}"
+        assert main([*words, *seed, "--jobs", "1", "--quiet", "--no-film", "--report", "--out", str(out)]) == 0
+        results, page = json.loads((out / "results.json").read_text()), (out / "report.html").read_text()
+        told = capsys.readouterr()
+        found[results["seed"]] = results["demonstration_scenes"]
+        assert results["policy"] == "mine"
+        for place, words_of_it in ((told.err, DEMONSTRATION_WARNING), (told.out, DEMONSTRATION_NOTE)):
+            assert place.count(words_of_it) == (results["seed"] == 0)
+        assert (DEMONSTRATION_NOTE in page) is (results["seed"] == 0)
+    assert found == {1: False, 0: True}
 
 
 def test_film_leaves_out_pictures_of_another_sender(tmp_path):

@@ -2,9 +2,12 @@
 """results.json holds what other programs rely on, at every moment."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from chatvla_eval.demonstrations import DEMONSTRATION_NOTE
+from chatvla_eval.report import report_html
 from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.summary_table import summary_table, trial_line
 from chatvla_eval.tasks.example_scene import GOOD_TEXT
@@ -84,6 +87,31 @@ def test_writing_leaves_nothing_beside(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "marked"),
+    [
+        ({}, True),
+        ({"split": "open_world"}, False),
+        ({"seed": 1}, False),
+        ({"privileged": True}, False),
+        ({"simulation": False}, False),
+        ({"transport": "bag", "split": "in_domain + held_out"}, True),
+    ],
+)
+def test_scenes_of_the_demonstrations_are_marked_for_learned_policies(changes, marked):
+    shown = replace(INFO, **({"policy": "tiny", "privileged": False, "split": "in_domain", "seed": 0} | changes))
+    for results in (results_dict(shown, []), results_dict(shown, TRIALS)):
+        assert results["demonstration_scenes"] is marked
+        assert (DEMONSTRATION_NOTE in summary_table(results)) is marked
+        assert (DEMONSTRATION_NOTE in report_html(results, {})) is marked
+
+
+def test_one_scene_of_the_demonstrations_among_several_bags_is_enough():
+    bags = replace(INFO, policy="tiny", privileged=False, split="in_domain", transport="bag")
+    assert not results_dict(bags, TRIALS)["demonstration_scenes"]
+    assert results_dict(bags, [*TRIALS, replace(TRIALS[0], index=3, seed=99_999)])["demonstration_scenes"]
+
+
 def test_failed_write_keeps_the_old_file(tmp_path):
     write_results(tmp_path, INFO, TRIALS)
     before = (tmp_path / "results.json").read_text()
@@ -109,8 +137,6 @@ def test_commit_is_named():
 
 
 def test_the_system_stands_in_results_and_table():
-    from dataclasses import replace
-
     from chatvla_eval.policies import system_name
 
     results = results_dict(replace(INFO, policy="mine", privileged=False, system="vlm2vla"), TRIALS)

@@ -25,6 +25,7 @@ from chatvla_control.clear_way import tool_arms
 from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.spin import serving
 from chatvla_eval.bags.topics import EVALUATION_TOPICS, absolute_patterns, is_selected
+from chatvla_eval.demonstrations import DEMONSTRATION_WARNING
 from chatvla_eval.ros.go_home import home_chunk, is_home
 from chatvla_eval.ros.graph_wait import GraphIncompleteError, Part, wait_for_parts
 
@@ -260,6 +261,18 @@ def test_missing_nodes_are_named(ros_domain, tmp_path):
         assert part in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize(("policy", "warned"), [("tiny", True), ("expert", False)])
+def test_scenes_of_the_demonstrations_are_named_before_the_first_trial(ros_domain, tmp_path, policy, warned):
+    """In a domain without the other tests' bench, where no trial ever begins."""
+    environment = os.environ | {"ROS_DOMAIN_ID": str(1 + int(os.environ["ROS_DOMAIN_ID"]) % 100)}
+    words = [f"policy:={policy}", "split:=in_domain", "seed:=0", f"out:={tmp_path}", "wait:=1.0"]
+    command = [sys.executable, "-m", "chatvla_eval.ros.rollout_node", "--ros-args"]
+    command += [part for word in words for part in ("-p", word)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stdout
+    assert done.stdout.count(DEMONSTRATION_WARNING) == warned
 
 
 def test_wait_names_only_what_is_missing():

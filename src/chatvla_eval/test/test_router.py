@@ -60,4 +60,6 @@ def test_both_kinds_before_and_after(tmp_path, capsys):
             assert {sum(row) for row in part["counts"]} == {part["tokens"] * part["top_k"]}
     assert set(found["drift_of_training"]["robot"]) == {0.0}
     assert (tmp_path / "out" / "router_after_robot.svg").read_text().startswith("<svg")
-    assert "2.79 of 3.0 bits" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "2.79 of 3.0 bits" in page
+    assert "## random, after fine-tuning, robot inputs (simulation)" in page

@@ -3,9 +3,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from chatvla_eval.statistics import mean_interval, proportion
+from chatvla_eval.statistics import mean_interval, proportion, ratio_interval
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,30 @@ def test_mean_interval_is_near_the_normal_one_and_repeatable():
 
 def test_mean_of_nothing_is_not_a_number():
     assert math.isnan(mean_interval([]).mean)
+
+
+def test_ratio_of_equal_scores_is_a_point_however_they_spread():
+    interval = ratio_interval([(score, 2 * score) for score in (0.1, 0.9, 0.4)])
+    assert (interval.ratio, interval.n) == (pytest.approx(0.5), 3)
+    assert (interval.low, interval.high) == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+def test_ratio_interval_is_near_the_delta_methods_and_repeatable():
+    rng = np.random.default_rng(0)
+    below = rng.random(400)
+    above = 0.8 * below + 0.1 * rng.random(400)
+    pairs = list(zip(above.tolist(), below.tolist(), strict=True))
+    interval = ratio_interval(pairs)
+    ratio = above.mean() / below.mean()
+    half = 1.96 * (above - ratio * below).std() / below.mean() / 20
+    assert interval.ratio == pytest.approx(ratio)
+    assert interval.low == pytest.approx(ratio - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(ratio + half, abs=0.1 * half)
+    assert ratio_interval(pairs) == interval
+
+
+def test_ratio_over_nothing_is_none_and_over_almost_nothing_has_no_upper_bound():
+    for pairs in ([], [(1.0, 0.0), (0.5, 0.0)]):
+        assert all(math.isnan(value) for value in (ratio_interval(pairs).ratio, ratio_interval(pairs).high))
+    rare = ratio_interval([(1.0, 1.0), *[(0.0, 0.0)] * 4])
+    assert (rare.ratio, rare.low, rare.high) == (1.0, 1.0, math.inf)

@@ -6,9 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from chatvla_control.robot_spec import robot_spec
+from chatvla_control.scene import Pose
 from chatvla_eval.session import TrialSettings, TrialSetup, Watch
 from chatvla_eval.tasks import task_by_name
 from chatvla_eval.tasks.example_scene import GOOD_TEXT, card, scene
+from chatvla_eval.tools import tool_points
 from chatvla_eval.trial import run_trial, trial_seed
 
 SETUP = TrialSetup(index=0, split="open_world", seed=1)
@@ -98,7 +101,24 @@ def test_first_text_of_the_trial_is_scored():
 
 def test_trial_without_text_scores_nothing():
     result, _ = run(watch(texts=(), finished=True))
-    assert (result.text, result.measures, result.cause) == ("", {"ocr": 0, "math": 0}, "perception")
+    assert (result.text, result.measures) == ("", {"ocr": 0, "math": 0})
+    assert (result.cause, result.link) == ("no_text", "no_text")
+
+
+def test_time_runs_out_without_a_text():
+    result, _ = run(watch(texts=()), timeout_s=1.0)
+    assert (result.cause, result.link) == ("timeout", "no_text")
+
+
+@pytest.mark.parametrize(("near", "broken"), [("card_0", "following"), ("card_1", "execution")])
+def test_nothing_taken_is_judged_by_what_the_gripper_went_for_when_the_policy_says_done(near, broken):
+    home = np.array(robot_spec("arx_r5").home)
+    right = Pose(position=tuple(tool_points("math_match")(home)[0]), quaternion=(0.0, 0.0, 0.0, 1.0))
+    objects = tuple(replace(item, pose=right) if item.name == near else item for item in scene().objects)
+    result, _ = run(watch(scene(objects=objects), joints=home, finished=True))
+    label = next(item.label for item in objects if item.name == near)
+    assert (result.picked, result.chosen, result.approached) == ("", "7", label)
+    assert (result.cause, result.link) == (broken, broken)
 
 
 def test_runs_share_no_trial_seeds():

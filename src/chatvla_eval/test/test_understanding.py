@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from chatvla_eval.cli import main
-from chatvla_eval.understanding.metrics import anls, choice, default_metric, exact, relaxed, vqa
+from chatvla_eval.understanding.benchmarks import UnknownMetricError, default_metric
+from chatvla_eval.understanding.command import markdown
+from chatvla_eval.understanding.metrics import FORMULAS, anls, choice, exact, mtvqa, relaxed, score_of, vqa, yes_no
 from chatvla_eval.understanding.questions import QuestionsError, read_questions
 from chatvla_eval.understanding.vqa_words import normal_answer
 
@@ -78,9 +80,84 @@ def test_choice_reads_the_letter(answer, right):
 
 
 def test_metric_follows_from_the_benchmarks_name():
-    names = ("TextVQA_VAL.tsv", "DocVQA_TEST.tsv", "ChartQA_TEST.tsv", "mine.json")
-    assert [default_metric(name) for name in names] == ["vqa", "anls", "relaxed", "exact"]
+    metrics = {
+        "TextVQA_VAL.tsv": "vqa",
+        "DocVQA_TEST.tsv": "anls",
+        "ChartQA_TEST.tsv": "relaxed",
+        "OCRBench.tsv": "ocrbench",
+        "MME.tsv": "yes_no",
+        "MME_subset.tsv": "yes_no",
+        "HallusionBench.tsv": "yes_no",
+        "HallBench.json": "yes_no",
+        "MTVQA_TEST.tsv": "mtvqa",
+        "mine.json": "exact",
+        "summertime.json": "exact",
+    }
+    assert {name: default_metric(name) for name in metrics} == metrics
     assert exact(" Seven ", ["seven"]) == 1
+
+
+@pytest.mark.parametrize("name", ["OCRBench_v2.tsv", "MMVet.tsv", "MathVista_MINI.tsv", "LLaVABench.tsv"])
+def test_benchmark_without_its_metric_is_refused_by_name(tmp_path, capsys, name):
+    with pytest.raises(UnknownMetricError, match=f"{name} .* --metric"):
+        default_metric(name)
+    (tmp_path / name).write_text("index\tquestion\tanswer\n0\tWhat?\tA dog\n")
+    assert main(["understanding", "--data", str(tmp_path / name), "--policy", "nowhere"]) == 1
+    assert "whose own metric is not here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "references", "category", "right"),
+    [
+        ("The word is centre.", ["CENTRE"], "Regular Text Recognition", True),
+        ("centre", ["centres"], "", False),
+        ("17\nMay", ["june", "17 may"], "", True),
+        ("1 7", ["17"], "Digit String Recognition", False),
+        ("It is \\frac{ 1 }\n{ 2 }", ["\\frac { 1 } { 2 }"], FORMULAS, True),
+        ("X ^ 2", ["x ^ 2"], FORMULAS, False),
+    ],
+)
+def test_ocrbench_looks_for_the_reference_in_the_answer(answer, references, category, right):
+    assert score_of("ocrbench", answer, references, category=category) == right
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [("Es sind 3.5 kg.", "3.5 KG", True), ("Via Roma", "via roma.", True), ("Roma", "Via Roma", False)],
+)
+def test_mtvqa_looks_for_the_reference_without_full_stops(answer, reference, right):
+    assert mtvqa(answer, [reference]) == right
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("Yes.", "Yes", True),
+        ("no, there is none", "No", True),
+        ("The answer is: yes!", "yes", True),
+        ("Yes or no", "Yes", False),
+        ("nothing", "No", False),
+        ("", "No", False),
+    ],
+)
+def test_yes_no_reads_one_of_the_two_words(answer, reference, right):
+    assert yes_no(answer, [reference]) == right
+
+
+def test_questions_that_no_yes_answers_are_refused_before_the_policy_is_loaded(tmp_path, capsys):
+    (tmp_path / "MME.tsv").write_text("index\tquestion\tanswer\n7\tWhich?\tB\n")
+    assert main(["understanding", "--data", str(tmp_path / "MME.tsv"), "--policy", "nowhere"]) == 1
+    complaint = capsys.readouterr().err
+    assert "MME.tsv, question 7: the metric yes_no needs references yes or no, got ['B']; give --metric" in complaint
+
+
+def test_page_gives_retention_with_its_interval_and_says_what_is_left_out():
+    rate = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 4}
+    entry = {"file": "MME.tsv", "metric": "yes_no", "n": 4, "policy": rate, "base": rate, "difference": rate}
+    known = entry | {"retention": 0.875, "retention_interval": {"low": 0.7, "high": None}, "left_out": "accuracy+"}
+    page = markdown({"policy": "p", "base": "b", "commit": "c", "sets": [known]})
+    assert "| 87.5% [70.0, -] |" in page
+    assert "MME.tsv: the benchmark's own score has more, left out here: accuracy+." in page
 
 
 def encoded(colour):
@@ -144,6 +221,9 @@ def test_checkpoint_is_asked_and_its_base_retains_all_of_itself(tmp_path, capsys
     assert (found["metric"], found["n"]) == ("vqa", 1)
     assert found["policy_answers"][0]["answer"] == found["base_answers"][0]["answer"]
     assert found["difference"]["mean"] == 0
+    right = found["base"]["mean"]
+    assert found["retention"] == (1 if right else None)
+    assert found["retention_interval"] == ({"low": 1, "high": 1} if right else {"low": None, "high": None})
     assert "| TextVQA_x.tsv | vqa | 1 |" in capsys.readouterr().out
     assert main(["understanding", "--data", str(tmp_path / "gone.tsv"), "--policy", str(tmp_path / "random")]) == 1
 

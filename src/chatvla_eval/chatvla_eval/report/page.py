@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from chatvla_eval.demonstrations import DEMONSTRATION_NOTE
 from chatvla_eval.report.assets import SCRIPT, STYLE
 from chatvla_eval.report.summary import against_section, forced_section, links_section, summary_section
 from chatvla_eval.report.trial_row import trial_row
@@ -69,6 +70,7 @@ def _about(results: Mapping[str, Any]) -> str:
         if "delay_s" in results
         else []
     )
+    parts += [DEMONSTRATION_NOTE] if results.get("demonstration_scenes") else []
     parts += ["cards swapped against the same seeds"] if results["swap"] else []
     parts += ["the right reasoning is forced"] if results.get("force_correct") else []
     parts += [f"forced reasoning: {results['forced_reasoning']}"] if results["forced_reasoning"] else []

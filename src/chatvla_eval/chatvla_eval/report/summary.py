@@ -17,6 +17,7 @@ EXPLAINED = {
     "choice": "the answer was right, the text chose another object",
     "following": "the text was right, the arm went for another object",
     "execution": "the text was right and followed, the motion failed",
+    "no_text": "the policy wrote no text: what it saw and chose is not known",
     "run": "the run itself broke",
 }
 
@@ -77,7 +78,8 @@ def against_section(results: Mapping[str, Any]) -> str:
         _rate("after", {"k": after, "n": n, "low": None, "high": None}),
     ]
     words = (
-        f"Before: {found['run']}, policy {found['policy']}{', cards swapped' if found['swap'] else ''}. "
+        f"Before: {found['run']}, policy {found['policy']}{' (privileged)' if found.get('privileged') else ''}"
+        f"{', cards swapped' if found['swap'] else ''}. "
         f"Success only before {test['only_first']}, only after {test['only_second']}: "
         f"p = {test['p']:.3g} (McNemar, exact)."
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.paired import mcnemar, paired_difference
+from chatvla_eval.policies import policy_name
+from chatvla_eval.ros.bag_scores import bag_names
 from chatvla_eval.ros.policy_replay import replay_policy
 from chatvla_eval.statistics import mean_interval, proportion
 from chatvla_eval.tasks import TASKS
@@ -27,15 +29,15 @@ def replayed_bags(
     bags: Sequence[Path], policy: str, out: Path, *, namespace: str = "chatvla", seed: int = 0
 ) -> dict[str, Any]:
     """Return what `policy` thinks and plans on each bag; the replays' own files go into folders of `out`."""
-    found: dict[str, Any] = {"policy": Path(policy).name, "seed": seed, "trials": [], "open_loop": {}}
-    for bag in bags:
-        summary = replay_policy(bag, policy, out / bag.name, namespace=namespace, seed=seed)
+    found: dict[str, Any] = {"policy": policy_name(policy), "seed": seed, "trials": [], "open_loop": {}}
+    for bag, name in zip(bags, bag_names(bags), strict=True):
+        summary = replay_policy(bag, policy, out / name, namespace=namespace, seed=seed)
         found["checkpoint_hash"] = summary["checkpoint_hash"]
-        found["trials"] += [{"bag": bag.name, "number": k, **trial} for k, trial in enumerate(summary["trials"])]
+        found["trials"] += [{"bag": name, "number": k, **trial} for k, trial in enumerate(summary["trials"])]
         errors = summary["open_loop_error"]["horizons_s"].get(OPEN_LOOP_S)
         if errors is not None:
-            joints = [value for name, value in errors.items() if name != "n"]
-            found["open_loop"][bag.name] = round(sum(joints) / len(joints), _DIGITS)
+            joints = [value for joint, value in errors.items() if joint != "n"]
+            found["open_loop"][name] = round(sum(joints) / len(joints), _DIGITS)
     chosen = [bool(trial["chosen"]) for trial in found["trials"]]
     found["summary"] = {"chosen": asdict(proportion(sum(chosen), len(chosen)))}
     for measure in _measures(found["trials"]):

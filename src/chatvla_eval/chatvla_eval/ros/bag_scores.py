@@ -7,6 +7,8 @@ simulator's resets. With marks, the scores are exactly those of the rollout that
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from chatvla_eval.trace import TrialTrace
 from chatvla_eval.trial import Touched, score_trial
 from chatvla_eval.trial_result import TrialResult
 
-__all__ = ["ScoredBag", "bag_folders", "score_bag"]
+__all__ = ["ScoredBag", "bag_folders", "bag_names", "score_bag"]
 
 _SPARE_S = 1e-6
 """Stamps survive the way through messages to a nanosecond."""
@@ -59,18 +61,41 @@ class _Window:
 
 
 def bag_folders(paths: Sequence[Path]) -> list[Path]:
-    """Return the bags among `paths` and in the folders among them, sorted by name. Raises BagError without any."""
-    found: list[Path] = []
+    """Return the bags among `paths` and in the folders among them, sorted by name, each once.
+
+    Raises BagError for a path without any.
+    """
+    found: dict[Path, Path] = {}
     for path in paths:
         bags = [path] if (path / "metadata.yaml").is_file() else sorted(p.parent for p in path.glob("*/metadata.yaml"))
         if not bags:
             raise BagError(f"{path} is no bag and holds none: a bag is a folder with metadata.yaml")
-        found += bags
-    return found
+        for bag in bags:
+            found.setdefault(bag.resolve(), bag)
+    return list(found.values())
 
 
-def score_bag(folder: Path, *, namespace: str = "chatvla", report: bool = False) -> ScoredBag:
-    """Return the scored trials of the bag in `folder`; with `report`, their traces too. Raises BagError, NotesError."""
+def bag_names(bags: Sequence[Path]) -> list[str]:
+    """Return a name for each bag: its folder's, with as many folders above as tell it from the others ("a/monday")."""
+    parts = [Path(os.path.abspath(bag)).parts for bag in bags]
+    lengths = [1] * len(bags)
+    while True:
+        names = ["/".join(part[-length:]) for part, length in zip(parts, lengths, strict=True)]
+        counts = Counter(names)
+        longer = [
+            min(length + (counts[name] > 1), len(part))
+            for part, length, name in zip(parts, lengths, names, strict=True)
+        ]
+        if longer == lengths:
+            return names
+        lengths = longer
+
+
+def score_bag(folder: Path, *, name: str = "", namespace: str = "chatvla", report: bool = False) -> ScoredBag:
+    """Return the scored trials of the bag in `folder`; with `report`, their traces too.
+
+    `name` is what results call it, the folder's name where it is empty. Raises BagError and NotesError.
+    """
     messages = read_bag(folder, namespace=namespace, pictures=report)
     notes = read_notes(folder)
     windows = _noted(notes, messages) if notes is not None else _marked(messages) or _by_resets(messages)
@@ -82,7 +107,7 @@ def score_bag(folder: Path, *, namespace: str = "chatvla", report: bool = False)
     first = windows[0]
     own = [text for text in messages.texts if text.policy]
     return ScoredBag(
-        name=folder.name,
+        name=name or folder.name,
         task=first.truths[-1].task,
         split=first.setup.split,
         swap=first.setup.swap,

@@ -185,7 +185,9 @@ def _scores(inputs: BagInputs, results: list[Replayed]) -> list[dict[str, Any]]:
         scored = task.score(texts[0], truth)
         scores.append(
             {
+                "task": truth.task,
                 "seed": truth.seed,
+                "instruction": truth.instruction,
                 **task.describe(truth),
                 "text": texts[0],
                 **scored.measures,
@@ -247,5 +249,6 @@ def run(arguments: Any) -> int:
         worst = max((name for name in errors if name != "n"), key=lambda name: errors[name])
         print(f"  {horizon:>4} s ahead: worst joint {worst}, mean error {errors[worst]:.4f} over {errors['n']} chunks")
     for trial in summary["trials"]:
-        print(f"  seed {trial['seed']}: {trial['equation']} | ocr {trial['ocr']}/4 math {trial['math']}/2")
+        points = " ".join(f"{name} {trial[name]}/{most}" for name, most in TASKS[trial["task"]].measures.items())
+        print(f"  seed {trial['seed']}: {trial.get('equation') or trial['instruction']} | {points}")
     return 0

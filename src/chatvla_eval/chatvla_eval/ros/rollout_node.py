@@ -25,8 +25,9 @@ from rclpy.utilities import try_shutdown
 from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.parameters import declare
 from chatvla_control.ros.spin import spin_until, stop_on_signals
+from chatvla_eval.demonstrations import DEMONSTRATION_WARNING
 from chatvla_eval.film import TrialFilm
-from chatvla_eval.policies import EXPERT, system_name
+from chatvla_eval.policies import EXPERT, policy_name, system_name
 from chatvla_eval.results import RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.ros.graph_wait import GraphCrowdedError, GraphIncompleteError, wait_for_parts
 from chatvla_eval.ros.ros_session import RosSession, RosSessionError, StoppedError
@@ -66,11 +67,11 @@ class RolloutSettings:
         task = declare(node, "task", "math_match", "Task to evaluate.", choices=sorted(TASKS))
         policy = declare(node, "policy", EXPERT, "Name of the policy that is launched: a checkpoint, or expert.")
         split = declare(node, "split", "open_world", "Split to draw trials from.", choices=_SPLITS)
-        seed = declare(node, "seed", 0, "Seed of the run; the same seed gives the same trials.", low=0, high=10**12)
+        seed = declare(node, "seed", 1, "Seed of the run; the same seed gives the same trials.", low=0, high=10**12)
         out = declare(
             node, "out", "", "Folder for results.json and the film; empty for runs/eval/TASK_POLICY_SPLIT_SEED."
         )
-        name = f"{task}_{Path(policy).name}_{split}_{seed}"
+        name = f"{task}_{policy_name(policy)}_{split}_{seed}"
         return cls(
             task=task,
             trials=declare(node, "trials", 10, "Number of trials, count.", low=1, high=99_999),
@@ -119,6 +120,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(session: RosSession, settings: RolloutSettings, stopped: threading.Event) -> int:
+    if _info(session, settings).on_demonstrations():
+        _say(f"rollout: {DEMONSTRATION_WARNING}")
     _wait_for_parts(session, settings, stopped)
     session.check_alone()
     task = task_by_name(settings.task)
@@ -129,7 +132,9 @@ def _evaluate(session: RosSession, settings: RolloutSettings, stopped: threading
             result = _trial(session, task, settings, index, stopped)
             results.append(result)
             name = session.policy_name
-            info = replace(info, policy=name, system=system_name(name), privileged=session.privileged)
+            # Only the one that was asked for can be looked up by its folder.
+            system = system_name(settings.policy if name == policy_name(settings.policy) else name)
+            info = replace(info, policy=name, system=system, privileged=session.privileged)
             write_results(settings.out, info, results)
             _say(trial_line(result.to_dict(), number=index + 1, count=settings.trials, measures=task.measures))
     finally:

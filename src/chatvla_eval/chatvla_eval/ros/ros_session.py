@@ -23,7 +23,7 @@ from chatvla_control.arm_controller import OPERATOR_STOP
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import action_chunk_to_msg
 from chatvla_control.scene import SceneTruth
-from chatvla_eval.policies import EXPERT
+from chatvla_eval.policies import EXPERT, policy_name
 from chatvla_eval.ros.go_home import home_chunk, is_home
 from chatvla_eval.ros.graph_wait import GraphCrowdedError, Part
 from chatvla_eval.ros.trial_marks import TrialMarks
@@ -91,7 +91,7 @@ class RosSession:
     @property
     def policy_name(self) -> str:
         """Name of the policy: as it signs its reasoning, or as asked for before it reasons."""
-        return self._topics.policy()[0] or self._wanted
+        return self._topics.policy()[0] or policy_name(self._wanted)
 
     @property
     def privileged(self) -> bool:

@@ -15,7 +15,7 @@ from chatvla_control.contracts import InputKind, Observation
 from chatvla_eval.arguments import ArgumentParser, count, one_of
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.plots.bars import heat_map
-from chatvla_eval.policies import PolicyUnavailableError
+from chatvla_eval.policies import PolicyUnavailableError, policy_name
 from chatvla_eval.results import source_commit
 from chatvla_eval.router.traffic import KindTraffic, drift, first_frames, traffic_of
 from chatvla_eval.tasks import TASKS
@@ -63,7 +63,7 @@ def router_results(
         asked, robot = traffic[when][InputKind.UNDERSTANDING], traffic[when][InputKind.ROBOT]
         between = drift(asked, robot) if asked is not None and robot is not None else None
         found["models"].append(
-            {"when": when, "policy": Path(name).name, "kinds": kinds, "drift_between_kinds": between}
+            {"when": when, "policy": policy_name(name), "kinds": kinds, "drift_between_kinds": between}
         )
     if len(traffic) == 2:
         found["drift_of_training"] = {
@@ -94,7 +94,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines = ["# Router", "", f"{results['paper']}.", ""]
     for model in results["models"]:
         for kind, part in model["kinds"].items():
-            lines += [f"## {model['policy']}, {model['when']} fine-tuning, {kind} inputs", ""]
+            made = f"{kind} inputs{' (simulation)' if kind == InputKind.ROBOT.name.lower() else ''}"
+            lines += [f"## {model['policy']}, {model['when']} fine-tuning, {made}", ""]
             if part is None:
                 lines += ["No router: every token passes one MLP.", ""]
                 continue

@@ -22,7 +22,16 @@ from chatvla_control.contracts import BoundingBox
 from chatvla_control.scene import SceneObject, SceneTruth
 from chatvla_eval.tasks.base import ScoredReasoning
 
-__all__ = ["RECOGNISED_IOU", "REGION_IOU", "ToyPlacement", "overlap", "stated_boxes", "stated_placement"]
+__all__ = [
+    "RECOGNISED_IOU",
+    "REGION_IOU",
+    "RELATIONS",
+    "ToyPlacement",
+    "box_from_thousandths",
+    "overlap",
+    "stated_boxes",
+    "stated_placement",
+]
 
 RECOGNISED_IOU = 0.5
 REGION_IOU = 0.3
@@ -43,6 +52,7 @@ _RELATIONS = (
     ("on top", r"on top of|onto|on"),
 )
 """Words of each relation; of two that begin at one place the first counts: "on the left of" is no "on"."""
+RELATIONS = tuple(relation for relation, _ in _RELATIONS)
 _RELATION = re.compile("|".join(rf"\b(?P<r{number}>{words})\b" for number, (_, words) in enumerate(_RELATIONS)))
 _PLACING = re.compile(r"\b(?:put|place|placing|putting|move|moving|set|stand|bring|take|belongs?|pick)\b")
 
@@ -110,22 +120,32 @@ class ToyPlacement:
 
 def stated_boxes(text: str) -> list[BoundingBox]:
     """Return the well-formed rectangles of `text` in pixels of the scored camera's image, at most 64, in order."""
-    width, height = _IMAGE
     boxes: list[BoundingBox] = []
     for found in _MARKED.finditer(text):
-        x1, y1, x2, y2 = (int(group) for group in found.groups()[1:])
-        if max(x1, y1, x2, y2) > 1000 or x1 >= x2 or y1 >= y2 or len(boxes) == _MOST_BOXES:
-            continue
-        box = BoundingBox(
-            label=_plain(found[1]),
-            view="",
-            x_min=x1 * width / 1000,
-            y_min=y1 * height / 1000,
-            x_max=x2 * width / 1000,
-            y_max=y2 * height / 1000,
-        )
-        boxes.append(box)
+        box = box_from_thousandths(_plain(found[1]), [int(group) for group in found.groups()[1:]])
+        if box is not None and len(boxes) < _MOST_BOXES:
+            boxes.append(box)
     return boxes
+
+
+def box_from_thousandths(label: str, corners: Sequence[float]) -> BoundingBox | None:
+    """Return the rectangle x1, y1, x2, y2 in pixels of the scored camera's image; None when it is none.
+
+    Corners are thousandths of the image's width and height, 0 to 1000.
+    """
+    if len(corners) != 4:
+        return None
+    (x1, y1, x2, y2), (width, height) = corners, _IMAGE
+    if not (0 <= x1 < x2 <= 1000 and 0 <= y1 < y2 <= 1000):
+        return None
+    return BoundingBox(
+        label=label,
+        view="",
+        x_min=x1 * width / 1000,
+        y_min=y1 * height / 1000,
+        x_max=x2 * width / 1000,
+        y_max=y2 * height / 1000,
+    )
 
 
 def stated_placement(text: str, labels: Sequence[str]) -> Placement:

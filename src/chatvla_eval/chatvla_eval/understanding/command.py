@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_eval.arguments import ArgumentParser, count, one_of
-from chatvla_eval.paired import paired_difference
-from chatvla_eval.policies import PolicyUnavailableError, load_checkpoint_policy
+from chatvla_eval.paired import paired_difference, paired_ratio
+from chatvla_eval.policies import PolicyUnavailableError, load_checkpoint_policy, policy_name
 from chatvla_eval.results import source_commit
 from chatvla_eval.statistics import mean_interval
-from chatvla_eval.understanding.metrics import METRICS, default_metric
-from chatvla_eval.understanding.questions import Question, read_questions
+from chatvla_eval.understanding.benchmarks import benchmark_of, default_metric
+from chatvla_eval.understanding.metrics import METRICS, score_of
+from chatvla_eval.understanding.questions import Question, QuestionsError, read_questions
 
 __all__ = ["asker", "evaluated", "main", "markdown"]
 
@@ -86,23 +87,32 @@ def evaluated(
     """Return answers and scores of each file; with `base`, those of the base model and what is retained of them.
 
     `limit` takes the first questions only (0: all); `suffix` is added to each question on a line of its own.
-    Raises QuestionsError, OSError and PolicyUnavailableError.
+    Raises QuestionsError, UnknownMetricError, OSError and PolicyUnavailableError.
     """
     sets = {path.name: read_questions(path)[: limit or None] for path in files}
+    metrics = {name: metric or _metric(name, questions) for name, questions in sets.items()}
+    for name, questions in sets.items():
+        _check_references(name, questions, metrics[name])
     found: dict[str, Any] = {
-        "policy": Path(policy).name,
-        "base": Path(base).name if base else "",
+        "policy": policy_name(policy),
+        "base": policy_name(base) if base else "",
         "commit": source_commit(),
     }
     found["sets"] = []
     askers = {"policy": asker(policy), **({"base": asker(base)} if base else {})}
     for name, questions in sets.items():
-        used = metric or ("choice" if any(question.options for question in questions) else default_metric(name))
+        used = metrics[name]
         entry: dict[str, Any] = {"file": name, "metric": used, "suffix": suffix, "n": len(questions)}
+        known = benchmark_of(name)
+        if known is not None and known.metric == used and known.left_out:
+            entry["left_out"] = known.left_out
         scores = {}
         for who, model in askers.items():
             answers = _answers(model, questions, suffix=suffix, title=f"{name}, {who}", quiet=quiet)
-            scores[who] = [METRICS[used](said, asked.answers) for said, asked in zip(answers, questions, strict=True)]
+            scores[who] = [
+                score_of(used, said, asked.answers, category=asked.category)
+                for said, asked in zip(answers, questions, strict=True)
+            ]
             entry[who] = _rounded(asdict(mean_interval(scores[who])))
             entry[f"{who}_answers"] = [
                 {
@@ -116,7 +126,9 @@ def evaluated(
             ]
         if base:
             entry["difference"] = _rounded(asdict(paired_difference(scores["base"], scores["policy"])))
-            entry["retention"] = _ratio(entry["policy"]["mean"], entry["base"]["mean"])
+            kept = _rounded(asdict(paired_ratio(scores["base"], scores["policy"])))
+            entry["retention"] = kept["ratio"]
+            entry["retention_interval"] = {"low": kept["low"], "high": kept["high"]}
         found["sets"].append(entry)
     return found
 
@@ -135,12 +147,26 @@ def markdown(results: Mapping[str, Any]) -> str:
     for entry in results["sets"]:
         cells = [entry["file"], entry["metric"], str(entry["n"]), _cell(entry["policy"])]
         if results["base"]:
-            kept = "-" if entry["retention"] is None else f"{100 * entry['retention']:.1f}%"
-            cells += [_cell(entry["base"]), _cell(entry["difference"]), kept]
+            cells += [_cell(entry["base"]), _cell(entry["difference"]), _kept(entry)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(
-        [*lines, "", f"Means in percent with 95% bootstrap intervals over questions. Commit {results['commit']}.", ""]
-    )
+    lines += ["", f"Means in percent with 95% bootstrap intervals over questions. Commit {results['commit']}.", ""]
+    for entry in results["sets"]:
+        if "left_out" in entry:
+            lines += [f"{entry['file']}: the benchmark's own score has more, left out here: {entry['left_out']}.", ""]
+    return "\n".join(lines)
+
+
+def _metric(name: str, questions: Sequence[Question]) -> str:
+    return "choice" if any(question.options for question in questions) else default_metric(name)
+
+
+def _check_references(name: str, questions: Sequence[Question], metric: str) -> None:
+    """Raise QuestionsError where references do not fit the metric: now, not after hours of answers."""
+    for asked in questions:
+        try:
+            score_of(metric, "", asked.answers, category=asked.category)
+        except ValueError as error:
+            raise QuestionsError(f"{name}, question {asked.name}: {error}") from error
 
 
 def _answers(model: Asker, questions: Sequence[Question], *, suffix: str, title: str, quiet: bool) -> list[str]:
@@ -159,12 +185,16 @@ def _cell(interval: Mapping[str, Any]) -> str:
     return f"{100 * interval['mean']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
-def _ratio(value: float | None, base: float | None) -> float | None:
-    return round(value / base, _DIGITS) if value is not None and base else None
+def _kept(entry: Mapping[str, Any]) -> str:
+    """Return the retention in percent with its interval, "-" where the base got nothing right."""
+    if entry["retention"] is None:
+        return "-"
+    low, high = ("-" if end is None else f"{100 * end:.1f}" for end in entry["retention_interval"].values())
+    return f"{100 * entry['retention']:.1f}% [{low}, {high}]"
 
 
 def _rounded(interval: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: None if math.isnan(value) else round(value, _DIGITS) for key, value in interval.items()}
+    return {key: round(value, _DIGITS) if math.isfinite(value) else None for key, value in interval.items()}
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -8,6 +8,9 @@ anls      average normalised Levenshtein similarity, 0 below 0.5, the best refer
           (A. F. Biten et al., ICCV 2019); DocVQA, InfoVQA
 relaxed   numbers within 5%, else the same text (A. Masry et al., ChartQA, ACL Findings 2022)
 choice    the letter of a multiple-choice question
+ocrbench  a reference is part of the answer, but for case; formulas but for spaces (Y. Liu et al., OCRBench, 2024)
+mtvqa     a reference is part of the answer, but for case and full stops (J. Tang et al., MTVQA, ACL Findings 2025)
+yes_no    the answer says yes or no and not both, and that is right; MME, HallusionBench
 """
 
 from __future__ import annotations
@@ -15,9 +18,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from chatvla_eval.understanding.vqa_words import normal_answer
+from chatvla_eval.understanding.vqa_words import normal_answer, without_punctuation
 
-__all__ = ["METRICS", "anls", "choice", "default_metric", "exact", "relaxed", "vqa"]
+__all__ = [
+    "METRICS",
+    "anls",
+    "choice",
+    "exact",
+    "mtvqa",
+    "ocrbench",
+    "relaxed",
+    "score_of",
+    "vqa",
+    "yes_no",
+]
 
 ANLS_THRESHOLD = 0.5
 RELAXED_SHARE = 0.05
@@ -59,20 +73,58 @@ def choice(answer: str, references: Sequence[str]) -> float:
     return float(letter != "" and letter in {reference.strip().upper() for reference in references})
 
 
+def ocrbench(answer: str, references: Sequence[str]) -> float:
+    """Return 1 when a reference is part of the answer, but for case."""
+    given = answer.lower().replace("\n", " ")
+    return float(any(reference.lower().strip().replace("\n", " ") in given for reference in references))
+
+
+def mtvqa(answer: str, references: Sequence[str]) -> float:
+    """Return 1 when a reference is part of the answer, but for case and full stops."""
+    given = answer.lower().replace(".", "")
+    return float(any(reference.strip().lower().replace(".", "") in given for reference in references))
+
+
+def yes_no(answer: str, references: Sequence[str]) -> float:
+    """Return 1 when the answer says yes where a reference does, or no; both or neither is wrong.
+
+    Raises ValueError for a reference that is not yes or no.
+    """
+    wanted = {_said(reference) for reference in references}
+    if "" in wanted:
+        raise ValueError(f"the metric yes_no needs references yes or no, got {list(references)}; give --metric")
+    return float(_said(answer) in wanted)
+
+
 METRICS: Mapping[str, Callable[[str, Sequence[str]], float]] = {
     "exact": exact,
     "vqa": vqa,
     "anls": anls,
     "relaxed": relaxed,
     "choice": choice,
+    "ocrbench": ocrbench,
+    "mtvqa": mtvqa,
+    "yes_no": yes_no,
 }
-_BY_NAME = (("textvqa", "vqa"), ("vqav2", "vqa"), ("docvqa", "anls"), ("infovqa", "anls"), ("chartqa", "relaxed"))
+FORMULAS = "Handwritten Mathematical Expression Recognition"
+"""OCRBench's category of questions whose answers are compared without their spaces, case and all."""
 
 
-def default_metric(name: str) -> str:
-    """Return the metric of the benchmark that a file's name tells; "exact" where it tells none."""
-    lowered = name.lower()
-    return next((metric for part, metric in _BY_NAME if part in lowered), "exact")
+def score_of(metric: str, answer: str, references: Sequence[str], *, category: str = "") -> float:
+    """Return the score by the name of a metric; `category` is what the benchmark calls the kind of question."""
+    if metric == "ocrbench" and category == FORMULAS:
+        return float(any(_joined(reference) in _joined(answer) for reference in references))
+    return METRICS[metric](answer, references)
+
+
+def _joined(text: str) -> str:
+    return text.strip().replace("\n", "").replace(" ", "")
+
+
+def _said(text: str) -> str:
+    """Return "yes" or "no" when the text says one of them and not the other, else ""."""
+    found = {"yes", "no"} & set(without_punctuation(text.lower()).split())
+    return found.pop() if len(found) == 1 else ""
 
 
 def _similarity(answer: str, reference: str) -> float:

@@ -4,7 +4,7 @@
 JSON: a list of {"image": path or list of paths (may be missing), "conversations": [{"from": "human", "value": ...},
 {"from": "gpt", "value": ...}, ...]}; each pair of turns is one question. Paths are relative to the file.
 TSV: columns index, question, answer; image (base64, or the index of the row that has it) or image_path; A, B, C, ...
-for multiple choice. A list of answers may be written as Python or JSON.
+for multiple choice. Both may name a question's category. A list of answers may be written as Python or JSON.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Question:
     """Paths, or encoded pictures."""
     options: tuple[str, ...] = ()
     """Letters of a multiple-choice question."""
+    category: str = ""
+    """What the benchmark calls this kind of question; empty where it says nothing."""
 
     def pictures(self) -> dict[str, NDArray[np.uint8]]:
         """Return the images as RGB arrays (H, W, 3), decoded now. Raises QuestionsError."""
@@ -92,6 +94,7 @@ def _from_json(path: Path) -> list[Question]:
                     text=str(asked["value"]).replace("<image>", "").strip(),
                     answers=(str(answered["value"]).strip(),),
                     images=tuple(str(path.parent / image) for image in images),
+                    category=str(entry.get("category", "")),
                 )
             )
     return found
@@ -122,6 +125,7 @@ def _row(path: Path, row: Mapping[str, str], by_index: Mapping[str, Mapping[str,
         answers=_answers(row["answer"]),
         images=_images(path, row, by_index),
         options=letters,
+        category=row.get("category") or "",
     )
 
 

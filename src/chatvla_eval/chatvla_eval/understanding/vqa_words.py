@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 
-__all__ = ["normal_answer"]
+__all__ = ["normal_answer", "without_punctuation"]
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _DIGITS = {
@@ -132,11 +132,11 @@ _SPELT = {wrong: word for word in _CONTRACTIONS for wrong in _misspelt(word)} | 
 def normal_answer(answer: str) -> str:
     """Return `answer` in the form in which VQA answers are compared."""
     text = re.sub(r"[\n\t]", " ", answer).strip()
-    words = [_DIGITS.get(word, word) for word in _without_punctuation(text).lower().split()]
+    words = [_DIGITS.get(word, word) for word in without_punctuation(text).lower().split()]
     return " ".join(_SPELT.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def _without_punctuation(text: str) -> str:
+def without_punctuation(text: str) -> str:
     """Return `text` without punctuation: it vanishes at the edge of a word, else it becomes a space."""
     joined = _COMMA_IN_NUMBER.search(text) is not None
     kept = text

@@ -22,6 +22,7 @@ from chatvla_policy.checkpoint.parts import Parts, open_parts, save_parts
 from chatvla_policy.checkpoint.setup import RobotSetup
 from chatvla_policy.checkpoint.weights import Storage, read_weights, write_weights
 from chatvla_policy.model.diffusion_policy import DiffusionPolicyConfig, DiffusionPolicyModel
+from chatvla_policy.naming import policy_name
 from chatvla_policy.processing.images import ImageConfig, ImagePreparer
 from chatvla_policy.runtime.inference import StageSeconds
 from chatvla_policy.strict_json import StrictJsonError
@@ -75,7 +76,7 @@ class DiffusionPolicy:
         """Return the policy of a checkpoint folder. Raises CheckpointError naming the first mismatch."""
         parts = open_parts(folder)
         model = load_model(parts, device=device)
-        name = Path(folder).resolve().name
+        name = policy_name(folder)
         return cls(model, parts.robot(robot), name=name, checkpoint_hash=parts.sha256, seed=seed, **options)
 
     def reset(self, seed: int) -> None:
