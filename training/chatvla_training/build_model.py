@@ -25,7 +25,7 @@ from chatvla_training.first_weights import compose_numbers, scale_inputs, wire_h
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.vocabulary import tasks_of, tiny_tokenizer
 
-__all__ = ["StartModel", "start_model"]
+__all__ = ["StartModel", "init_folder", "start_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def start_model(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     torch.manual_seed(recipe.seed)
     if not recipe.init:
         start = _new(recipe, specs)
-    elif (_folder(recipe.init) / "manifest.json").is_file():
+    elif (init_folder(recipe.init) / "manifest.json").is_file():
         start = _from_checkpoint(recipe, specs)
     else:
         start = _from_qwen(recipe, specs)
@@ -64,14 +64,14 @@ def start_model(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     return start
 
 
-def _folder(init: str) -> Path:
+def init_folder(init: str) -> Path:
     """Return the folder of a checkpoint that comes with the policy package, or `init` itself."""
     return SHIPPED / init if init in shipped_names() else Path(init)
 
 
 def _with_tower(start: StartModel, folder: str) -> StartModel:
     """Return `start` with the vision tower of another checkpoint. Raises RecipeError when its shape is another."""
-    other = load_checkpoint(_folder(folder), dtype=torch.float32)
+    other = load_checkpoint(init_folder(folder), dtype=torch.float32)
     if other.model.config.backbone.vision != start.model.config.backbone.vision:
         raise RecipeError(f"init_vision: the tower of {folder} has another shape than that of init")
     start.model.backbone.model.visual.load_state_dict(other.model.backbone.model.visual.state_dict())
@@ -140,7 +140,7 @@ def _images(recipe: Recipe, images: ImageConfig) -> ImageConfig:
 
 
 def _from_checkpoint(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
-    checkpoint = load_checkpoint(_folder(recipe.init), dtype=torch.float32)
+    checkpoint = load_checkpoint(init_folder(recipe.init), dtype=torch.float32)
     model, config = checkpoint.model, checkpoint.model.config
     wanted = _embodiments(recipe, specs)
     if recipe.keeps_expert and any(item not in config.action.embodiments for item in wanted):

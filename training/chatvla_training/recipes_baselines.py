@@ -68,6 +68,8 @@ DIFFUSION = Recipe(
     beta1=0.95,
     weight_decay=1e-6,
     ema=0.9999,
+    # Small beside its data: each device holds all of it.
+    shard=False,
 )
 TINY_DIFFUSION = replace(
     DIFFUSION,

@@ -5,7 +5,8 @@ Stage 1: robot data with reasoning, the control path and the action head alone, 
 model on image-text and robot data 1:3, cosine. Both: batch 128, lr 2e-5, Qwen2-VL-2B, 320x240, three views.
 The paper gives no number of steps: 50k each, ChatVLA-2's. The paper's shared attention may train in stage 1 ("only
 the control expert is activated" leaves it open); here it does not, so what understanding runs through stays untouched.
-Departure at tiny size: a third run trains the head alone on kept features, for as many steps as ChatVLA-2's.
+Departures at tiny size: it starts from the shipped base, and a third run trains the head alone on kept features, for
+as many steps as ChatVLA-2's.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ TINY1 = replace(
     summary="tiny ChatVLA-1: control path and action head on robot data with reasoning",
     stage="control",
     system="chatvla1",
+    init="tiny_base",
     moe="static",
     conditioning="film",
     image_text="",

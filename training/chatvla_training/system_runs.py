@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from chatvla_training.data.mixture import Group, Mixture
 from chatvla_training.data.samples import SampleSource
 from chatvla_training.data.stream import BatchStream
-from chatvla_training.recipe import Recipe
+from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.trainer.loggers import make_logger
 from chatvla_training.trainer.loop import Trainer
 from chatvla_training.trainer.run_folder import RunFolder
@@ -49,9 +49,14 @@ class SystemRun(Protocol):
 
 
 def train_system(where: str, recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
-    """Train the system whose SystemRun is `module:name`; return the folder of its checkpoint."""
+    """Train the system whose SystemRun is `module:name`; return the folder of its checkpoint.
+
+    Raises RecipeError for sharded weights: the first device saves what it holds.
+    """
     from chatvla_training.training_run import claim, loop_settings
 
+    if recipe.shard and accelerator.num_processes > 1:
+        raise RecipeError(f"system {recipe.system} is trained with whole weights on each device; give --shard false")
     module, _, name = where.partition(":")
     system: SystemRun = getattr(import_module(module), name)(recipe, accelerator)
     config = claim(recipe, run, accelerator, system.mixture)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from chatvla_control.contracts import InputKind, Observation
-from chatvla_policy.checkpoint import load_checkpoint
-from chatvla_policy.systems import load_policy, system_of
+from chatvla_control.robot_spec import robot_spec
+from chatvla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from chatvla_policy.systems import checkpoint_folder, load_policy, system_of
+from chatvla_training.build_model import start_model
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.recipes import RECIPES
 from chatvla_training.training_run import train_recipe
@@ -43,8 +45,6 @@ def run(name: str, out: Path, **changes) -> Path:
 
 
 def observation(stamp_s: float = 1.0) -> Observation:
-    from chatvla_control.robot_spec import robot_spec
-
     image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     return Observation(
         images={"top": image},
@@ -62,6 +62,17 @@ def test_chatvla1_recipes_are_the_papers():
     assert (first.stage, second.stage, first.moe, first.conditioning) == ("control", "stage1", "static", "film")
 
 
+def test_tiny_chatvla1_is_small_enough_to_ship(tmp_path: Path):
+    recipe, last = RECIPES["tiny_chatvla1_stage1"], RECIPES["tiny_chatvla1_head"]
+    spec = robot_spec("arx_r5")
+    start = start_model(recipe, [spec])
+    checkpoint = Checkpoint(model=start.model, codec=start.codec, robots=start.robots)
+    save_checkpoint(tmp_path / "policy", checkpoint, storage=last.storage)
+    golden = (checkpoint_folder("tiny") / "golden.safetensors").stat().st_size
+    size = sum(file.stat().st_size for file in (tmp_path / "policy").rglob("*") if file.is_file())
+    assert size + golden <= 15e6
+
+
 @pytest.mark.slow
 def test_chatvla1_keeps_understanding_in_robot_only_training(tmp_path: Path, arm_data: Path, llava_file: Path):
     base = run("pretrain", tmp_path, image_text=f"qa={llava_file}")
@@ -75,7 +86,7 @@ def test_chatvla1_keeps_understanding_in_robot_only_training(tmp_path: Path, arm
         not np.array_equal(value.numpy(), dense[key.replace("static_experts.1.", "")]) for key, value in control.items()
     )
     second = run("tiny_chatvla1_stage2", tmp_path, init=str(first), data=str(arm_data), image_text=f"qa={llava_file}")
-    last = run("tiny_chatvla1_head", tmp_path, init=str(second), data=str(arm_data))
+    last = run("tiny_chatvla1_head", tmp_path, init=str(second), action_size="", data=str(arm_data))
     policy = load_policy(last)
     assert (system_of(last), policy.system) == ("chatvla1", "chatvla1")
     found = policy.infer(observation())
@@ -89,7 +100,7 @@ def test_chatvla1_keeps_understanding_in_robot_only_training(tmp_path: Path, arm
 def test_dense_film_trains_both_stages(tmp_path: Path, arm_data: Path, llava_file: Path):
     data = {"data": str(arm_data), "image_text": f"qa={llava_file}"}
     first = run("tiny_dense_film_stage1", tmp_path, **data)
-    second = run("tiny_dense_film_stage2", tmp_path, init=str(first), **data)
+    second = run("tiny_dense_film_stage2", tmp_path, init=str(first), action_size="", **data)
     policy = load_policy(second)
     assert policy.system == "dense_film"
     assert policy.checkpoint.model.config.action.conditioning == "film"

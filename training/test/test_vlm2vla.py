@@ -1,160 +1,152 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes as language: cuts by the motion, merged actions, questions; and a whole run of the smallest model."""
+"""VLM2VLA's questions and their shares, what a recipe needs, and whole runs of the smallest model."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from accelerate.state import AcceleratorState
+from torch import nn
 
-from chatvla_control.cartesian import arm_models, cartesian_rows, joint_rows
+from chatvla_control.cartesian import arm_models
 from chatvla_control.contracts import ActionMode
 from chatvla_control.robot_spec import robot_spec
+from chatvla_policy.model.tiny import make_tiny_folder
 from chatvla_policy.systems import load_policy, system_of
-from chatvla_policy.vlm2vla.config import Vlm2VlaConfig
+from chatvla_policy.vlm2vla.config import Temperatures, Vlm2VlaConfig
+from chatvla_policy.vlm2vla.image_text_model import load_base
 from chatvla_policy.vlm2vla.text_forms import MalformedError, parse_actions
-from chatvla_training.data.assemble import assemble
-from chatvla_training.data.record import EpisodeRecord, encode_image, save_record
+from chatvla_training.data.errors import SourceError
+from chatvla_training.data.mixture import Mixture
+from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.recipes import RECIPES
+from chatvla_training.system_runs import train_system
 from chatvla_training.training_run import train_recipe
-from chatvla_training.vlm2vla.describe import direction_word, plan_text
-from chatvla_training.vlm2vla.language_data import LanguageSource, question_answer
+from chatvla_training.vlm2vla.adapters import ALL, linear_modules
+from chatvla_training.vlm2vla.language_data import LanguageGroups, LanguageSource, question_answer
 from chatvla_training.vlm2vla.relabel import RelabelSettings, relabel
-from chatvla_training.vlm2vla.split import Merging, merged
+from chatvla_training.vlm2vla.run import Vlm2VlaRun
+from chatvla_training.vlm2vla.shares import language_groups
 
-WAYS = ((0.06, 0.04, 0.0), (0.0, 0.0, -0.06), None, (0.0, 0.0, 0.06), (-0.06, 0.0, 0.0), None)
-"""Left tool's ways [m]; None turns the gripper over. Twenty rows each, ten at rest around a gripper's turn."""
-FACTS = {
-    "task": "math_match",
-    "split": "in_domain",
-    "equation": "3+4",
-    "answer": "7",
-    "cards": [["7", "left"], ["1", "middle"], ["12", "right"]],
-}
+from .vlm2vla_picks import lines, picks_set
 
 
 @pytest.fixture(scope="module")
-def picks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a data set of two episodes in which the left arm goes across, down, grips, goes up, back and lets go."""
+def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a relabelled data set of two episodes, one of them held out."""
     folder = tmp_path_factory.mktemp("picks")
-    spec = robot_spec("arx_r5")
-    home = np.array(spec.home)
-    place, grip, poses = cartesian_rows(spec, home[None])[0], 0.08, []
-    for way in WAYS:
-        if way is None:
-            grip = 0.04 if grip == 0.08 else 0.08
-            poses += [np.append(place[:9], grip)] * 10
-            continue
-        for share in np.linspace(0, 1, 20):
-            poses.append(np.append(place[:3] + share * np.array(way), [*place[3:9], grip]))
-        place = np.append(poses[-1][:9], place[9:])
-    rows = np.repeat(cartesian_rows(spec, home[None]), len(poses), axis=0)
-    rows[:, :10] = poses
-    joints = joint_rows(spec, rows, start=home).astype(np.float32)
-    frames = np.arange(0, len(poses), 5)
-    rng = np.random.default_rng(0)
-    paths = []
-    for seed in range(2):
-        record = EpisodeRecord(
-            instruction="Pick the card.",
-            rate_hz=50.0,
-            states=joints,
-            actions=joints,
-            frame_rows=frames,
-            frames={"top": [encode_image(rng.integers(0, 255, (48, 64, 3), np.uint8), codec="png") for _ in frames]},
-            reasoning=["3+4=7. I should pick the left card."] * len(frames),
-            facts=FACTS | {"seed": seed},
-        )
-        paths.append(folder / f"{seed}.npz")
-        save_record(record, paths[-1])
-    assemble(paths, folder / "set", robot=spec.name, joint_names=spec.joint_names, provenance={}, validation_share=0.5)
-    return folder / "set"
-
-
-@pytest.fixture(scope="module")
-def language(picks: Path) -> Path:
-    relabel(picks, picks.parent / "language", RelabelSettings())
-    return picks.parent / "language"
-
-
-def lines(folder: Path, kind: str) -> list[dict]:
-    entries = [json.loads(line) for line in (folder / "language.jsonl").read_text().splitlines()]
-    return [entry for entry in entries if entry["kind"] == kind and entry["split"] == "train"]
-
-
-def test_episode_is_cut_where_the_motion_turns(language: Path):
-    (entry,) = lines(language, "subtasks")
-    assert entry["subtasks"] == [
-        "left arm: Move to the left card",
-        "left arm: Lower to the left card",
-        "left arm: Grasp the left card",
-        "left arm: Lift the left card",
-        "left arm: Move the left card to the board",
-        "left arm: Release the left card",
-    ]
-    info = json.loads((language / "info.json").read_text())
-    assert (info["open_m"], info["closed_m"]) == (pytest.approx(0.08, abs=0.009), pytest.approx(0.04, abs=1e-3))
-    assert set(info["anchors"]) == {"left", "right"}
-
-
-def test_actions_sum_to_the_way_and_say_the_gripper(language: Path):
-    for entry, way in zip(lines(language, "actions"), WAYS, strict=True):
-        actions = parse_actions(entry["actions"])
-        np.testing.assert_allclose(actions[:, :3].sum(0), way or (0, 0, 0), atol=6e-3)
-        assert np.linalg.norm(actions[:, :3], axis=1).max() <= 0.05 + 2e-3
-    closes = lines(language, "actions")[2]
-    assert parse_actions(closes["actions"])[-1, 3] == 0.0
-    assert closes["plan"] == "Close the gripper."
-
-
-def test_auxiliary_questions_follow_the_motion(language: Path):
-    first = [entry["direction"] for entry in lines(language, "direction")[:3]]
-    assert first == ["forward", "left", "none"]
-    verdicts = lines(language, "completion")
-    assert [entry["success"] for entry in verdicts[:2]] == [True, False]
-    assert verdicts[-1]["next"] == "none"
-    assert all(
-        (language / "images" / name).is_file()
-        for entry in verdicts
-        for view in entry["images"]
-        for name in view.values()
-    )
-
-
-def test_merging_keeps_the_sum_and_the_limits():
-    steps = np.tile([0.004, -0.001, 0.0, 1.0], (20, 1))
-    steps[-1, 3] = 0.0
-    found = merged(steps, Merging())
-    np.testing.assert_allclose(found[:, :3].sum(0), steps[:, :3].sum(0), atol=5e-4)
-    assert (np.abs(found[:-2, 0]) >= 0.025).all()
-    assert found[-1, 3] == 0.0
-    back = merged(np.array([[0.01, 0, 0, 1.0], [-0.01, 0, 0, 1.0]]), Merging())
-    assert len(back) == 2
-
-
-def test_words_of_a_displacement():
-    assert direction_word(-0.03, 1) == "right"
-    assert direction_word(0.02, 2) == "none"
-    text = plan_text(np.array([0.012, -0.08, -0.03]), before=True, after=True)
-    assert text == "Move right and down, slightly forward. Gripper stays open."
+    relabel(picks_set(folder, facts=[{}, {}]), folder / "language", RelabelSettings())
+    return folder / "language"
 
 
 def test_questions_of_each_variant(language: Path):
     spec = robot_spec("arx_r5")
-    (subtasks,) = lines(language, "subtasks")
-    actions = lines(language, "actions")[0]
-    plain, direct = Vlm2VlaConfig(prompts="short", tell_pose=True), Vlm2VlaConfig(variant="no_reasoning")
+    subtasks, actions, end = (lines(language, kind)[0] for kind in ("subtasks", "actions", "end"))
+    plain, direct = (Vlm2VlaConfig(prompts="short", tell_pose=True, variant=name) for name in ("full", "no_reasoning"))
     assert question_answer(subtasks, direct, spec, 0) is None
-    assert question_answer(actions, direct, spec, 0)[1].startswith("left arm: [[")
+    question, answer = question_answer(actions, direct, spec, 0)
+    assert answer.startswith("left arm: [[")
+    assert "Tool at" not in question
+    assert question_answer(end, direct, spec, 0) == (question, "left arm: []")
+    assert question_answer(end, plain, spec, 0) is None
     question, answer = question_answer(actions, plain, spec, 0)
     assert "Tool at [" in question
     assert parse_actions(answer).shape[1] == 4
     texts = {question_answer(subtasks, plain, spec, draw)[1] for draw in range(6)}
     assert len(texts) > 1
     assert all("'left arm: Move to the left card'" in text for text in texts)
+
+
+def test_kinds_of_questions_come_in_their_shares(language: Path):
+    source = LanguageSource(language, Vlm2VlaConfig(prompts="short"))
+    mixture = Mixture(language_groups([source], (), ratio=(0, 1), shares="subtasks:3,plan:2,actions:4,end:1"), seed=3)
+    for block in range(3):
+        kinds = Counter(mixture.sample(place)[0].id.split("/")[2] for place in range(9 * block, 9 * block + 9))
+        assert kinds == {"subtasks": 3, "plan": 2, "actions": 4}  # The full method asks no "end".
+    natural = language_groups([source], (), ratio=(0, 1), shares="")
+    assert [len(group) for group in natural] == [0, len(source)]
+    with pytest.raises(RecipeError, match="kinds are: subtasks, plan"):
+        language_groups([source], (), ratio=(0, 1), shares="steps:3")
+    with pytest.raises(RecipeError, match="leaves no question"):
+        language_groups([source], (), ratio=(0, 1), shares="end:1")
+
+
+def test_completions_show_all_views_before_then_all_after(tmp_path: Path):
+    source = picks_set(tmp_path, facts=[{}, {}], views=("top", "left"))
+    relabel(source, tmp_path / "language", RelabelSettings())
+    sample = LanguageSource(tmp_path / "language", Vlm2VlaConfig()).only("completion").sample(0, 0)
+    shown = [[view[key] for key in ("top", "left")] for view in lines(tmp_path / "language", "completion")[0]["images"]]
+    assert [len(sample.images), *map(len, shown)] == [4, 2, 2]
+    assert len({name.split("-")[2] for name in shown[0]}) == 1
+    assert len({image.tobytes() for image in sample.images}) == 4
+
+
+def test_a_batch_by_lengths_has_the_loss_of_the_batch_in_one(tmp_path: Path, language: Path):
+    run = Vlm2VlaRun(replace(RECIPES["tiny_vlm2vla"], data=str(language)), accelerator())
+    task, collate = run.build()
+    short, long = (run._sources[0].only(kind) for kind in ("direction", "subtasks"))
+    samples = [*(short.sample(index, 0) for index in range(4)), long.sample(0, 0), short.sample(4, 0)]
+    cut = collate(samples)
+    whole = LanguageGroups(parts=(collate._collate(samples),))
+    assert [len(part.written_BT) for part in cut.parts] == [5, 1]
+    assert len(collate(samples[:4]).parts) == 1
+    assert task.counts(cut) == task.counts(whole)
+    with torch.no_grad():
+        torch.testing.assert_close(task.module(cut).language_sum, task.module(whole).language_sum, rtol=1e-5, atol=0.0)
+
+
+def accelerator(devices: int = 1) -> Any:
+    return SimpleNamespace(num_processes=devices)
+
+
+def test_a_recipe_says_what_is_missing_and_how_it_is_made(tmp_path: Path, language: Path):
+    tiny = RECIPES["tiny_vlm2vla"]
+    data = tmp_path / "math_match_language"
+    made = tmp_path / "math_match"
+    demos = rf"demos math_match .* --noise 0 --out {made}, then ./chatvla relabel {made} "
+    with pytest.raises(SourceError, match=demos):
+        Vlm2VlaRun(replace(tiny, data=str(data)), accelerator())
+    made.mkdir()
+    with pytest.raises(SourceError, match=rf"make it with ./chatvla relabel .* --out {data}"):
+        Vlm2VlaRun(replace(tiny, data=str(data)), accelerator())
+    for init in ("tiny_bass", "runs/none/policy"):
+        with pytest.raises(RecipeError, match=r"comes with the package .*tiny_base"):
+            Vlm2VlaRun(replace(tiny, data=str(language), init=init), accelerator())
+    with pytest.raises(RecipeError, match="temperatures: '0,1' is not 4 numbers"):
+        Vlm2VlaRun(replace(tiny, data=str(language), temperatures="0,1"), accelerator())
+    run = Vlm2VlaRun(replace(tiny, data=str(language)), accelerator())
+    assert run._config.temperatures == Temperatures(subtasks=0.0, plan=0.0, actions=0.0, verify=0.0)
+    assert (run._config.image_width, run._config.image_height) == (308, 224)
+
+
+def test_whole_weights_are_trained_on_each_device():
+    for name, recipe in RECIPES.items():
+        if recipe.system in ("vlm2vla", "diffusion_policy"):
+            assert not recipe.shard, name
+    with pytest.raises(RecipeError, match="--shard false"):
+        train_system("", replace(RECIPES["vlm2vla"], shard=True), None, accelerator(2))
+
+
+def test_adapters_stand_on_linear_layers_alone(tmp_path: Path):
+    model, _ = load_base(make_tiny_folder(tmp_path / "base"))
+    found = linear_modules(model, ALL)
+    assert all(isinstance(model.get_submodule(name), nn.Linear) for name in found)
+    assert "lm_head" not in found
+    assert any("merger" in name for name in found)
+    some = linear_modules(model, "q_proj,proj")
+    assert {name.rpartition(".")[2] for name in some} == {"q_proj", "proj"}
+    assert not any("patch_embed" in name for name in some)  # A convolution called proj.
+    with pytest.raises(RecipeError, match="no linear layer x_proj; there are: all-linear"):
+        linear_modules(model, "q_proj,x_proj")
 
 
 SMALL = {
@@ -175,8 +167,6 @@ SMALL = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an untrained checkpoint of the tiny kind, as the pretraining's run leaves one."""
-    from chatvla_training.recipe import Recipe
-
     folder = tmp_path_factory.mktemp("base")
     Path(folder / "chat.json").write_text(
         json.dumps([{"id": 0, "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]}])
@@ -197,9 +187,12 @@ def test_a_run_keeps_the_base_and_gives_a_policy(name: str, tmp_path: Path, lang
     files = {path.relative_to(policy_folder).as_posix() for path in policy_folder.rglob("*") if path.is_file()}
     assert {"adapter/adapter_model.safetensors", "base/model.safetensors", "robot_spec.json"} <= files
     adapter = json.loads((policy_folder / "adapter/adapter_config.json").read_text())
-    assert (adapter["r"], adapter["lora_alpha"]) == (16, 32)
+    assert (adapter["r"], adapter["lora_alpha"]) == (64, 128)
+    assert adapter["target_modules"] == sorted(adapter["target_modules"])
     assert not adapter["base_model_name_or_path"]
-    policy = load_policy(policy_folder)
+    policy = load_policy(policy_folder, temperatures=Temperatures(actions=0.2))
+    assert (policy.config.temperatures.actions, policy.config.temperatures.plan) == (0.2, 0.1)
+    assert policy.config.max_new_tokens >= 512
     assert len(policy.config.digit_tokens) == (10 if name.endswith("_at") else 0)
     assert policy.setup.mode is ActionMode.CARTESIAN_POSE
     image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
@@ -219,7 +212,28 @@ def test_a_run_keeps_the_base_and_gives_a_policy(name: str, tmp_path: Path, lang
     else:
         with pytest.raises(MalformedError, match="no readable answer in 1 tries"):
             policy.infer(seen)
-    assert (policy.counts.malformed, policy.counts.given_up) == (1, 1)
+    assert (policy.counts["malformed"], policy.counts["given_up"]) == (1, 1)
+
+
+@pytest.fixture
+def own_precision() -> Iterator[None]:
+    """Let a test train in a precision of its own: accelerate keeps one for all of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_precision")
+def test_a_base_of_others_trains_in_bf16_and_is_named(tmp_path: Path, language: Path, monkeypatch: pytest.MonkeyPatch):
+    base = make_tiny_folder(tmp_path / "base")
+    small = SMALL | {"precision": "bf16"}
+    recipe = replace(RECIPES["vlm2vla_at"], init=str(base), data=str(language), checkpointing=True, **small)
+    monkeypatch.setenv("CHATVLA_TEMPERATURES", "0.1,0.2,0.3,0.4")
+    policy = load_policy(train_recipe(recipe, tmp_path / "run"))
+    assert policy.config.base == str(base)
+    assert policy.config.temperatures == Temperatures(subtasks=0.1, plan=0.2, actions=0.3, verify=0.4)
+    assert len(policy.config.digit_tokens) == 10
 
 
 @pytest.mark.slow
@@ -262,13 +276,9 @@ def test_vlm2vla_recipe_is_the_papers():
     recipe = RECIPES["vlm2vla"]
     assert (recipe.lr, recipe.schedule, recipe.batch, recipe.beta1, recipe.beta2) == (5e-5, "linear", 8, 0.9, 0.999)
     assert (recipe.lora_rank, recipe.lora_alpha) == (16, 32)
-    assert set(recipe.lora_targets.split(",")) == {
-        f"{part}_proj" for part in ("q", "k", "v", "o", "up", "down", "gate")
-    }
+    assert recipe.lora_targets == ALL
 
 
 def test_questions_come_from_relabelled_data_only(tmp_path: Path):
-    from chatvla_training.data.errors import SourceError
-
     with pytest.raises(SourceError, match="chatvla relabel"):
         LanguageSource(tmp_path, Vlm2VlaConfig())

@@ -17,26 +17,51 @@ from numpy.typing import NDArray
 from chatvla_training.text.math_phrases import answer_of
 from chatvla_training.vlm2vla.split import Part
 
-__all__ = ["AXES", "EndpointDescriber", "direction_word", "plan_text", "step_text", "things_of"]
+__all__ = ["AXES", "EndpointDescriber", "direction_word", "plan_text", "step_text", "step_texts", "things_of"]
 
 AXES = (("x", "forward", "backward"), ("y", "left", "right"), ("z", "up", "down"))
 MAIN_M, SLIGHT_M = 0.025, 0.01
 """From here on a direction is named; below it, down to the second, it is called slight."""
 
 
-def things_of(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what is moved and where to, as far as the episode's facts tell; else "object" and "goal"."""
+def things_of(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return what is moved and where to, one pair per thing, in order, as the episode's facts tell.
+
+    Where they tell nothing, one "object" goes to the "goal".
+    """
+    from chatvla_sim.toy_placement.sorting_trial import side_of
     from chatvla_training.demos.thoughts import facts_from
 
     math = facts_from(facts)
     if math is not None:
         card = answer_of(math)
-        return (f"{card.place} card" if card else "card"), "board"
-    return str(facts.get("target") or "object"), str(facts.get("reference") or "goal")
+        return ((f"{card.place} card" if card else "card", "board"),)
+    if facts.get("task") == "toy_sorting" and facts.get("toys"):
+        return tuple((label, f"{side_of(label)} side") for label in facts["toys"])
+    return ((str(facts.get("target") or "object"), str(facts.get("reference") or "goal")),)
+
+
+def step_texts(parts: Sequence[Part], things: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the subtask of each part. With each opening of the gripper the next thing's turn comes.
+
+    The first way up from what was put down is still that thing's; behind the last thing, the arm goes home.
+    """
+    texts: list[str] = []
+    number, leaving = 0, False
+    for part in parts:
+        thing, goal = things[min(number, len(things) - 1)]
+        carried = number >= len(things)
+        if leaving and part.phase == "up" and not part.holding:
+            thing, goal = things[min(number, len(things)) - 1]
+            carried = True
+        leaving = part.phase == "open"
+        texts.append(step_text(part, thing=thing, goal=goal, carried=carried))
+        number += part.phase == "open"
+    return texts
 
 
 def step_text(part: Part, *, thing: str, goal: str, carried: bool) -> str:
-    """Return the subtask of a part; `carried`: something has been picked up and put down before it."""
+    """Return the subtask of a part; `carried`: the thing has been picked up and put down before it."""
     if part.phase == "close":
         return f"Grasp the {thing}"
     if part.phase == "open":

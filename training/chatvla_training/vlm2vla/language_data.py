@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,20 @@ from chatvla_policy.vlm2vla.text_forms import subtasks_text
 from chatvla_training.data.errors import CorruptSampleError, SourceError
 from chatvla_training.demos.thoughts import reworded
 
-__all__ = ["LanguageBatch", "LanguageCollate", "LanguageSample", "LanguageSource", "question_answer"]
+__all__ = [
+    "KINDS",
+    "LanguageBatch",
+    "LanguageCollate",
+    "LanguageGroups",
+    "LanguageSample",
+    "LanguageSource",
+    "question_answer",
+]
 
+KINDS = ("subtasks", "plan", "actions", "direction", "completion", "end")
+"""Kinds of questions; "end" asks the variant without reasoning for actions where the task is done."""
+WORTH = 0.85
+"""Share of a batch's padded tokens below which it is cut in two."""
 _DONE = {True: "The step was completed.", False: "The step was not completed."}
 
 
@@ -54,10 +67,12 @@ def question_answer(entry: dict[str, Any], config: Vlm2VlaConfig, spec: RobotSpe
     words = {key: str(entry.get(key, "")) for key in ("task", "subtask", "plan", "next", "axis")}
     words |= {"pose": pose, "arms": arms_sentence(spec)}
     if config.variant == "no_reasoning":
-        if kind != "actions":
+        if kind not in ("actions", "end"):
             return None
         name = f"{entry['arm']} arm: " if len(spec.arms) > 1 else ""
-        return prompts.fill("direct", **words), f"{name}{entry['actions']}"
+        return prompts.fill("direct", **words), f"{name}{entry.get('actions', '[]')}"
+    if kind == "end":
+        return None
     if kind == "subtasks":
         thought = reworded(entry["facts"], entry["thought"], draw).replace("[", "(")
         return prompts.fill("subtasks", **words), subtasks_text(entry["subtasks"], thought)
@@ -79,9 +94,7 @@ class LanguageSource:
             self.info: dict[str, Any] = json.loads((folder / "info.json").read_text(encoding="utf-8"))
             entries = [json.loads(line) for line in text.splitlines()]
         except (OSError, ValueError) as error:
-            raise SourceError(
-                f"{folder} is no relabelled data set: {error}; make one with ./chatvla relabel"
-            ) from error
+            raise SourceError(f"{folder} is no relabelled data set: {error}; {_how_to_make(folder, config)}") from error
         self._sha256 = hashlib.sha256(text.encode()).hexdigest()
         self._spec = robot_spec(self.info["robot"])
         self._entries = [
@@ -94,6 +107,25 @@ class LanguageSource:
         """Return the number of questions."""
         return len(self._entries)
 
+    def only(self, kind: str) -> LanguageSource:
+        """Return the questions of one kind alone; there may be none."""
+        found = copy(self)
+        found.name = f"{self.name}:{kind}"
+        found._entries = [item for item in self._entries if item["kind"] == kind]
+        return found
+
+    def longest(self, count: int) -> list[LanguageSample]:
+        """Return the `count` samples with the longest answers, in characters; without their images."""
+        rows = []
+        for index, entry in enumerate(self._entries):
+            found = question_answer(entry, self._config, self._spec, 0)
+            assert found is not None
+            rows.append((len(found[1]), index, *found))
+        return [
+            LanguageSample(id=f"{self.name}/{index}", images=(), question=question, answer=answer, mapped=False)
+            for _, index, question, answer in sorted(rows, reverse=True)[:count]
+        ]
+
     def sample(self, index: int, draw: int) -> LanguageSample:
         """Return question `index`; `draw` words the thought anew. Raises CorruptSampleError for a bad image."""
         entry = self._entries[index]
@@ -105,7 +137,7 @@ class LanguageSource:
             images=tuple(self._image(name, view[key]) for view in entry["images"] for key in self.info["views"]),
             question=found[0],
             answer=found[1],
-            mapped=entry["kind"] == "actions",
+            mapped=entry["kind"] in ("actions", "end"),
         )
 
     def _image(self, name: str, file: str) -> NDArray[np.uint8]:
@@ -120,6 +152,16 @@ class LanguageSource:
         return self._sha256
 
 
+def _how_to_make(folder: Path, config: Vlm2VlaConfig) -> str:
+    """Return the commands that make what is missing, one after the other."""
+    # A small model, which is asked in short prompts, writes each part as one action.
+    merging = " --step 1 --limit 1" if config.prompts == "short" else ""
+    source = folder.with_name(folder.name.removesuffix("_language"))
+    made = source if source != folder else Path("DATA")
+    demos = "" if made.is_dir() else f"./chatvla demos {made.name} --episodes 600 --noise 0 --out {made}, then "
+    return f"make it with {demos}./chatvla relabel {made}{merging} --out {folder}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LanguageBatch:
     """Padded rows as the model takes them."""
@@ -127,6 +169,13 @@ class LanguageBatch:
     inputs: dict[str, Tensor]
     written_BT: Tensor
     """True at the tokens of answers, ends included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageGroups:
+    """The rows of one batch by their lengths: a list of subtasks is ten times as long as a direction."""
+
+    parts: tuple[LanguageBatch, ...]
 
 
 class LanguageCollate:
@@ -138,24 +187,46 @@ class LanguageCollate:
     def __init__(self, chat: ChatInputs) -> None:
         self._chat = chat
 
+    def answer_tokens(self, answer: str) -> int:
+        """Return how many tokens an answer has, its end among them."""
+        return len(self._chat.codec.ids(answer)) + 1
+
     def __call__(self, samples: Sequence[LanguageSample]) -> LanguageBatch:
         """Return the batch of `samples`. Raises SourceError for a sample that is too long."""
-        rows, lengths = [], []
-        for sample in samples:
-            prompt = self._chat(sample.question, sample.images)
-            answer = [*self._chat.codec.ids(sample.answer, mapped=sample.mapped), self._chat.codec.end_ids[0]]
-            rows.append(extended(prompt, answer))
-            lengths.append((prompt["input_ids"].shape[1], rows[-1]["input_ids"].shape[1]))
-            if lengths[-1][1] > self.LONGEST:
-                raise SourceError(f"{sample.id} has {lengths[-1][1]} tokens, at most {self.LONGEST} are trained on")
-        width = max(stop for _, stop in lengths)
-        inputs = {}
-        for key in {key for row in rows for key in row}:
-            parts = [row[key] for row in rows if key in row]
-            if key in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
-                parts = [torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts]
-            inputs[key] = torch.cat(parts)
-        written_BT = torch.zeros(len(rows), width, dtype=torch.bool)
-        for row, (start, stop) in enumerate(lengths):
-            written_BT[row, start:stop] = True
-        return LanguageBatch(inputs=inputs, written_BT=written_BT)
+        return _padded([self._row(sample) for sample in samples])
+
+    def grouped(self, samples: Sequence[LanguageSample]) -> LanguageGroups:
+        """Return the batch of `samples` in one part, or in two where that saves padding. Raises as above."""
+        rows = sorted((self._row(sample) for sample in samples), key=lambda row: row[0]["input_ids"].shape[1])
+        lengths = [row["input_ids"].shape[1] for row, _ in rows]
+        whole, count = lengths[-1] * len(rows), len(rows)
+        sizes = {cut: cut * lengths[cut - 1] + (count - cut) * lengths[-1] for cut in range(1, count)}
+        cut = min(sizes, key=lambda place: sizes[place], default=0)
+        if not cut or sizes[cut] > WORTH * whole:
+            return LanguageGroups(parts=(_padded(rows),))
+        return LanguageGroups(parts=(_padded(rows[:cut]), _padded(rows[cut:])))
+
+    def _row(self, sample: LanguageSample) -> tuple[dict[str, Tensor], int]:
+        """Return a sample's inputs and where its answer begins."""
+        prompt = self._chat(sample.question, sample.images)
+        answer = [*self._chat.codec.ids(sample.answer, mapped=sample.mapped), self._chat.codec.end_ids[0]]
+        row = extended(prompt, answer)
+        length = row["input_ids"].shape[1]
+        if length > self.LONGEST:
+            raise SourceError(f"{sample.id} has {length} tokens, at most {self.LONGEST} are trained on")
+        return row, prompt["input_ids"].shape[1]
+
+
+def _padded(rows: Sequence[tuple[dict[str, Tensor], int]]) -> LanguageBatch:
+    lengths = [row["input_ids"].shape[1] for row, _ in rows]
+    width = max(lengths)
+    inputs = {}
+    for key in {key for row, _ in rows for key in row}:
+        parts = [row[key] for row, _ in rows if key in row]
+        if key in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids"):
+            parts = [torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts]
+        inputs[key] = torch.cat(parts)
+    written_BT = torch.zeros(len(rows), width, dtype=torch.bool)
+    for number, (_, start) in enumerate(rows):
+        written_BT[number, start : lengths[number]] = True
+    return LanguageBatch(inputs=inputs, written_BT=written_BT)

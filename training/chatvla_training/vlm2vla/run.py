@@ -6,7 +6,8 @@ B rows; T tokens; W vocabulary. (VLM2VLA, appendix E)
 
 from __future__ import annotations
 
-import shutil
+import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,20 +27,32 @@ from chatvla_policy.checkpoint.setup import RobotSetup
 from chatvla_policy.model.loss import LossTerms
 from chatvla_policy.processing.statistics import RobotStatistics, Statistics
 from chatvla_policy.strict_json import from_plain
-from chatvla_policy.vlm2vla.config import ArmAnchors, RobotMotion, Vlm2VlaConfig
+from chatvla_policy.systems import shipped_names
+from chatvla_policy.vlm2vla.config import ArmAnchors, RobotMotion, Temperatures, Vlm2VlaConfig
 from chatvla_policy.vlm2vla.folder import save_vlm2vla
 from chatvla_policy.vlm2vla.image_text_model import ImageTextModel, load_base
 from chatvla_training.build_data import image_text_sources
-from chatvla_training.data.mixture import Group, Mixture
+from chatvla_training.build_model import init_folder
+from chatvla_training.data.mixture import Mixture
 from chatvla_training.data.samples import ChatSample
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.trainer.task import TrainingTask
+from chatvla_training.vlm2vla.adapters import linear_modules
 from chatvla_training.vlm2vla.base import export_base
-from chatvla_training.vlm2vla.language_data import LanguageBatch, LanguageCollate, LanguageSample, LanguageSource
+from chatvla_training.vlm2vla.language_data import (
+    LanguageBatch,
+    LanguageCollate,
+    LanguageGroups,
+    LanguageSample,
+    LanguageSource,
+)
+from chatvla_training.vlm2vla.shares import language_groups
 
-__all__ = ["Vlm2VlaRun", "rarest_tokens"]
+__all__ = ["Vlm2VlaRun", "motion_of", "rarest_tokens", "setup_of"]
 
 DIGITS = 10
+ROOM = 1.2
+"""How much longer an answer may be than the longest of the data."""
 
 
 class _Loss(nn.Module):
@@ -48,21 +62,29 @@ class _Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: LanguageBatch, *, generator: torch.Generator | None = None) -> LossTerms:
+    def forward(self, batch: LanguageGroups, *, generator: torch.Generator | None = None) -> LossTerms:
         """Return the language loss of the batch."""
-        logits_BTW = self.model(**batch.inputs, use_cache=False).logits
-        written_BT = batch.written_BT[:, 1:]
-        chosen = logits_BTW[:, :-1][written_BT].float()
-        total = functional.cross_entropy(chosen, batch.inputs["input_ids"][:, 1:][written_BT], reduction="sum")
+        total = torch.stack([self._loss(part) for part in batch.parts]).sum()
         zero = total.detach().new_zeros(())
         return LossTerms(
             language_sum=total,
-            language_tokens=int(written_BT.sum()),
+            language_tokens=_written(batch),
             action_sum=zero,
             action_steps=0,
             router=zero,
             action_weight=1.0,
         )
+
+    def _loss(self, part: LanguageBatch) -> Tensor:
+        logits_BTW = self.model(**part.inputs, use_cache=False).logits
+        written_BT = part.written_BT[:, 1:]
+        chosen = logits_BTW[:, :-1][written_BT].float()
+        return functional.cross_entropy(chosen, part.inputs["input_ids"][:, 1:][written_BT], reduction="sum")
+
+
+def _written(batch: LanguageGroups) -> int:
+    """Return the number of tokens that answers have."""
+    return sum(int(part.written_BT.sum()) for part in batch.parts)
 
 
 class LanguageTask:
@@ -71,16 +93,22 @@ class LanguageTask:
     def __init__(self, model: nn.Module) -> None:
         self.module: nn.Module = _Loss(model)
 
-    def counts(self, batch: LanguageBatch) -> tuple[int, int]:
+    def counts(self, batch: LanguageGroups) -> tuple[int, int]:
         """Return written tokens and no chunk steps."""
-        return int(batch.written_BT.sum()), 0
+        return _written(batch), 0
 
-    def place(self, batch: LanguageBatch, device: torch.device) -> LanguageBatch:
+    def place(self, batch: LanguageGroups, device: torch.device) -> LanguageGroups:
         """Return the batch on `device`."""
-        inputs = {key: value.to(device) for key, value in batch.inputs.items()}
-        return LanguageBatch(inputs=inputs, written_BT=batch.written_BT.to(device))
+        parts = [
+            LanguageBatch(
+                inputs={key: value.to(device) for key, value in part.inputs.items()},
+                written_BT=part.written_BT.to(device),
+            )
+            for part in batch.parts
+        ]
+        return LanguageGroups(parts=tuple(parts))
 
-    def action_error(self, batch: LanguageBatch, generator: torch.Generator) -> Mapping[str, tuple[float, int]]:
+    def action_error(self, batch: LanguageGroups, generator: torch.Generator) -> Mapping[str, tuple[float, int]]:
         """Return nothing: actions are text here."""
         return {}
 
@@ -94,13 +122,8 @@ class Vlm2VlaRun:
         folders = [Path(part.strip()) for part in recipe.data.split(",") if part.strip()]
         if not folders or not recipe.init:
             raise RecipeError(f"recipe {recipe.name} needs --data (made by ./chatvla relabel) and --init, a VLM")
-        self._base: str | Path = recipe.init
-        size = (320, 240)
         self._work: tempfile.TemporaryDirectory[str] | None = None
-        if (Path(recipe.init) / "manifest.json").is_file():
-            self._work = tempfile.TemporaryDirectory(prefix="chatvla-base-")
-            self._base = Path(self._work.name)
-            size = export_base(Path(recipe.init), self._base)
+        self._base, size = self._opened(recipe.init)
         # A variant with digit tokens is not whole before they are chosen: the text it asks is the full one's.
         plain = "full" if recipe.variant == "action_tokens" else recipe.variant
         self._config = Vlm2VlaConfig(
@@ -108,33 +131,57 @@ class Vlm2VlaRun:
             variant=plain,
             prompts=recipe.prompts,
             tell_pose=recipe.tell_pose,
+            temperatures=_temperatures(recipe),
             image_width=size[0],
             image_height=size[1],
         )
         sources = [LanguageSource(folder, self._config) for folder in folders]
         held = [LanguageSource(folder, self._config, split="val") for folder in folders]
         self.held = tuple(source for source in held if len(source))
-        self._infos = [source.info for source in sources]
-        chat_share, robot_share = recipe.ratio
-        groups = [
-            Group(name="image_text", share=chat_share, sources=image_text_sources(recipe) if chat_share else ()),
-            Group(name="robot", share=robot_share, sources=tuple(sources)),
-        ]
+        self._sources, self._infos = sources, [source.info for source in sources]
+        chat = image_text_sources(recipe) if recipe.ratio[0] else ()
+        groups = language_groups(sources, chat, ratio=recipe.ratio, shares=recipe.question_shares)
         self.mixture = Mixture(groups, seed=recipe.seed)
+
+    def _opened(self, init: str) -> tuple[str | Path, tuple[int, int]]:
+        """Return the base model's folder or hub name, and width and height [px] of its pictures.
+
+        Raises RecipeError for an init that is neither there nor a hub's name.
+        """
+        folder = init_folder(init)
+        if (folder / "manifest.json").is_file():
+            self._work = tempfile.TemporaryDirectory(prefix="chatvla-base-")
+            base = Path(self._work.name)
+            return base, export_base(folder, base)
+        if not folder.is_dir() and (init.count("/") != 1 or init.startswith((".", "/", "~"))):
+            known = ", ".join(shipped_names()) or "none"
+            raise RecipeError(
+                f"init {init} is not there: no folder, no name such as Qwen/Qwen3-VL-8B-Instruct, no checkpoint that "
+                f"comes with the package ({known}); give --init tiny_base, or make one with ./chatvla train tiny"
+            )
+        return init, (320, 240)
 
     def build(self) -> tuple[TrainingTask, Any]:
         """Return the task and the way from samples to batches."""
         recipe = self._recipe
-        model, processor = load_base(self._base, dtype=torch.float32)
+        # A base of ours is small; of another, the frozen weights alone fill a device in float32.
+        exact = self._work is not None or recipe.precision == "fp32"
+        model, processor = load_base(self._base, dtype=torch.float32 if exact else torch.bfloat16)
         size = (self._config.image_width, self._config.image_height)
         digits: tuple[int, ...] = ()
         if recipe.variant == "action_tokens":
             first = [self.held or self.mixture.groups[-1].sources][0]
             asked = [first[0].sample(index, 0) for index in range(min(len(first[0]), 64))]
             digits = rarest_tokens(ImageTextModel(model.eval(), processor, size=size), asked)
-        self._config = replace(self._config, variant=recipe.variant, digit_tokens=digits)
+        collate = LanguageCollate(ImageTextModel(model, processor, size=size, digit_tokens=digits).inputs)
+        self._config = replace(
+            self._config,
+            variant=recipe.variant,
+            digit_tokens=digits,
+            max_new_tokens=max(self._config.max_new_tokens, self._longest(collate)),
+        )
         torch.manual_seed(recipe.seed)
-        targets = [part.strip() for part in recipe.lora_targets.split(",") if part.strip()]
+        targets = list(linear_modules(model, recipe.lora_targets))
         lora = LoraConfig(
             r=recipe.lora_rank or 16, lora_alpha=recipe.lora_alpha, target_modules=targets, lora_dropout=0
         )
@@ -142,13 +189,18 @@ class Vlm2VlaRun:
         if recipe.checkpointing:
             self._model.enable_input_require_grads()
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
-        collate = LanguageCollate(ImageTextModel(model, processor, size=size, digit_tokens=digits).inputs)
         return LanguageTask(self._model), _Collate(collate)
+
+    def _longest(self, collate: LanguageCollate) -> int:
+        """Return how many tokens an answer may have: those of the data's longest, and some more."""
+        answers = [item.answer for source in self._sources for item in source.longest(32)]
+        longest = max((collate.answer_tokens(answer) for answer in answers), default=0)
+        return 8 * math.ceil(ROOM * longest / 8)
 
     def save(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         """Write the checkpoint: the adapter as an adapter; a base of ours travels along."""
-        robots = tuple(_setup(info) for info in self._infos)
-        config = replace(self._config, robots=tuple(_motion(info) for info in self._infos))
+        robots = tuple(setup_of(info) for info in self._infos)
+        config = replace(self._config, robots=tuple(motion_of(info) for info in self._infos))
         own = self._base if self._work is not None else None
         origin = {"base": str(self._recipe.init), "relabelled": [info["source"] for info in self._infos]}
         save_vlm2vla(
@@ -167,10 +219,23 @@ class Vlm2VlaRun:
         for item in model.peft_config.values():
             # Whoever loads the checkpoint names the base; a path of this machine means nothing elsewhere.
             item.base_model_name_or_path = self._config.base
+        exact = self._recipe.storage in ("as_is", "float32")
         with tempfile.TemporaryDirectory() as work:
             model.save_pretrained(work, save_embedding_layers=False)
-            for name in ("adapter_config.json", "adapter_model.safetensors"):
-                shutil.copyfile(Path(work) / name, folder / name)
+            weights = load_file(Path(work) / "adapter_model.safetensors")
+            config = json.loads((Path(work) / "adapter_config.json").read_text(encoding="utf-8"))
+        kept = {name: value if exact else value.bfloat16() for name, value in sorted(weights.items())}
+        save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        # peft keeps them as a set, whose order is another in every process.
+        config["target_modules"] = sorted(config["target_modules"])
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _temperatures(recipe: Recipe) -> Temperatures:
+    try:
+        return Temperatures.from_text(recipe.temperatures)
+    except ValueError as error:
+        raise RecipeError(f"temperatures: {error}") from error
 
 
 class _Collate:
@@ -179,9 +244,10 @@ class _Collate:
     def __init__(self, collate: LanguageCollate) -> None:
         self._collate = collate
 
-    def __call__(self, samples: Sequence[LanguageSample | ChatSample]) -> LanguageBatch:
+    def __call__(self, samples: Sequence[LanguageSample | ChatSample]) -> LanguageGroups:
         """Return the batch; of a dialogue, the last turn is asked."""
-        return self._collate([item if isinstance(item, LanguageSample) else _last_turn(item) for item in samples])
+        asked = [item if isinstance(item, LanguageSample) else _last_turn(item) for item in samples]
+        return self._collate.grouped(asked)
 
 
 def _last_turn(sample: ChatSample) -> LanguageSample:
@@ -199,7 +265,10 @@ def rarest_tokens(model: ImageTextModel, samples: Sequence[LanguageSample]) -> t
     total_W: Tensor | None = None
     for sample in [item for item in samples if item.mapped][:8] or list(samples[:8]):
         batch = collate([sample])
-        logits_TW = model.model(**batch.inputs, use_cache=False).logits[0, :-1][batch.written_BT[0, 1:]]
+        inputs = {
+            key: value.to(model.dtype) if value.is_floating_point() else value for key, value in batch.inputs.items()
+        }
+        logits_TW = model.model(**inputs, use_cache=False).logits[0, :-1][batch.written_BT[0, 1:]]
         shares_W = logits_TW.float().log_softmax(-1).mean(0)
         total_W = shares_W if total_W is None else total_W + shares_W
     assert total_W is not None
@@ -209,7 +278,8 @@ def rarest_tokens(model: ImageTextModel, samples: Sequence[LanguageSample]) -> t
     return tuple(int(token) for token in total_W.argsort()[:DIGITS])
 
 
-def _setup(info: dict[str, Any]) -> RobotSetup:
+def setup_of(info: dict[str, Any]) -> RobotSetup:
+    """Return robot, cameras and statistics of a relabelled data set, given its info.json."""
     statistics = RobotStatistics(
         state=from_plain(Statistics, info["state"]), action=from_plain(Statistics, info["action"])
     )
@@ -222,7 +292,8 @@ def _setup(info: dict[str, Any]) -> RobotSetup:
     )
 
 
-def _motion(info: dict[str, Any]) -> RobotMotion:
+def motion_of(info: dict[str, Any]) -> RobotMotion:
+    """Return what a relabelled data set says of its robot's grippers and how its tools are turned."""
     arms = tuple(
         ArmAnchors(arm=arm, anchors=tuple(tuple(map(float, row)) for row in rows))
         for arm, rows in info["anchors"].items()

@@ -21,6 +21,8 @@ STEEP = 0.6
 """Share of the speed that is vertical from which on a way counts as down or up."""
 SMOOTH_S, REST_M_S, SHORTEST_M = 0.2, 0.01, 0.02
 """Window of the tool's speed; what counts as rest; the shortest way that is a part of its own."""
+TURNS_BACK_M = 0.004
+"""A step this far back is a turn; less is the trembling of an arm at rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,8 @@ class Merging:
     step_m: float = 0.025
     """An action is complete when it has moved this far along one axis."""
     limit_m: float = 0.05
-    """No steps are joined to a longer action than this."""
-    sample_hz: float = 10.0
+    """No action is longer than this, but for rounding to the millimetre: a longer step is cut into equal ones."""
+    sample_hz: float = 25.0
     """Steps that actions are joined from; our arms move faster than Bridge's, which steps at 5 Hz."""
 
 
@@ -148,25 +150,30 @@ def _joined(parts: list[Part]) -> list[Part]:
     return joined
 
 
-def actions_of(tool_N3: Array, opened_N: NDArray[np.bool_], *, rate_hz: float, merging: Merging) -> Array:
-    """Return the actions of rows of one arm, shape (M, 4), millimetres exact in their sum; M is at least 1."""
+def actions_of(
+    tool_N3: Array, opened_N: NDArray[np.bool_], *, rate_hz: float, merging: Merging, before: bool | None = None
+) -> Array:
+    """Return the actions of rows of one arm, shape (M, 4), millimetres exact in their sum; M is at least 1.
+
+    `before`: the gripper was open before the first row; None where that is not known.
+    """
     step = max(1, round(rate_hz / merging.sample_hz))
     rows = np.unique(np.append(np.arange(0, len(tool_N3), step), len(tool_N3) - 1))
     deltas = np.diff(tool_N3[rows], axis=0)
     grips = opened_N[rows[1:]].astype(np.float64)
     if not len(deltas):
         return np.array([[0.0, 0.0, 0.0, float(opened_N[-1])]])
-    return merged(np.column_stack([deltas, grips]), merging)
+    return merged(np.column_stack([deltas, grips]), merging, before=before)
 
 
-def merged(steps_M4: Array, merging: Merging) -> Array:
+def merged(steps_M4: Array, merging: Merging, *, before: bool | None = None) -> Array:
     """Return steps joined into actions, rounded to the millimetre so that the sum stays right.
 
     A step begins a new action when the gripper changes, when the last action is complete, when it would become longer
     than the limit, or when it turns back along the axis on which the action moves most.
     """
     actions: list[Array] = []
-    for step in steps_M4:
+    for step in _within(steps_M4, merging.limit_m):
         last = actions[-1] if actions else None
         if last is None or last[3] != step[3] or _complete(last, step, merging):
             actions.append(step.copy())
@@ -177,13 +184,22 @@ def merged(steps_M4: Array, merging: Merging) -> Array:
     made[:, :3] = np.diff(ends, axis=0, prepend=0.0)
     kept = np.abs(made[:, :3]).max(1) > 5e-4
     # A row without motion stays only where it says something: a change of the gripper, or as the only row.
-    kept |= np.append(True, made[1:, 3] != made[:-1, 3]) if len(made) > 1 else True
-    return made[kept]
+    first = True if before is None else bool(made[0, 3]) != before
+    kept |= np.append(first, made[1:, 3] != made[:-1, 3])
+    return made[kept] if kept.any() else made[-1:]
+
+
+def _within(steps_M4: Array, limit_m: float) -> Array:
+    """Return the steps, those longer than the limit cut into equal ones."""
+    counts = np.maximum(1, np.ceil(np.linalg.norm(steps_M4[:, :3], axis=1) / limit_m - 1e-9)).astype(int)
+    cut = np.repeat(steps_M4, counts, axis=0)
+    cut[:, :3] /= np.repeat(counts, counts)[:, None]
+    return cut
 
 
 def _complete(last: Array, step: Array, merging: Merging) -> bool:
     main = int(np.argmax(np.abs(last[:3])))
-    turns_back = last[main] * step[main] < 0 and abs(step[main]) > 1e-3
+    turns_back = last[main] * step[main] < 0 and abs(step[main]) > TURNS_BACK_M
     return bool(
         np.abs(last[:3]).max() >= merging.step_m or np.linalg.norm(last[:3] + step[:3]) > merging.limit_m or turns_back
     )

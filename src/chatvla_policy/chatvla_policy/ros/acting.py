@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,6 +70,11 @@ class Acting:
         self._active = False
         self._worker = Worker("inference", torch_threads=threads)
         scheduler.texts_apart = hasattr(policy, "write") and hasattr(policy, "adopt")
+
+    @property
+    def policy_counts(self) -> Mapping[str, int]:
+        """What the policy counts of itself since its last instruction, by name; empty where it counts nothing."""
+        return getattr(self._policy, "counts", None) or {}
 
     def now_s(self) -> float:
         """Return the node's time [s]."""

@@ -55,7 +55,8 @@ def _values(acting: Acting) -> Mapping[str, str]:
         "commit_s": f"{scheduler.commit_s:.3f}",
         "last_failure": acting.error,
     }
-    return values | {name: str(count) for name, count in asdict(scheduler.counts).items()}
+    values |= {name: str(count) for name, count in asdict(scheduler.counts).items()}
+    return values | {f"policy_{name}": str(count) for name, count in acting.policy_counts.items()}
 
 
 def _stage_values(times: StageTimes) -> Mapping[str, str]:

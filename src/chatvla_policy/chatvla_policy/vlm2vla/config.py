@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from chatvla_policy.strict_json import from_plain
@@ -23,6 +24,35 @@ class Temperatures:
     plan: float = 0.1
     actions: float = 0.5
     verify: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a temperature that nothing can be drawn at."""
+        for item in fields(self):
+            if not 0.0 <= getattr(self, item.name) <= 2.0:
+                raise ValueError(f"temperature {item.name} is {getattr(self, item.name)}, must lie in 0 to 2")
+
+    @classmethod
+    def from_text(cls, text: str) -> Temperatures:
+        """Return the temperatures of a text such as "0.5,0.1,0.5,0": subtasks, plan, actions, verify.
+
+        An empty text gives the paper's. Raises ValueError.
+        """
+        if not text.strip():
+            return cls()
+        names = [item.name for item in fields(cls)]
+        try:
+            values = [float(part) for part in text.split(",")]
+        except ValueError:
+            values = []
+        if len(values) != len(names):
+            raise ValueError(f"{text!r} is not {len(names)} numbers with commas: {', '.join(names)}")
+        return cls(**dict(zip(names, values, strict=True)))
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str]) -> Temperatures | None:
+        """Return what CHATVLA_TEMPERATURES says; None where it says nothing. Raises ValueError."""
+        text = variables.get("CHATVLA_TEMPERATURES", "")
+        return cls.from_text(text) if text.strip() else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,6 +118,15 @@ class ImageTextModel:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the base's weights are."""
+        return next(self.model.parameters()).dtype
+
+    def plain(self, text: str) -> str:
+        """Return text in which no control token of the model is left."""
+        return self.processor.plain(text)
+
     @torch.inference_mode()
     def write(
         self,
@@ -130,14 +139,15 @@ class ImageTextModel:
         seed: int,
         begin: str = "",
         mapped: bool = False,
+        min_new_tokens: int = 0,
     ) -> str:
         """Return the answer to a question, which starts with `begin`; temperature 0 takes the likeliest tokens.
 
-        `mapped`: digits of this answer are written in the variant's tokens.
+        `mapped`: digits of this answer are written in the variant's tokens. `min_new_tokens`: where it may not end yet.
         """
         inputs = {key: value.to(self.device) for key, value in self.inputs(question, images).items()}
         if "pixel_values" in inputs:
-            inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)  # pyright: ignore
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
         begun = self.codec.ids(begin, mapped=mapped) if begin else []
         inputs = extended(inputs, begun)
         length = inputs["input_ids"].shape[1]
@@ -147,6 +157,7 @@ class ImageTextModel:
             ids_1T = self.model.generate(  # pyright: ignore
                 **inputs,
                 max_new_tokens=max_new_tokens,
+                min_new_tokens=min_new_tokens or None,
                 eos_token_id=list(self.codec.end_ids),
                 pad_token_id=self.codec.end_ids[0],
                 **(sampling or {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}),

@@ -29,14 +29,15 @@ class PromptSet:
     plan: str
     actions: str
     direct: str
-    """Actions straight from the task: the variant without reasoning."""
+    """Actions straight from the task: the variant without reasoning. No place is told: no arm has been chosen yet."""
     verify: str
     direction: str
     """Auxiliary training question; {axis} is filled in too."""
 
     def fill(self, name: str, **values: str) -> str:
-        """Return prompt `name` with its places filled."""
+        """Return prompt `name` with its places filled; a task goes without its full stop."""
         text: str = getattr(self, name)
+        values = values | {"task": values.get("task", "").strip().removesuffix(".")}
         for key in ("task", "subtask", "plan", "next", "arms", "pose", "axis"):
             text = text.replace("{" + key + "}", values.get(key, ""))
         return text.strip()
@@ -56,7 +57,7 @@ PROMPTS: Mapping[str, PromptSet] = {
         "[dx2,dy2,dz2, grip2]]. PROVIDE ONLY THE PYTHON LIST.{pose}",
         direct="You are programming a 4-DoF robot arm (x,y,z,gripper). " + AXES + " Based on the task '{task}', output "
         "the sequence of low-level [dx, dy, dz, gripper] actions needed as a python list of lists. Example format: "
-        "[[dx1,dy1,dz1, grip1], [dx2,dy2,dz2, grip2]]. PROVIDE ONLY THE PYTHON LIST.{arms}{pose}",
+        "[[dx1,dy1,dz1, grip1], [dx2,dy2,dz2, grip2]]. PROVIDE ONLY THE PYTHON LIST.{arms}",
         verify="You are a precision-oriented robot inspector. Your primary job is to evaluate the two images if the "
         "'Current Subtask' ({subtask}) was executed with enough precision to guarantee the success of the 'Next "
         "Subtask' ({next}). CRITICAL RULE: Judge the Precondition. A 'move to' action is ONLY successful if the final "
@@ -70,7 +71,7 @@ PROMPTS: Mapping[str, PromptSet] = {
         subtasks="Steps: {task}{arms}",
         plan="Plan: {subtask}{pose}",
         actions="Actions: {subtask} {plan}{pose}",
-        direct="Actions: {task}{arms}{pose}",
+        direct="Actions: {task}{arms}",
         verify="Done: {subtask} next: {next}",
         direction="Direction {axis}: {subtask}{pose}",
     ),

@@ -7,7 +7,7 @@ A malformed answer is asked for again with another seed and counted; after `max_
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_policy.vlm2vla.config import Vlm2VlaConfig
-from chatvla_policy.vlm2vla.image_text_model import ImageTextModel
 from chatvla_policy.vlm2vla.prompts import PROMPTS, arm_of, arms_sentence
 from chatvla_policy.vlm2vla.text_forms import MalformedError, parse_actions, parse_subtasks
+from chatvla_policy.vlm2vla.writer import Images, Writer
 
 __all__ = ["Counts", "Questions", "pose_text"]
 
 T = TypeVar("T")
-Images = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(kw_only=True)
@@ -37,10 +36,12 @@ class Counts:
     given_up: int = 0
     """Questions without a readable answer in all tries."""
     filtered: int = 0
-    """Actions that the table and wall filter shortened."""
+    """Actions that were cut short or left out: into table or wall, or out of reach."""
+    not_reached: int = 0
+    """Motions that could not be begun, or at whose end the arm was not."""
     verdicts: int = 0
     retries: int = 0
-    """Subtasks tried again on a verdict."""
+    """Subtasks tried again: on a verdict, or because the arm was not there."""
     verifier_failures: int = 0
     """Verdicts that could not be had."""
 
@@ -54,7 +55,7 @@ def pose_text(place_m: NDArray[np.float64], opened: bool) -> str:
 class Questions:
     """The questions of one policy."""
 
-    def __init__(self, model: ImageTextModel, config: Vlm2VlaConfig, spec: RobotSpec, *, counts: Counts) -> None:
+    def __init__(self, model: Writer, config: Vlm2VlaConfig, spec: RobotSpec, *, counts: Counts) -> None:
         self.model, self.config, self.spec, self.counts = model, config, spec, counts
         self.prompts = PROMPTS[config.prompts]
         self.random = random.Random(0)
@@ -72,7 +73,7 @@ class Questions:
             return found
 
         question = self.prompts.fill("subtasks", task=task, arms=arms_sentence(self.spec))
-        begin = "" if thought is None else f"{self.model.processor.plain(thought.replace('[', '(').strip())} ["
+        begin = "" if thought is None else f"{self.model.plain(thought.replace('[', '(').strip())} ["
         return self._asked(question, images, read, temperature=self.config.temperatures.subtasks, begin=begin)
 
     def plan(self, subtask: str, images: Images, *, pose: str) -> str:
@@ -92,14 +93,14 @@ class Questions:
         question = self.prompts.fill("actions", subtask=subtask, plan=plan, pose=pose)
         return self._asked(question, images, read, temperature=self.config.temperatures.actions, mapped=True)
 
-    def direct(self, task: str, images: Images, *, pose: str) -> tuple[int, NDArray[np.float64]]:
+    def direct(self, task: str, images: Images) -> tuple[int, NDArray[np.float64]]:
         """Return arm and actions straight from the task, shape (N, 4); N = 0 says that the task is done."""
 
         def read(text: str) -> tuple[int, NDArray[np.float64]]:
             arm = arm_of(self.spec, text.strip())
             return arm, parse_actions(text.partition(":")[2] if len(self.spec.arms) > 1 else text)
 
-        question = self.prompts.fill("direct", task=task, arms=arms_sentence(self.spec), pose=pose)
+        question = self.prompts.fill("direct", task=task, arms=arms_sentence(self.spec))
         return self._asked(question, images, read, temperature=self.config.temperatures.actions, mapped=True)
 
     def seed(self) -> int:

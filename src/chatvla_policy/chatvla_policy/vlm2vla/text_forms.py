@@ -32,7 +32,7 @@ __all__ = [
 MAX_ACTIONS = 64
 MAX_STEP_M = 1.0
 """Largest displacement of one action along one axis: beyond it the text is nonsense for any table-top robot."""
-MAX_SUBTASKS = 24
+MAX_SUBTASKS = 64
 MAX_SUBTASK_CHARACTERS = 120
 MAX_CHARACTERS = 8000
 _NUMBER = r"-?\d{1,2}(?:\.\d{1,6})?"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Protocol
@@ -23,10 +23,9 @@ from PIL import Image
 from chatvla_policy.endpoint_answer import EndpointError, chat_answer
 from chatvla_policy.vlm2vla.image_text_model import ImageTextModel
 from chatvla_policy.vlm2vla.text_forms import MalformedError, Verdict, parse_verdict
+from chatvla_policy.vlm2vla.writer import Images, Writer
 
 __all__ = ["EndpointVerifier", "ModelVerifier", "Verifier", "VerifierError", "VerifierSettings", "make_verifier"]
-
-Images = Sequence[NDArray[np.uint8]]
 
 
 class VerifierError(RuntimeError):
@@ -37,7 +36,7 @@ class Verifier(Protocol):
     """Whoever judges."""
 
     def verdict(self, question: str, images: Images, *, seed: int) -> Verdict:
-        """Return the verdict on images before and after (RGB). Raises VerifierError."""
+        """Return the verdict on images (RGB), all views before, then all after. Raises VerifierError."""
         ...
 
 
@@ -65,7 +64,7 @@ class VerifierSettings:
 class ModelVerifier:
     """A local model judges, the policy's own or another."""
 
-    def __init__(self, model: ImageTextModel, *, temperature: float = 0.0, max_new_tokens: int = 200) -> None:
+    def __init__(self, model: Writer, *, temperature: float = 0.0, max_new_tokens: int = 200) -> None:
         """Ask `model`."""
         self._model, self._temperature, self._longest = model, temperature, max_new_tokens
 
@@ -80,9 +79,10 @@ class ModelVerifier:
 class EndpointVerifier:
     """A server with OpenAI's chat interface judges."""
 
-    def __init__(self, url: str, model: str, *, settings: VerifierSettings) -> None:
+    def __init__(self, url: str, model: str, *, settings: VerifierSettings, temperature: float = 0.0) -> None:
         """Ask `model` at `url`, such as http://host:8000/v1."""
         self._url, self._model, self._settings = url.rstrip("/") + "/chat/completions", model, settings
+        self._temperature = temperature
 
     def verdict(self, question: str, images: Images, *, seed: int) -> Verdict:
         """Return the server's verdict. Raises VerifierError when there is none in time or it is malformed."""
@@ -92,7 +92,7 @@ class EndpointVerifier:
         body = {
             "model": self._model,
             "seed": seed,
-            "temperature": 0.0,
+            "temperature": self._temperature,
             "messages": [{"role": "user", "content": content}],
         }
         try:
@@ -102,18 +102,21 @@ class EndpointVerifier:
         return _parsed(said)
 
 
-def make_verifier(settings: VerifierSettings, own: ImageTextModel, *, size: tuple[int, int]) -> Verifier | None:
+def make_verifier(
+    settings: VerifierSettings, own: ImageTextModel, *, size: tuple[int, int], temperature: float = 0.0
+) -> Verifier | None:
     """Return who judges, or None for nobody. Raises ValueError for an address without a model's name."""
     if not settings.who:
         return None
     if settings.who == "self":
-        return ModelVerifier(own)
+        return ModelVerifier(own, temperature=temperature)
     if settings.who.startswith(("http://", "https://")):
         url, _, model = settings.who.partition("#")
         if not model:
             raise ValueError(f"verifier {settings.who!r} names no model; write ADDRESS#MODEL")
-        return EndpointVerifier(url, model, settings=settings)
-    return ModelVerifier(ImageTextModel.load(settings.who, adapter=None, size=size, device=str(own.device)))
+        return EndpointVerifier(url, model, settings=settings, temperature=temperature)
+    other = ImageTextModel.load(settings.who, adapter=None, size=size, device=str(own.device))
+    return ModelVerifier(other, temperature=temperature)
 
 
 def _parsed(text: str) -> Verdict:

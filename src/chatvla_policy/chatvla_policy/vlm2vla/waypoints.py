@@ -2,8 +2,9 @@
 """Turn an action list into CARTESIAN_POSE rows that one arm plays while the others hold still.
 
 Each action ends at rest: its way is 3 s^2 - 2 s^3 of the time it takes, long enough for the speeds and accelerations
-of the robot's CartesianSpec. The filter of the paper's table and wall: a target is moved into the arm's workspace box,
-so motion into the table or a wall is left out and the rest of the list goes on from where the tool then is.
+of the robot's CartesianSpec. The filter of the paper's table and wall: a target is moved into the arm's workspace box
+and over the table, and a way that the arm cannot go ends where it can (reach.py). So motion into the table or a wall is
+left out, and the rest of the list goes on from where the tool then is.
 Units m, rad, s. N actions; T rows; A arms; K anchors. (VLM2VLA, appendix D.2)
 """
 
@@ -20,6 +21,7 @@ from chatvla_control.cartesian_spec import POSE_WIDTH
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.rotations import matrix_from_six, rotation_angle, six_from_matrix, slerp
 from chatvla_policy.vlm2vla.config import RobotMotion
+from chatvla_policy.vlm2vla.reach import Reach
 
 __all__ = ["Played", "held_rows", "played_rows", "turn_at"]
 
@@ -27,6 +29,7 @@ Array = NDArray[np.float64]
 SHARE = 0.5
 """Share of the robot's Cartesian limits that a way uses."""
 LONGEST_S = 20.0
+"""What would be played later is left out: whole actions, so that the arm ends at rest."""
 _NEAREST = 4
 _STEEPEST, _SHARPEST = 1.5, 6.0
 """Largest speed and acceleration of 3 s^2 - 2 s^3 over the unit time."""
@@ -37,9 +40,11 @@ class Played:
     """Rows of an action list."""
 
     rows: Array
-    """Shape (T, 10 A)."""
+    """Shape (T, 10 A); row 0 is where the arm is."""
+    ends: tuple[int, ...]
+    """Number of rows up to the end of each action; the arm rests there."""
     filtered: int
-    """Actions whose target lay outside the workspace box."""
+    """Actions that were cut short or left out: outside the workspace box, out of reach, too late."""
 
 
 def held_rows(spec: RobotSpec, positions: Array, *, count: int = 10) -> Array:
@@ -87,14 +92,18 @@ def played_rows(
     grip = gripper_m
     current = start.copy()
     current[column + POSE_WIDTH - 1] = grip
-    rows, filtered = [current.copy()], 0
-    for dx, dy, dz, opened in actions_N4:
+    reach = Reach(model, positions)
+    rows, ends, filtered = [current.copy()], [], 0
+    for number, (dx, dy, dz, opened) in enumerate(actions_N4):
         wanted = place + np.array([dx, dy, dz])
         target = np.clip(wanted, limits.lower, limits.upper)
         # Where the arm is outside its box by itself, it is not pulled in by an action that does not move it.
         target = np.where(np.array([dx, dy, dz]) == 0.0, place, target)
-        filtered += int(np.abs(target - wanted).max() > 1e-9)
         turned = turn_at(anchors_K9, target, turn)
+        target[2] += min(reach.lift_m(turned, target), max(0.0, place[2] - target[2]))
+        share = reach.share(place, turn, target, turned)
+        if share < 1.0:
+            target, turned = place + share * (target - place), slerp(turn, turned, share)
         opening = motion.open_m if opened else motion.closed_m
         way_s = _way_s(
             float(np.linalg.norm(target - place)),
@@ -103,18 +112,24 @@ def played_rows(
             speed_rad_s=SHARE * limits.speed_rad_s,
             acceleration_m_s2=SHARE * limits.acceleration_m_s2,
         )
-        for share in _shares(way_s, period_s):
+        ways = _shares(way_s, period_s)
+        grips = _shares(grip_s, period_s) if abs(opening - grip) > 1e-6 else np.zeros(0)
+        if (len(rows) + len(ways) + len(grips)) * period_s > LONGEST_S:
+            filtered += len(actions_N4) - number
+            break
+        filtered += int(np.abs(target - wanted).max() > 1e-9)
+        for done in ways:
             current = current.copy()
-            current[column : column + 3] = place + share * (target - place)
-            current[column + 3 : column + 9] = six_from_matrix(slerp(turn, turned, share))
+            current[column : column + 3] = place + done * (target - place)
+            current[column + 3 : column + 9] = six_from_matrix(slerp(turn, turned, done))
             rows.append(current)
-        if abs(opening - grip) > 1e-6:
-            for share in _shares(grip_s, period_s):
-                current = current.copy()
-                current[column + POSE_WIDTH - 1] = grip + share * (opening - grip)
-                rows.append(current)
+        for done in grips:
+            current = current.copy()
+            current[column + POSE_WIDTH - 1] = grip + done * (opening - grip)
+            rows.append(current)
+        ends.append(len(rows))
         place, turn, grip = target, turned, opening
-    return Played(rows=np.array(rows[: max(2, int(LONGEST_S / period_s))]), filtered=filtered)
+    return Played(rows=np.array(rows), ends=tuple(ends), filtered=filtered)
 
 
 def _way_s(
