@@ -62,7 +62,8 @@ def robot_data(recipe: Recipe) -> RobotData:
         raise RecipeError(f"recipe {recipe.name} needs robot data: give --data FOLDER (made by ./chatvla demos)")
 
     def opened(split: str, wording: bool) -> tuple[EpisodeDataset, ...]:
-        rewrite = partial(reworded, brief=recipe.brief) if wording and recipe.reword else None
+        shares = {"brief": recipe.brief, "earlier": recipe.earlier}
+        rewrite = partial(reworded, **shares) if wording and recipe.reword else None
         return tuple(
             EpisodeDataset(
                 folder,

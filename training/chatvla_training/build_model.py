@@ -23,6 +23,7 @@ from chatvla_policy.processing.tokens import TextCodec
 from chatvla_policy.systems import SHIPPED, shipped_names
 from chatvla_training.first_weights import compose_numbers, scale_inputs, wire_heads
 from chatvla_training.recipe import Recipe, RecipeError
+from chatvla_training.toy_words import set_toy_weights
 from chatvla_training.vocabulary import tasks_of, tiny_tokenizer
 
 __all__ = ["StartModel", "init_folder", "start_model"]
@@ -102,14 +103,18 @@ def _new(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
         raise RecipeError(
             f"a new model of size {recipe.size!r} has no vocabulary; give --init a Qwen2-VL folder or name"
         )
-    codec = TextCodec(tiny_tokenizer(tasks_of(recipe.image_text)))
+    tasks = tasks_of(recipe.image_text)
+    codec = TextCodec(tiny_tokenizer(tasks))
     config = _config(recipe, specs, codec)
     config = replace(config, images=_images(recipe, config.images))
     # The first weights are set before experts are made of them.
     model = ChatVLA2(replace(config, moe=MoeConfig(kind=MoeKind.DENSE)))
     scale_inputs(model.backbone, recipe.init_gain)
-    wire_heads(model.backbone, codec.image_id)
-    compose_numbers(model.backbone, codec)
+    if tasks == ("toy_placement",):
+        set_toy_weights(model.backbone, codec)
+    else:
+        wire_heads(model.backbone, codec.image_id)
+        compose_numbers(model.backbone, codec)
     return StartModel(model=_rebuilt(model, config, recipe), codec=codec, robots=(), origin={"init": "random weights"})
 
 

@@ -11,12 +11,23 @@ induction heads, Olsson et al. 2022, arXiv:2209.11895):
               head 1: what stands three after it                             (a ( c ... a -> c)
               head 2: what stood three before the last token like this one   (c :   a ... a -> c)
               head 3: what image tokens say that are like the token two back ("left: " -> the number that is seen there)
+
+For toys, whose rectangles stand behind a label ("red car", two marks, "(432,564),(486,628)"), these are instead:
+
+  layer 0     four heads look 1, 2, 3 and 4 tokens back
+  layers 1, 2 head 0: what stood behind the like of the last number (432,    a , ... a , -> what followed)
+              head 1: what stood four after the like of the token three back (car two marks ( -> 432;  564 ) , ( -> 486)
+              head 2: what image tokens say that are like the tokens three and four back: the label, or the top
+              head 3: what image tokens say that are like the last token: the left side, or the right
+              head 4: as the first head 0 above
 Tensors: V width of the language model, H width of a head.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,21 +37,79 @@ from chatvla_policy.model.backbone import Backbone
 from chatvla_policy.processing.tokens import TextCodec
 from chatvla_training.tokenizer import WHOLE_NUMBERS
 
-__all__ = ["compose_numbers", "scale_inputs", "wire_heads"]
+__all__ = [
+    "NUMBERS",
+    "RECTANGLES",
+    "Circuit",
+    "Wire",
+    "compose_numbers",
+    "compose_sides",
+    "compose_words",
+    "scale_inputs",
+    "wire_heads",
+]
 
 WORD_GAIN = 5.0
 """Words begin this much longer, so that what a token is outweighs what the first layer adds."""
 BRANCH_GAIN = 0.35
 """What a layer adds begins this much smaller: 1/sqrt(2 x layers)."""
-OFFSETS = (1, 2, 3)
 LOOK_BACK, LOOK_PAIRS = 5.0, 8
 """Strength of the look back, and over how many of the fastest rotations."""
 IMAGE = 6.0
 """How much a match prefers image tokens, which all say that they are of an image (dense_objectives.py)."""
 MATCH, SEEN, SAID = 1.5, 0.25, 0.4
 """Strength of a match; of what is written down by a look back; of what is copied. Soft: sharp wires do not train."""
-PARTS = 5
-"""Parts of the width, each as wide as a head: words, three looks back, what is copied."""
+SMOOTH = 2.0
+"""How far apart numbers of `compose_sides` are that begin half alike."""
+OWN = 0.4
+"""How much of its own a word with a space before it keeps."""
+NOTED = 1.0
+"""Strength of a match between two looks back, which are both larger than words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """One head: which parts of the asking token it compares with which of the others, and what it copies whither."""
+
+    asks: tuple[int, ...]
+    """0 for the word itself, else a look so many tokens back."""
+    like: int
+    read: int = -1
+    """-1: as much of the word as shows when a token is said."""
+    written: int = -1
+    match: float = MATCH
+    image: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circuit:
+    """What begins wired. The width is parted by heads: words, one part a look, what is copied."""
+
+    offsets: tuple[int, ...]
+    """How far back the first layer looks."""
+    wires: tuple[Wire, ...]
+    """Heads of the second and third layer."""
+
+
+NUMBERS = Circuit(
+    offsets=(1, 2, 3),
+    wires=(
+        Wire(asks=(0,), like=1),
+        Wire(asks=(0,), like=3),
+        Wire(asks=(0,), like=0, read=3, written=0),
+        Wire(asks=(2,), like=0, image=IMAGE),
+    ),
+)
+RECTANGLES = Circuit(
+    offsets=(1, 2, 3, 4),
+    wires=(
+        Wire(asks=(1,), like=2, match=NOTED),
+        Wire(asks=(3,), like=4, match=NOTED),
+        Wire(asks=(3, 4), like=0, image=2 * IMAGE),
+        Wire(asks=(1,), like=0, image=2 * IMAGE),
+        Wire(asks=(0,), like=1),
+    ),
+)
 
 
 @torch.no_grad()
@@ -54,18 +123,19 @@ def scale_inputs(backbone: Backbone, gain: float) -> None:
 
 
 @torch.no_grad()
-def wire_heads(backbone: Backbone, image_id: int) -> bool:
+def wire_heads(backbone: Backbone, image_id: int, circuit: Circuit = NUMBERS) -> bool:
     """Wire the first layers of the language model; return whether it has what it takes.
 
-    `image_id` is the token that stands for an image.
+    `image_id` is the word that image tokens say and other tokens do not.
 
-    That is three layers, as many keys as queries, and a width of five heads.
+    That is three layers, as many keys as queries, and a width of as many heads as the circuit has parts.
     """
     text = backbone.config.text_config
     width = text.hidden_size // text.num_attention_heads
     if text.num_hidden_layers < 3 or text.num_attention_heads != text.num_key_value_heads:
         return False
-    if text.num_attention_heads < PARTS:
+    parts = 2 + len(circuit.offsets)
+    if text.num_attention_heads < parts:
         return False
     backbone.get_input_embeddings().weight.mul_(WORD_GAIN)
     layers = backbone.model.language_model.layers
@@ -73,26 +143,22 @@ def wire_heads(backbone: Backbone, image_id: int) -> bool:
         layer.self_attn.o_proj.weight.mul_(BRANCH_GAIN)
         layer.mlp.down_proj.weight.mul_(BRANCH_GAIN)
     basis_VV = torch.linalg.qr(torch.randn(text.hidden_size, text.hidden_size))[0]
-    words_HV, one_HV, two_HV, three_HV, copied_HV = basis_VV[: PARTS * width].split(width)
+    words_HV, *looks, copied_HV = basis_VV[: parts * width].split(width)
+    part = {0: words_HV, -1: copied_HV, **dict(zip(circuit.offsets, looks, strict=True))}
     theta = float(text.rope_parameters["rope_theta"])
-    for head, (offset, seen_HV) in enumerate(zip(OFFSETS, (one_HV, two_HV, three_HV), strict=True)):
+    for head, (offset, seen_HV) in enumerate(zip(circuit.offsets, looks, strict=True)):
         _look_back(layers[0].self_attn, slice(head * width, (head + 1) * width), offset, theta)
         _copy(layers[0].self_attn, head, words_HV, SEEN * seen_HV)
+    image_H = words_HV @ functional.normalize(backbone.get_input_embeddings().weight[image_id], dim=0)
     for layer in layers[1:3]:
-        wires = (
-            (words_HV, one_HV, copied_HV, copied_HV),
-            (words_HV, three_HV, copied_HV, copied_HV),
-            (words_HV, words_HV, three_HV, words_HV),
-            (two_HV, words_HV, copied_HV, copied_HV),
-        )
-        for head, (asks_HV, like_HV, read_HV, written_HV) in enumerate(wires):
+        for head, wire in enumerate(circuit.wires):
             rows = slice(head * width, (head + 1) * width)
-            layer.self_attn.q_proj.weight[rows] = MATCH * asks_HV
-            layer.self_attn.k_proj.weight[rows] = MATCH * like_HV
-            _copy(layer.self_attn, head, read_HV, SAID * written_HV)
-        # Only the last of the wires, whose rows these are, looks for image tokens.
-        image_H = words_HV @ functional.normalize(backbone.get_input_embeddings().weight[image_id], dim=0)
-        layer.self_attn.q_proj.bias[rows] = IMAGE * image_H / image_H.norm()
+            asks_HV = sum((part[place] for place in wire.asks[1:]), part[wire.asks[0]])
+            layer.self_attn.q_proj.weight[rows] = wire.match * asks_HV
+            layer.self_attn.k_proj.weight[rows] = wire.match * part[wire.like]
+            _copy(layer.self_attn, head, part[wire.read], SAID * part[wire.written])
+            if wire.image:
+                layer.self_attn.q_proj.bias[rows] = wire.image * image_H / image_H.norm()
     return True
 
 
@@ -126,3 +192,32 @@ def compose_numbers(backbone: Backbone, codec: TextCodec) -> None:
         if len(token := codec.plain(number)) == 1:
             tens_V, units_V = (embedding_TV[codec.plain(digit)[0]] for digit in number)
             embedding_TV[token[0]] = (tens_V.roll(len(tens_V) // 2) + units_V) / math.sqrt(2)
+
+
+@torch.no_grad()
+def compose_sides(backbone: Backbone, codec: TextCodec, sides: Sequence[Sequence[str]]) -> None:
+    """Let the numbers of each sequence begin alike where they are near, like those of no other sequence.
+
+    Each sequence's embeddings are white noise, smoothed along the sequence: numbers d apart have a cosine of
+    exp(-d^2 / (2 SMOOTH^2)). What says a number a little wrong then says nearly the right thing.
+    """
+    embedding_TV = backbone.get_input_embeddings().weight
+    length = embedding_TV.norm(dim=1).mean()
+    reach = math.ceil(3 * SMOOTH)
+    window_K = torch.exp(-((torch.arange(-reach, reach + 1) / SMOOTH) ** 2))
+    for numbers in sides:
+        noise_NV = torch.randn(len(numbers) + 2 * reach, embedding_TV.shape[1])
+        smooth_NV = torch.einsum("nvk,k->nv", noise_NV.unfold(0, len(window_K), 1), window_K)
+        ids = [codec.plain(number)[0] for number in numbers]
+        embedding_TV[ids] = length * functional.normalize(smooth_NV, dim=1)
+
+
+@torch.no_grad()
+def compose_words(backbone: Backbone, codec: TextCodec, words: Sequence[str]) -> None:
+    """Let each word with a space before it begin nearly as it does without: both are one word to who reads them."""
+    embedding_TV = backbone.get_input_embeddings().weight
+    for word in words:
+        plain, spaced = codec.plain(word), codec.plain(f" {word}")
+        if len(plain) == len(spaced) == 1:
+            mixed_V = embedding_TV[plain[0]] + OWN * embedding_TV[spaced[0]]
+            embedding_TV[spaced[0]] = mixed_V / math.sqrt(1 + OWN**2)

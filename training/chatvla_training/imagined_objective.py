@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,12 +35,24 @@ from chatvla_training.scene_labels import scene_labels
 from chatvla_training.tied_words import TiedWords, tied_words
 from chatvla_training.trainer.task import TrainingTask
 
-__all__ = ["ImaginedBatch", "imagined"]
+__all__ = ["ImaginedBatch", "ImaginedCollate", "ImaginedTask", "ShownWords", "imagined"]
 
 CLEAREST, FAINTEST = 1.0, 0.4
 """Cosine between a token and the sum of its words."""
 STRAY_SHARE, STRAY_SIZE = 0.1, 0.6
 """How often a token says a number besides, and how loudly."""
+
+
+class ShownWords(Protocol):
+    """Words that image tokens can say."""
+
+    @property
+    def ids_S(self) -> Tensor:  # noqa: N802
+        """Their tokens."""
+
+    @property
+    def numbers_NS(self) -> Tensor:  # noqa: N802
+        """What a token may say though it is not there, one in each row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +67,7 @@ class ImaginedBatch:
 def imagined(built: Built) -> tuple[TrainingTask, CollateFunction]:
     """Return the objective of `synthetic:imagined` and its like."""
     words = tied_words(built.start.codec)
-    return _ImaginedTask(built.start.model, words), ImaginedCollate(built, words)
+    return ImaginedTask(built.start.model, words), MathCollate(built, words)
 
 
 class _NoPixels(ImagePreparer):
@@ -77,8 +89,8 @@ class _NoPixels(ImagePreparer):
 class ImaginedCollate:
     """Samples with scenes to batches."""
 
-    def __init__(self, built: Built, words: TiedWords) -> None:
-        self._words, self._converted = words, built.collate.converted
+    def __init__(self, built: Built) -> None:
+        self._converted = built.collate.converted
         self._images = _NoPixels(built.start.model.config.images)
         self._batcher = Batcher(codec=built.start.codec, images=self._images, statistics={}, queries=0, horizons={})
 
@@ -88,7 +100,7 @@ class ImaginedCollate:
         told = [sample for sample in samples if "scene" not in sample.extras]
         parts = []
         if shown:
-            shares = torch.cat([self._shares(sample) for sample in shown])
+            shares = torch.cat([self.shares(sample) for sample in shown])
             parts.append(ImaginedBatch(batch=self._batch(shown), shares_MS=shares))
         if told:
             parts.append(ImaginedBatch(batch=self._batch(told), shares_MS=None))
@@ -97,10 +109,26 @@ class ImaginedCollate:
     def _batch(self, samples: Sequence[ChatSample]) -> VlaBatch:
         return replace(self._batcher([self._converted(sample) for sample in samples]), pixel_values_PX=None)
 
-    def _shares(self, sample: ChatSample) -> Tensor:
-        scene = sample.extras["scene"]
-        prepared = self._images([sample.images[0]])
-        labels = scene_labels(scene, prepared.placements[0], prepared.grid_thw_N3.tolist()[0])
+    def prepared(self, sample: ChatSample) -> PreparedImages:
+        """Return where the picture of `sample` lies in its tokens."""
+        return self._images([sample.images[0]])
+
+    def shares(self, sample: ChatSample) -> Tensor:
+        """Return how much of each word each image token of `sample` says, shape (M, S)."""
+        raise NotImplementedError
+
+
+class MathCollate(ImaginedCollate):
+    """Samples with math scenes."""
+
+    def __init__(self, built: Built, words: TiedWords) -> None:
+        super().__init__(built)
+        self._words = words
+
+    def shares(self, sample: ChatSample) -> Tensor:
+        """Return how much of each word each image token of `sample` says, shape (M, S)."""
+        prepared = self.prepared(sample)
+        labels = scene_labels(sample.extras["scene"], prepared.placements[0], prepared.grid_thw_N3.tolist()[0])
         marked = (labels.characters_P, labels.places_P, labels.tens_P, labels.units_P)
         characters_M4, places_M4, tens_M4, units_M4 = (part.view(-1, 4) for part in marked)
         said_MS, number_MS = self._words.said_by(characters_M4, places_M4.amax(1), tens_M4.amax(1), units_M4.amax(1))
@@ -110,7 +138,7 @@ class ImaginedCollate:
 class _Imagined(nn.Module):
     """The language model on image tokens made of words."""
 
-    def __init__(self, model: ChatVLA2, words: TiedWords) -> None:
+    def __init__(self, model: ChatVLA2, words: ShownWords) -> None:
         super().__init__()
         self.model, self.words = model, words
         self._numbers_N = words.numbers_NS.argmax(1)
@@ -159,10 +187,10 @@ class _Imagined(nn.Module):
         return functional.normalize(direction_MV, dim=1) * embedding_TV.norm(dim=1).mean()
 
 
-class _ImaginedTask:
+class ImaginedTask:
     """`_Imagined` as the loop takes it."""
 
-    def __init__(self, model: ChatVLA2, words: TiedWords) -> None:
+    def __init__(self, model: ChatVLA2, words: ShownWords) -> None:
         self.module: nn.Module = _Imagined(model, words)
 
     def counts(self, batch: Any) -> tuple[int, int]:

@@ -40,6 +40,7 @@ def keep_features(
     """
     draws = recipe.cache_draws if recipe.reword and data.split == "train" else 1
     settings = f"{draws} {recipe.cache_dtype} {recipe.precision} {recipe.seed} {recipe.frame_every} {recipe.brief}"
+    settings += f" {recipe.earlier}" if recipe.earlier else ""
     key = hashlib.sha256(f"{init} {data.sha256()} {data.split} {settings}".encode()).hexdigest()[:16]
     place = folder / f"{data.split}-{key}"
     if accelerator.is_main_process and not (place / "features.json").exists():

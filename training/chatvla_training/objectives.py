@@ -40,6 +40,7 @@ OBJECTIVES: dict[str, str] = {
     "imagined": "chatvla_training.imagined_objective:imagined",
     "objects": "chatvla_training.toy_objectives:objects",
     "objects_align": "chatvla_training.toy_objectives:objects_align",
+    "objects_imagined": "chatvla_training.toy_imagined:objects_imagined",
 }
 """Name to `module:function`."""
 

@@ -19,11 +19,11 @@ from chatvla_training.synthetic.toy_trials import image_text_toy_trial
 from chatvla_training.text import toy_phrases
 from chatvla_training.text.math_phrases import Card, MathFacts, instruction, reasoning
 from chatvla_training.text.toy_questions import short_dialogue, toy_dialogue
-from chatvla_training.tokenizer import train_tokenizer
+from chatvla_training.tokenizer import WHOLE_NUMBERS, train_tokenizer
 
 __all__ = ["tasks_of", "tiny_tokenizer"]
 
-SIZES = {"math_match": 608, "toy_placement": 576}
+SIZES = {"math_match": 608, "toy_placement": 1040}
 """Tokens of a vocabulary for one task; for several, what goes beyond bytes and control tokens adds up."""
 BASE = 268
 """Bytes and control tokens."""
@@ -52,7 +52,8 @@ def tiny_tokenizer(tasks: Sequence[str] = ("math_match",)) -> Tokenizer:
     """
     texts = (text for task in tasks for text in TEXTS_OF[task]())
     size = BASE + sum(SIZES[task] - BASE for task in tasks)
-    return train_tokenizer(texts, size=size, whole_numbers=tuple(tasks) == ("math_match",))
+    whole_numbers = NUMBERS_OF[tasks[0]]() if len(tasks) == 1 else ()
+    return train_tokenizer(texts, size=size, whole_numbers=whole_numbers)
 
 
 def _math_texts() -> Iterator[str]:
@@ -86,4 +87,9 @@ def _unmarked(text: str) -> str:
     return re.sub(r"<\|[a-z_]+\|>", " ", text)
 
 
+NUMBERS_OF: Mapping[str, Callable[[], tuple[str, ...]]] = {
+    "math_match": lambda: WHOLE_NUMBERS,
+    "toy_placement": toy_phrases.side_words,
+}
+"""Numbers that are one token where the vocabulary serves one task."""
 TEXTS_OF: Mapping[str, Callable[[], Iterator[str]]] = {"math_match": _math_texts, "toy_placement": _toy_texts}

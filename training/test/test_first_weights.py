@@ -10,7 +10,7 @@ from chatvla_control.robot_spec import robot_spec
 from chatvla_policy.model.backbone import build_backbone
 from chatvla_policy.model.sizes import qwen2vl_config
 from chatvla_training.build_model import StartModel, start_model
-from chatvla_training.first_weights import OFFSETS, wire_heads
+from chatvla_training.first_weights import NUMBERS, wire_heads
 from chatvla_training.recipes import find_recipe
 
 TEXT = "The cards are left: 22, middle: 70, and right: 41. Where is 70"
@@ -37,7 +37,7 @@ def attentions(start: StartModel, words_TV: torch.Tensor) -> tuple[torch.Tensor,
 
 def test_heads_of_the_first_layer_look_one_two_and_three_tokens_back(start: StartModel) -> None:
     weights_HTT = attentions(start, words(start, start.codec.plain(TEXT)))[0]
-    for head, offset in enumerate(OFFSETS):
+    for head, offset in enumerate(NUMBERS.offsets):
         for token in range(offset, weights_HTT.shape[1]):
             assert weights_HTT[head, token].argmax() == token - offset
 

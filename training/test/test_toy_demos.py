@@ -15,7 +15,7 @@ from chatvla_policy.processing.boxes import parse_boxes
 from chatvla_policy.processing.images import ImageConfig, Placement
 from chatvla_sim.toy_placement.bench import ToyPlacementBench
 from chatvla_sim.toy_placement.objects import object_part
-from chatvla_sim.toy_placement.reasoning import reasoning_text, written_boxes
+from chatvla_sim.toy_placement.reasoning import reasoning_text, side_text, written_boxes
 from chatvla_training.data.episodes import EpisodeDataset
 from chatvla_training.demos.cli import main as record
 from chatvla_training.demos.collect import collect
@@ -45,6 +45,17 @@ def test_an_episode_points_at_its_objects_in_every_frame(tmp_path: Path) -> None
     again = reworded(facts, texts[0], 7)
     assert again == reworded(facts, texts[0], 7)
     assert parse_boxes(again, "right", WHOLE, ImageConfig()) == parse_boxes(texts[0], "right", WHOLE, ImageConfig())
+    # A text that a policy goes on with says what was true when the episode began; a new one what is true now.
+    later = data.texts()[-1]
+    first, now = (stated(reworded(facts, later, 7, earlier=share)) for share in (1.0, 0.0))
+    assert first == stated(data.texts()[0])
+    assert now == stated(later) != first
+    assert reworded(facts, later, 7, brief=1.0).count("<|box_start|>") == 0
+
+
+def stated(text: str) -> list[tuple[float, float, float, float]]:
+    boxes = parse_boxes(text, "right", WHOLE, ImageConfig())
+    return [(box.x_min, box.y_min, box.x_max, box.y_max) for box in boxes]
 
 
 def test_the_sorting_task_is_recorded_by_all_three_cameras(tmp_path: Path) -> None:
@@ -72,14 +83,31 @@ def test_every_wording_is_understood_by_the_scores_and_points_where_the_bench_do
         target = next(item for item in truth.objects if item.name == truth.target)
         own = reasoning_text(truth, target, truth.answer)
         assert toy_phrases.reasoning(toy_phrases.facts_of(truth)) == own
-        for stated, true in zip(parse_boxes(own, "right", WHOLE, ImageConfig()), written_boxes(truth), strict=True):
-            assert (stated.x_min, stated.y_max) == pytest.approx((true.x_min, true.y_max), abs=0.4)
+        for said, true in zip(stated(own), written_boxes(truth), strict=True):
+            assert said == pytest.approx((true.x_min, true.y_min, true.x_max, true.y_max), abs=1.7)
+        toy, _, goal = (tuple(f"{round(share * 1000):03d}" for share in corner(box)) for box in stated(own))
+        assert own.endswith(f", from {' '.join(toy)} to {' '.join(goal)}.")
         rng = random.Random(seed)
         wordings = {thought(facts, rng, lambda truth=truth: truth) for _ in range(30)}
         assert len(wordings) > 10
         for text in wordings:
             assert task.score(text, truth).measures == {"recognition": 2, "affordance": 1}, text
     bench.close()
+
+
+def corner(box: tuple[float, float, float, float]) -> tuple[float, float]:
+    return box[2] / 320, box[3] / 240
+
+
+def test_each_side_of_a_rectangle_has_numbers_of_its_own() -> None:
+    words = toy_phrases.side_words()
+    assert len(set(words)) == len(words) == 400
+    for side, digit in enumerate("2468"):
+        for share in (0.0, 0.123, 0.5, 0.999, 1.0):
+            said = side_text(share, side)
+            assert said in words[100 * side : 100 * side + 100]
+            assert said[-1] == digit
+            assert int(said) / 1000 == pytest.approx(share, abs=0.0051 if 0.01 < share < 0.99 else 0.0081)
 
 
 def test_scenes_of_other_parts_are_no_robot_data() -> None:

@@ -15,11 +15,14 @@ from chatvla_sim.benches import make_bench
 from chatvla_sim.toy_placement.bench import ToyPlacementBench
 from chatvla_sim.toy_placement.instructions import PHRASINGS, RELATION_PHRASES
 from chatvla_sim.toy_placement.judge import GOAL
-from chatvla_sim.toy_placement.kinds import KINDS
+from chatvla_sim.toy_placement.kinds import KINDS, TOY_KINDS
+from chatvla_sim.toy_placement.motions import ToyMotions
 from chatvla_sim.toy_placement.objects import HELD_OUT_KINDS, kind_of, labels, object_part
+from chatvla_sim.toy_placement.rack import rack_middle
 from chatvla_sim.toy_placement.relations import RELATIONS, goal_position, is_fulfilled
 from chatvla_sim.toy_placement.trial import draw_trial
 
+FLAT_TOPS = {kind.size[2] for kind in KINDS.values() if kind.flat_top}
 SPLITS = ("in_domain", "open_world", "held_out")
 
 
@@ -89,6 +92,16 @@ def test_kinds_of_the_open_world_are_in_no_robot_data_and_every_relation_has_ref
     assert len(set(sentences)) >= len(sentences) - 1, "one sentence is shared, with other words for the relation"
 
 
+def test_demonstrations_show_the_heights_that_the_open_world_asks_for() -> None:
+    """Of grips, and of what toys are put on: what no demonstration shows, no policy can learn."""
+    assert len({kind.grip_z_m for kind in TOY_KINDS}) == 1
+    tops = {
+        part: sorted({KINDS[kind_of(name)].size[2] for name in labels(toys=False, part=part)} & FLAT_TOPS)
+        for part in ("robot", "open_world")
+    }
+    assert tops["robot"][0] <= tops["open_world"][0] <= tops["open_world"][-1] <= tops["robot"][-1]
+
+
 def test_open_world_marks_its_never_seen_shares() -> None:
     trials = [draw_trial(split="open_world", seed=seed) for seed in range(300)]
     shares = {
@@ -122,6 +135,19 @@ def test_goal_fulfils_its_relation_and_no_other_place_does(relation: str) -> Non
         assert not is_fulfilled(relation, away, toy, stands, reference, deck), offset
 
 
+def test_a_toy_on_the_tray_is_below_and_beside_nothing() -> None:
+    """The tray is no higher than what counts as resting on the table."""
+    toy, reference = KINDS["car"].size, KINDS["box"].size
+    deck = (0.67, 0.1)
+    middle = rack_middle(deck)
+    on_tray = pose_matrix(np.eye(3), np.array([middle[0] - 0.09, middle[1], 0.01 + toy[2] / 2]))
+    beside = on_tray.copy()
+    beside[:3, 3] = (on_tray[0, 3], on_tray[1, 3] - 0.14, reference[2] / 2)
+    assert is_fulfilled("below", on_tray, toy, beside, reference, deck)
+    assert is_fulfilled("left", on_tray, toy, beside, reference, None)
+    assert not is_fulfilled("left", on_tray, toy, beside, reference, deck)
+
+
 def test_directions_are_the_robots() -> None:
     size, stands = (0.1, 0.1, 0.1), pose_matrix(np.eye(3), np.array([0.5, 0.0, 0.05]))
     goals = {relation: goal_position(relation, stands, size, (0.04, 0.04, 0.04)) for relation in RELATIONS[:4]}
@@ -151,6 +177,20 @@ def test_a_toy_put_at_the_goal_solves_the_trial_and_a_moved_reference_spoils_it(
         if bench.trial.relation == "left":
             bench.data.joint("thing_1").qpos[0] += 0.04
             assert not bench.truth().success
+
+
+def test_a_reference_that_stands_aside_of_an_arm_is_judged_from_there(bench: ToyPlacementBench) -> None:
+    trial = draw_trial(split="in_domain", seed=0)
+    drawn = trial.reference.place
+    # The fingers stand in the middle of it.
+    joints = ToyMotions(bench.spec).over(np.array([drawn.x_m, drawn.y_m, 0.02]), np.array([0.0, -1.0, 0.0]), 0.0)
+    truth = bench.show(trial, joints)
+    assert abs(truth.objects[1].pose.position[1] - drawn.y_m) == pytest.approx(0.06, abs=1e-3)
+    bench.data.joint("thing_0").qpos = [*np.add(truth.goal.position, (0, 0, 0.002)), 1, 0, 0, 0]
+    bench.step(0.5)
+    assert bench.truth().success
+    bench.data.joint("thing_1").qpos[0] += 0.04
+    assert not bench.truth().success
 
 
 def test_resting_scene_does_not_move_and_starts_unsolved(bench: ToyPlacementBench) -> None:

@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from chatvla_control.chunk_check import check_chunk
 from chatvla_control.contracts import Inference, ReasoningSource
 from chatvla_control.scene import SceneTruth
 from chatvla_sim.closed_loop import ClosedLoop
 from chatvla_sim.expert import make_expert
 from chatvla_sim.toy_placement.bench import ToyPlacementBench
+from chatvla_sim.toy_placement.expert import LOWEST_GRIP_M
 from chatvla_sim.toy_placement.instructions import OTHER_PHRASES, RELATION_PHRASES
+from chatvla_sim.toy_placement.kinds import TOY_KINDS
+from chatvla_sim.toy_placement.motions import ToyMotions
 from chatvla_sim.toy_placement.reasoning import find_label, find_relation
 
 TICKS = 4
@@ -72,6 +77,19 @@ def test_a_toy_that_is_moved_away_is_taken_again(bench: ToyPlacementBench) -> No
     truth, _ = run(bench, seed=66, disturb=disturb)
     assert moved
     assert truth.success
+
+
+def test_a_grip_passes_the_check_a_centimetre_too_low_and_not_two(bench: ToyPlacementBench) -> None:
+    """A learned policy is off by millimetres, and one row too near the table costs the whole chunk."""
+    bench.reset(split="in_domain", seed=60)
+    motions = ToyMotions(bench.spec)
+    chunk = make_expert("toy_placement", bench.spec, bench.truth).infer(ClosedLoop(bench).observe("", ())).chunk
+    for kind in TOY_KINDS:
+        for low_m, refused in ((0.0, False), (0.01, False), (0.02, True)):
+            point = np.array([0.5, 0.1, max(kind.grip_z_m, LOWEST_GRIP_M) - low_m])
+            rows = np.tile(motions.over(point, np.array([0.0, -1.0, 0.0]), 0.04), (8, 1))
+            fault = check_chunk(replace(chunk, actions=rows), bench.spec, now_s=chunk.start_s)
+            assert (fault is not None) == refused, (kind.name, low_m, fault)
 
 
 def test_forced_reasoning_decides_toy_and_relation(bench: ToyPlacementBench) -> None:

@@ -64,23 +64,29 @@ def thought(facts: Mapping[str, Any], rng: random.Random, truth: TruthNow | None
     return grammar.thought(facts, rng, truth)
 
 
-def reworded(facts: Mapping[str, Any], text: str, draw: int, *, brief: float = 0.0) -> str:
+def reworded(facts: Mapping[str, Any], text: str, draw: int, *, brief: float = 0.0, earlier: float = 0.0) -> str:
     """Return a new wording of a stored text by the episode's facts; the text itself where they don't suffice.
 
-    A share `brief` of the draws, 0 to 1, gives the conclusion alone.
+    A share `brief` of the draws, 0 to 1, gives the conclusion alone; a share `earlier` says what the episode's first
+    text said, where the facts hold it.
     """
     grammar = GRAMMARS.get(facts.get("task", ""))
     if grammar is None:
         return text
     rng = random.Random(draw)
     cut = brief > 0 and rng.random() < brief
+    if earlier > 0 and rng.random() < earlier:
+        text = facts.get("first_text", text)
     said = grammar.reworded(facts, text, rng)
     return _conclusion(facts, said, rng) if cut else said
 
 
 def _conclusion(facts: Mapping[str, Any], text: str, rng: random.Random) -> str:
     math = facts_from(facts)
-    return conclusion(math, rng) if math is not None else text.rsplit(". ", 1)[-1]
+    if math is not None:
+        return conclusion(math, rng)
+    last = text.rsplit(". ", 1)[-1]
+    return toy_phrases.without_way(last) if rng.random() < 0.5 else last
 
 
 def facts_from(facts: Mapping[str, Any]) -> MathFacts | None:
@@ -123,6 +129,7 @@ def _toy_facts(truth: SceneTruth) -> dict[str, Any]:
         "relation": named.relation,
         "distractors": others,
         "instruction": truth.instruction,
+        "first_text": toy_phrases.reasoning(named),
     }
 
 

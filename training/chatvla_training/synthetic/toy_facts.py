@@ -6,6 +6,8 @@ Units m, rad; pixels of the 320x240 image.
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,14 +19,15 @@ from chatvla_sim.toy_placement.kinds import KINDS
 from chatvla_sim.toy_placement.layout import standing_pose
 from chatvla_sim.toy_placement.objects import kind_of
 from chatvla_sim.toy_placement.rack import DECK_TOP_M, tray_place
-from chatvla_sim.toy_placement.reasoning import IMAGE_SIZE, marked
-from chatvla_sim.toy_placement.relations import goal_position, is_fulfilled
+from chatvla_sim.toy_placement.reasoning import IMAGE_SIZE, marked, standing_at
+from chatvla_sim.toy_placement.relations import goal_position, is_fulfilled, is_over_rack
 from chatvla_sim.toy_placement.scene import trial_camera
 from chatvla_sim.toy_placement.trial import Trial
 from chatvla_training.synthetic.toy_pool import ToyScene
+from chatvla_training.synthetic.toy_trials import image_text_labels
 from chatvla_training.text.toy_questions import SceneFacts, ThingFacts
 
-__all__ = ["imagined_scene", "scene_boxes", "scene_facts"]
+__all__ = ["imagined_scene", "scattered_things", "scene_boxes", "scene_facts"]
 
 Array = NDArray[np.float64]
 LEAST_CELLS = 4
@@ -32,6 +35,8 @@ LEAST_CELLS = 4
 CLEARLY = 1.8
 """A thing is beside another in a direction when it lies this much farther along it than across."""
 NEAREST_M = 0.06
+SCATTERED = (3, 6)
+"""Fewest and most things of `scattered_things`."""
 VIEW = "right"
 
 
@@ -43,6 +48,19 @@ def imagined_scene(trial: Trial) -> ToyScene:
         poses.append((x, y, z, thing.place.yaw_rad))
     seen = np.repeat(1 + np.arange(len(poses), dtype=np.uint8), LEAST_CELLS)[:, None]
     return ToyScene(id="imagined", image=np.zeros((1, 1, 3), np.uint8), trial=trial, poses=np.array(poses), seen=seen)
+
+
+def scattered_things(rng: random.Random) -> tuple[ThingFacts, ...]:
+    """Return things anywhere in a picture, of any size: for texts about nothing but which rectangle is whose."""
+    toys = [(label, is_toy) for is_toy in (True, False) for label in image_text_labels(toys=is_toy)]
+    things = []
+    for label, is_toy in rng.sample(toys, rng.randint(*SCATTERED)):
+        width, height = (rng.uniform(0.04, 0.2) for _ in range(2))
+        left, top = rng.uniform(0.0, 1.0 - width), rng.uniform(0.0, 1.0 - height)
+        shares = np.array([left, top, left + width, top + height])
+        text = text_of(label, tuple((shares * [*IMAGE_SIZE, *IMAGE_SIZE]).tolist()))
+        things.append(ThingFacts(label=label, toy=is_toy, box=text, at=standing_at(text)))
+    return tuple(things)
 
 
 def matrices(scene: ToyScene) -> list[Array]:
@@ -90,10 +108,7 @@ def scene_facts(scene: ToyScene) -> SceneFacts:
             label=label,
             toy=KINDS[kind_of(label)].grip_m > 0,
             box=text_of(label, box),
-            middle=(
-                round((box[0] + box[2]) / 2 / IMAGE_SIZE[0] * 1000),
-                round((box[1] + box[3]) / 2 / IMAGE_SIZE[1] * 1000),
-            ),
+            at=standing_at(text_of(label, box)),
         )
         for label, _, box in shown
     )
@@ -120,6 +135,9 @@ def relation_between(first: str, second: str, poses: dict[str, Array], rack: tup
     for relation in ("on top", "below"):
         if (relation == "on top" or on_deck) and is_fulfilled(relation, pose, sizes[0], other, sizes[1], rack):
             return relation
+    if rack is not None and is_over_rack(pose, rack):
+        # On the tray or on the deck: beside nothing that stands on the table.
+        return ""
     x, y, z = pose[:3, 3] - other[:3, 3]
     bottoms = abs(z - (sizes[0][2] - sizes[1][2]) / 2)
     along, across = max(abs(x), abs(y)), min(abs(x), abs(y))

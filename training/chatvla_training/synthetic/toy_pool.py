@@ -3,7 +3,8 @@
 
 A scene is a function of (seed, kind, index). It is kept the first time it is asked for, in files whose name holds a
 hash of the code that draws it; deleting them costs time, nothing else.
-- `trials`: a table as in a trial: untouched, or with the toy in the gripper, or with the toy where it belongs.
+- `trials`: a table as in a trial: untouched, or with the toy in the gripper, as the expert holds it, or with the toy
+  where it belongs.
 - `crowds`: a table full of things, for dense labels.
 The arm stands anywhere. Units m, rad; pixels of the 320x240 image.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +25,11 @@ from numpy.typing import NDArray
 from chatvla_control.kinematics import IkError
 from chatvla_sim.toy_placement import kinds, layout, objects, relations, scene, trial, visibility
 from chatvla_sim.toy_placement.kinds import KINDS
+from chatvla_sim.toy_placement.layout import TOY_YAW
 from chatvla_sim.toy_placement.objects import kind_of
 from chatvla_sim.toy_placement.rack import tray_place
 from chatvla_sim.toy_placement.relations import goal_position
+from chatvla_sim.toy_placement.shapes import Kind
 from chatvla_sim.toy_placement.trial import Trial
 from chatvla_training.synthetic import toy_trials
 from chatvla_training.synthetic.kept import kept_arrays
@@ -34,14 +38,14 @@ from chatvla_training.synthetic.toy_trials import MOST_THINGS, crowd_trial, imag
 __all__ = ["TOY_POOL_SIZES", "ToyPool", "ToyScene"]
 
 Array = NDArray[np.float64]
-TOY_POOL_SIZES = {"trials": 6_000, "crowds": 3_000}
+TOY_POOL_SIZES = {"trials": 6_000, "crowds": 5_000}
 """Scenes of each kind."""
 SHAPE = (240, 320, 3)
 SEED_STRIDE = 1_000_000
 STATES = {"untouched": 0.5, "held": 0.2, "placed": 0.3}
 """How often a trial's toy is where."""
 ARM_AT_HOME = 0.4
-_CODE = (kinds, layout, objects, relations, scene, trial, visibility, toy_trials)
+_CODE = (kinds, layout, objects, relations, scene, trial, visibility, toy_trials, sys.modules[__name__])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +118,15 @@ class ToyPool:
         state = "untouched"
         if self.kind == "trials":
             state = str(rng.choice(list(STATES), p=list(STATES.values())))
-        joints, held_at = arm_anywhere(bench.spec, rng, holds=state == "held")
+        turn = float(rng.uniform(*TOY_YAW))
+        held = KINDS[kind_of(drawn.target.label)] if state == "held" else None
+        joints, held_at = arm_anywhere(bench.spec, rng, turn, held)
         bench.show(drawn, joints)
         bodies = [bench.data.joint(f"thing_{number}") for number in range(len(drawn.things))]
         if state == "placed":
             bodies[0].qpos[:3] = goal_of(drawn, bodies[1].qpos)
         elif state == "held" and held_at is not None:
-            bodies[0].qpos[:3] = held_at
+            bodies[0].qpos[:] = [*held_at, np.cos(turn / 2), 0.0, 0.0, np.sin(turn / 2)]
         image = bench.render("right")
         bench.truth()  # Brings the kinematics up to date, which the rays need.
         seen = visibility.seen_things(bench.model, bench.data, bench.camera("right"), len(drawn.things))
@@ -146,25 +152,26 @@ def goal_of(drawn: Trial, reference: Array) -> Array:
     return goal
 
 
-def arm_anywhere(spec: Any, rng: np.random.Generator, *, holds: bool) -> tuple[Array, Array | None]:
-    """Return joint positions [rad, m], shape (D,), and where a held toy's middle is, shape (3,).
+def arm_anywhere(spec: Any, rng: np.random.Generator, turn: float, held: Kind | None) -> tuple[Array, Array | None]:
+    """Return joint positions [rad, m], shape (D,), and where the middle of a held toy is, shape (3,).
 
-    Near home, or on the way to a place over the table. Only an arm over the table `holds`.
+    Near home, or on the way to a place over the table, the gripper turned by `turn` [rad] as it takes a toy of that
+    yaw. An arm that holds a toy of kind `held` is there, its fingers as far apart and as high as the expert takes it.
     """
     from chatvla_sim.toy_placement.motions import ToyMotions
 
     home = np.array(spec.home)
     near = np.clip(home + rng.normal(0, 0.03, len(home)), spec.lower, spec.upper)
-    if not holds and rng.random() < ARM_AT_HOME:
+    if held is None and rng.random() < ARM_AT_HOME:
         return near, None
     point = np.array([rng.uniform(0.36, 0.62), rng.uniform(-0.26, 0.26), rng.uniform(0.08, 0.28)])
-    turn = float(rng.uniform(-0.5, 0.5))
     across = np.array([np.sin(turn), -np.cos(turn), 0.0])
+    opening = float(rng.uniform(0.03, 0.08)) if held is None else held.grip_m
     try:
-        there = ToyMotions(spec).over(point, across, float(rng.uniform(0.03, 0.08)))
+        there = ToyMotions(spec).over(point, across, opening)
     except IkError:
         return near, None
-    if holds:
-        return there, point
+    if held is not None:
+        return there, point + np.array([0.0, 0.0, held.size[2] / 2 - held.grip_z_m])
     share = float(rng.uniform(0.3, 1.0))
     return (1 - share) * near + share * there, None

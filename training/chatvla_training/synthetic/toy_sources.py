@@ -2,9 +2,11 @@
 """Open the synthetic image-text data about toys by name: the stand-in for web pretraining of the tiny model.
 
 - `toys_scenes`: tables as in trials with a dialogue: point, name, list, relate, find the place, explain.
-- `toys_short`: the same tables, and crowded ones, with short questions.
-- `toys_told`: scenes told in words, without an image.
-- `toys_all`: all of these.
+- `toys_short`: the same tables, and crowded ones, with short questions; `toys_points`: only where things are.
+- `toys_told`: scenes told in words, without an image. `toys_finds`: only which rectangle is whose, of things anywhere.
+- `toys_all`: all but the last of these.
+- `toys_imagined`, `toys_imagined_points`: all, or only where things are, for the objective `objects_imagined`, which
+  needs no tower.
 - `toys_crowds`, `toys_labelled`: dense labels for the objectives `objects` and `objects_align`.
 Sample (index, draw) is the same on every machine: index picks the scene, draw the questions and small changes of light.
 """
@@ -23,19 +25,35 @@ from numpy.typing import NDArray
 
 from chatvla_training.data.samples import ChatSample, SampleSource, Turn
 from chatvla_training.synthetic import toy_facts
-from chatvla_training.synthetic.toy_facts import imagined_scene, scene_facts
+from chatvla_training.synthetic.toy_facts import imagined_scene, scattered_things, scene_facts
 from chatvla_training.synthetic.toy_pool import ToyPool, ToyScene
 from chatvla_training.synthetic.toy_trials import image_text_toy_trial
 from chatvla_training.text import toy_phrases, toy_questions
-from chatvla_training.text.toy_questions import short_dialogue, told_dialogue, toy_dialogue
+from chatvla_training.text.toy_questions import (
+    finding_dialogue,
+    pointing_dialogue,
+    short_dialogue,
+    told_dialogue,
+    toy_dialogue,
+)
 
 __all__ = ["TOY_SOURCES", "ToyLabelSource", "ToySource", "open_toy_source", "varied_toys"]
 
 MIXES: Mapping[str, Mapping[str, float]] = {
     "toys_scenes": {"scenes": 1.0},
     "toys_told": {"told": 1.0},
+    "toys_finds": {"finds": 1.0},
     "toys_short": {"short": 0.55, "crowds": 0.35, "told": 0.1},
-    "toys_all": {"scenes": 0.55, "short": 0.2, "crowds": 0.13, "told": 0.12},
+    "toys_points": {"points": 1.0},
+    "toys_all": {"scenes": 0.5, "points": 0.18, "short": 0.1, "crowds": 0.1, "told": 0.12},
+    "toys_imagined": {"scenes": 0.4, "points": 0.25, "short": 0.1, "crowds": 0.1, "told": 0.1, "finds": 0.05},
+    "toys_imagined_points": {"points": 0.8, "finds": 0.2},
+}
+DIALOGUES = {
+    "scenes": toy_dialogue,
+    "short": short_dialogue,
+    "crowds": short_dialogue,
+    "points": pointing_dialogue,
 }
 LABELLED = {"toys_crowds": "crowds", "toys_labelled": "trials"}
 TOY_SOURCES = (*MIXES, *LABELLED)
@@ -50,7 +68,8 @@ def open_toy_source(name: str, seed: int, cache: Path | None = None) -> SampleSo
     if name in LABELLED:
         return ToyLabelSource(name=f"synthetic:{name}", pool=ToyPool(LABELLED[name], seed, cache))
     pools = {kind: ToyPool(kind, seed, cache) for kind in ("trials", "crowds")}
-    return ToySource(name=f"synthetic:{name}", shares=MIXES[name], seed=seed, pools=pools)
+    imagined = name.startswith("toys_imagined")
+    return ToySource(name=f"synthetic:{name}", shares=MIXES[name], seed=seed, pools=pools, imagined=imagined)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +80,8 @@ class ToySource:
     shares: Mapping[str, float]
     seed: int
     pools: Mapping[str, ToyPool]
+    imagined: bool = False
+    """Whether the scene stands in for its picture, with what is seen where."""
 
     def __len__(self) -> int:
         """Return how many scenes there are."""
@@ -70,14 +91,19 @@ class ToySource:
         """Return a picture and the dialogue that `draw` chooses."""
         rng = random.Random(f"{self.seed} {index} {draw}")
         kind = rng.choices(list(self.shares), list(self.shares.values()))[0]
+        identity = f"{self.name}/{kind}/{index}"
+        if kind == "finds":
+            return _chat(identity, (), finding_dialogue(scattered_things(rng), rng))
         if kind == "told":
             told = scene_facts(imagined_scene(image_text_toy_trial(rng.randrange(TOLD))))
-            return _chat(f"{self.name}/told/{index}", (), told_dialogue(told, rng))
-        pool = self.pools["crowds" if kind == "crowds" else "trials"]
+            return _chat(identity, (), told_dialogue(told, rng))
+        crowded = kind == "crowds" or (kind == "points" and rng.random() < 0.5)
+        pool = self.pools["crowds" if crowded else "trials"]
         scene = varied_toys(pool.scene(index % pool.size), np.random.default_rng([self.seed, index, draw]))
         facts = scene_facts(scene)
-        pairs = (toy_dialogue if kind == "scenes" else short_dialogue)(facts, rng)
-        return _chat(f"{self.name}/{kind}/{index}", (scene.image,), pairs)
+        pairs = DIALOGUES[kind](facts, rng)
+        extras = {"scene": scene} if self.imagined else {}
+        return _chat(identity, (scene.image,), pairs, **extras)
 
     def sha256(self) -> str:
         """Return a fingerprint of the code and settings that draw the data."""
@@ -106,8 +132,11 @@ class ToyLabelSource:
         return self.pool.sha256()
 
 
-def _chat(identity: str, images: tuple[NDArray[np.uint8], ...], pairs: list[tuple[str, str]]) -> ChatSample:
-    return ChatSample(id=identity, images=images, turns=tuple(Turn(question=q, answer=a) for q, a in pairs))
+def _chat(
+    identity: str, images: tuple[NDArray[np.uint8], ...], pairs: list[tuple[str, str]], **extras: ToyScene
+) -> ChatSample:
+    turns = tuple(Turn(question=q, answer=a) for q, a in pairs)
+    return ChatSample(id=identity, images=images, turns=turns, extras=extras)
 
 
 def varied_toys(scene: ToyScene, rng: np.random.Generator) -> ToyScene:

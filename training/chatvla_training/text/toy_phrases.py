@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Say the same thought about the toy bench in many ways. No ROS, no torch.
 
-A thought names the toy and the reference with their rectangles, then the placement, with the rectangle of the goal
-(ChatVLA-2, section 4.2: "the model needs to output the bounding boxes for the objects that are targeted"). Rectangles
-are in Qwen2-VL's notation, thousandths of the camera image; an image of another shape than 320x240 would need another
-notation. Without a generator the wording is the bench's own.
+A thought names the toy, the reference and the goal with their rectangles (ChatVLA-2, section 4.2: "the model needs to
+output the bounding boxes for the objects that are targeted"), then the placement, and ends with where the toy stands
+and where it goes: what the action expert reads, the text's last tokens, then says both at fixed places. Rectangles are
+the bench's own (toy_placement/reasoning.py). Without a generator the wording is the bench's, too.
 """
 
 from __future__ import annotations
@@ -18,24 +18,33 @@ from typing import Any
 from chatvla_control.scene import SceneTruth
 from chatvla_sim.toy_placement.instructions import PHRASINGS, RELATION_PHRASES, instruction
 from chatvla_sim.toy_placement.objects import DATA_PARTS, labels
-from chatvla_sim.toy_placement.reasoning import marked, written_boxes
+from chatvla_sim.toy_placement.reasoning import (
+    SIDE_DIGITS,
+    SIDE_STEPS,
+    marked,
+    side_text,
+    standing_at,
+    written_boxes,
+)
 from chatvla_sim.toy_placement.relations import RELATIONS
 
-__all__ = ["ToyFacts", "facts_in_text", "facts_of", "reasoning", "texts", "words"]
+__all__ = ["ToyFacts", "facts_in_text", "facts_of", "reasoning", "side_words", "texts", "without_way", "words"]
 
 _MARKED = re.compile(
     r"<\|object_ref_start\|>([^<>|]{1,120})<\|object_ref_end\|><\|box_start\|>(\([0-9,() ]{1,40}\))<\|box_end\|>"
 )
 _TOY = ("The toy is {t}.", "I see {t}.", "The toy to move is {t}.", "There is {t}.", "Here is {t}.")
 _REFERENCE = ("The reference is {o}.", "I see {o}.", "It goes {r} {o}.", "There is {o}.", "Here is {o}.")
+_PLACE = ("The place is the {g}.", "There is room at the {g}.", "It fits at the {g}.", "The free place is the {g}.")
 _PUT = (
-    "I should put the {T} {r} the {O}, at the {g}.",
-    "I should place the {T} {r} the {O}, at the {g}.",
-    "So I should put the {T} {r} the {O}, at the {g}.",
-    "I will put the {T} {r} the {O}, at the {g}.",
-    "I need to place the {T} {r} the {O}, at the {g}.",
-    "I should pick the {T} and put it {r} the {O}, at the {g}.",
+    "I should put the {T} {r} the {O}{way}.",
+    "I should place the {T} {r} the {O}{way}.",
+    "So I should put the {T} {r} the {O}{way}.",
+    "I will put the {T} {r} the {O}{way}.",
+    "I need to place the {T} {r} the {O}{way}.",
+    "I should pick the {T} and put it {r} the {O}{way}.",
 )
+_WAY = re.compile(r", from \d{3} \d{3} to \d{3} \d{3}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +78,9 @@ def facts_in_text(facts: Mapping[str, Any], text: str) -> ToyFacts:
 
 def reasoning(facts: ToyFacts, rng: random.Random | None = None) -> str:
     """Return the reasoning that leads to the placement; the bench's own wording without `rng`."""
-    sentences = [options[0] if rng is None else rng.choice(options) for options in (_TOY, _REFERENCE, _PUT)]
+    parts = (_TOY, _REFERENCE, _PLACE, _PUT)
+    sentences = [options[0] if rng is None else rng.choice(options) for options in parts]
+    toy, place = (standing_at(facts.named(label)) for label in (facts.target, "goal"))
     return " ".join(sentences).format(
         t=facts.named(facts.target),
         o=facts.named(facts.reference),
@@ -77,7 +88,18 @@ def reasoning(facts: ToyFacts, rng: random.Random | None = None) -> str:
         T=facts.target,
         O=facts.reference,
         r=RELATION_PHRASES[facts.relation],
+        way=f", from {toy} to {place}" if toy and place else "",
     )
+
+
+def without_way(text: str) -> str:
+    """Return the text without the corners in its last sentence, as a person who forces a thought writes it."""
+    return _WAY.sub("", text)
+
+
+def side_words() -> tuple[str, ...]:
+    """Return all numbers that stand for sides of rectangles, side by side: left, top, right, bottom."""
+    return tuple(f"{10 * step + digit:03d}" for digit in SIDE_DIGITS for step in range(SIDE_STEPS))
 
 
 def texts(count: int, rng: random.Random) -> Iterator[str]:
@@ -98,8 +120,9 @@ def texts(count: int, rng: random.Random) -> Iterator[str]:
 
 
 def _any_box(label: str, rng: random.Random) -> str:
-    x1, y1 = rng.randrange(900), rng.randrange(900)
-    x2, y2 = x1 + rng.randrange(20, 100), y1 + rng.randrange(20, 100)
+    left, top = rng.uniform(0.0, 0.9), rng.uniform(0.0, 0.9)
+    shares = (left, top, left + rng.uniform(0.02, 0.1), top + rng.uniform(0.02, 0.1))
+    x1, y1, x2, y2 = (side_text(share, side) for side, share in enumerate(shares))
     return f"<|object_ref_start|>{label}<|object_ref_end|><|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
 
 

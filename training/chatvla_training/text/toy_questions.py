@@ -2,7 +2,12 @@
 """Ask and answer about toy scenes, shown or told: point, name, list, relate, find a place, explain. No ROS, no torch.
 
 The wordings are understanding prompts; no instruction of any part of the bench appears here, so that pretraining does
-not rehearse the robot's task. Relations are named in all words but those of held-out phrasings.
+not rehearse the robot's task. Relations are named in all words but those of held-out phrasings, and the toy or the
+reference comes first: which is which is to be known by grammar, not by order.
+
+The texts follow the wires of a new model (first_weights.py). A scene told in words puts as many tokens between a label
+and its rectangle's first side as a marked rectangle does ("red car at (432,"), and what stands somewhere is said right
+behind where ("496 668: red car").
 """
 
 from __future__ import annotations
@@ -14,11 +19,21 @@ from dataclasses import dataclass
 from chatvla_sim.toy_placement.instructions import OTHER_PHRASES, RELATION_PHRASES
 from chatvla_training.text.toy_phrases import ToyFacts, reasoning
 
-__all__ = ["SceneFacts", "ThingFacts", "short_dialogue", "told_dialogue", "toy_dialogue"]
+__all__ = [
+    "SceneFacts",
+    "ThingFacts",
+    "finding_dialogue",
+    "pointing_dialogue",
+    "short_dialogue",
+    "told_dialogue",
+    "toy_dialogue",
+]
 
 Pair = tuple[str, str]
-WHERE = ("Where is the {l}?", "Point at the {l}.", "Show the {l}.")
-WHAT = ("What is at ({x},{y})?", "Which thing is at ({x},{y})?", "Name what stands at ({x},{y}).")
+FOUND_AT_ONCE = 3
+WHERE = ("Where is the {l}?", "Point at the {l}.", "Show the {l}.", "Find the {l}.")
+WHERE_ALL = ("Where are {l}?", "Point at {l}.", "Find {l}.")
+WHAT = ("What is at {at}?", "Which thing is at {at}?", "Name what stands at {at}.")
 LIST = ("Which things are on the table?", "List the things from left to right in the picture.", "What do you see?")
 TOYS = ("Which toys are there?", "List the toys.")
 COUNT = ("How many things are there?", "Count the things.")
@@ -26,13 +41,26 @@ COLOUR = ("What colour is the {k}?", "Which colour has the {k}?")
 KIND = ("What is the {c} thing?", "Which thing is {c}?")
 RELATED = ("How does the {a} stand to the {b}?", "Seen from the robot, where is the {a} by the {b}?")
 IS_IT = ("Is the {a} {r} the {b}?", "Does the {a} stand {r} the {b}?")
-PLACE = ("Which place is {r} the {b} for the {a}?", "Show the place {r} the {b} where the {a} fits.")
+PLACE = (
+    "Which place is {r} the {b} for the {a}?",
+    "Show the place {r} the {b} where the {a} fits.",
+    "Which place belongs to the {a} {r} the {b}?",
+    "Take the {a}: where is room for it {r} the {b}?",
+)
 EXPLAIN = (
     "How does the {a} get {r} the {b}? Explain.",
     "Think step by step: the {a} goes {r} the {b}.",
     "The {a} shall stand {r} the {b}. What is to be done?",
     "Name the toy, the reference and the place: the {a} {r} the {b}.",
+    "Take the {a}. It belongs {r} the {b}. Explain.",
 )
+EXPLAIN_REFERENCE_FIRST = (
+    "Find the {b}. What belongs {r} it is the {a}. Explain.",
+    "There is the {b}, and {r} it belongs the {a}. What is to be done?",
+    "Think step by step: {r} the {b} goes the {a}.",
+    "Name the reference, the toy and the place: by the {b}, {r} it, the {a}.",
+)
+REFERENCE_FIRST_SHARE = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +71,8 @@ class ThingFacts:
     toy: bool
     box: str
     """Its marked rectangle as text, label first."""
-    middle: tuple[int, int]
-    """Of the rectangle, thousandths of the picture's width and height."""
+    at: str
+    """The rectangle's lower right corner, as texts have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +89,21 @@ class SceneFacts:
     """The trial's own toy, reference and relation."""
 
 
+def pointing_dialogue(facts: SceneFacts, rng: random.Random) -> list[Pair]:
+    """Return questions about where things are and what is where, and nothing else.
+
+    Every number that is written has to be found: nothing else teaches so fast which words in a picture go together.
+    """
+    pairs = [_find_all(facts.things, rng), _find_all(facts.things, rng), _naming(rng.choice(facts.things), rng)]
+    rng.shuffle(pairs)
+    return pairs
+
+
 def short_dialogue(facts: SceneFacts, rng: random.Random) -> list[Pair]:
     """Return three short questions, mostly pointing and naming: one skill each."""
-    thing, other = rng.choice(facts.things), rng.choice(facts.things)
     pairs = [
-        (rng.choice(WHERE).format(l=thing.label), thing.box),
-        _naming(other, rng),
+        _find_all(facts.things, rng),
+        _naming(rng.choice(facts.things), rng),
         rng.choice([*_listing(facts, rng), *_relating(facts, rng), *_placing(facts, rng)]),
     ]
     rng.shuffle(pairs)
@@ -90,6 +127,12 @@ def toy_dialogue(facts: SceneFacts, rng: random.Random) -> list[Pair]:
     return chosen
 
 
+def finding_dialogue(things: Sequence[ThingFacts], rng: random.Random) -> list[Pair]:
+    """Return a table told in words and two questions for some of its things in other orders, and nothing else."""
+    (question, answer), again = _find_all(things, rng), _find_all(things, rng)
+    return [(f"{told(rng.sample(things, len(things)))} {question}", answer), again]
+
+
 def told_dialogue(facts: SceneFacts, rng: random.Random) -> list[Pair]:
     """Return questions about a scene that the first one tells in words, without an image.
 
@@ -97,22 +140,32 @@ def told_dialogue(facts: SceneFacts, rng: random.Random) -> list[Pair]:
     must be seen.
     """
     things = rng.sample(facts.things, len(facts.things))
-    told = " ".join(f"{thing.label}: {_corners(thing)}." for thing in things)
     pairs = [(rng.choice(WHERE).format(l=thing.label), thing.box) for thing in rng.sample(things, min(2, len(things)))]
     pairs.append(rng.choice([*_listing(facts, rng), *_placing(facts, rng)]))
     explained = _explaining(facts, rng)
     pairs += [explained] if explained else []
     (question, answer), *rest = rng.sample(pairs, len(pairs))
-    return [(f"{told} {question}", answer), *rest]
+    return [(f"{told(things)} {question}", answer), *rest]
+
+
+def told(things: Sequence[ThingFacts]) -> str:
+    """Return where the things are in words, without marks: a question's text holds no control tokens."""
+    return " ".join(f"{thing.label} at {_corners(thing)}." for thing in things)
+
+
+def _find_all(things: Sequence[ThingFacts], rng: random.Random) -> Pair:
+    asked = rng.sample(things, min(len(things), FOUND_AT_ONCE))
+    return rng.choice(WHERE_ALL).format(l=_joined([f"the {thing.label}" for thing in asked])), " ".join(
+        thing.box for thing in asked
+    )
 
 
 def _corners(thing: ThingFacts) -> str:
-    """Return the corners of a thing's rectangle without marks: a question's text holds no control tokens."""
     return thing.box.partition("<|box_start|>")[2].partition("<|box_end|>")[0]
 
 
 def _naming(thing: ThingFacts, rng: random.Random) -> Pair:
-    return rng.choice(WHAT).format(x=thing.middle[0], y=thing.middle[1]), thing.label
+    return rng.choice(WHAT).format(at=thing.at), f"{thing.at}: {thing.label}"
 
 
 def _joined(labels: Sequence[str]) -> str:
@@ -188,5 +241,5 @@ def _explaining(facts: SceneFacts, rng: random.Random) -> Pair | None:
     toy, reference, relation, place = wish
     boxes = {thing.label: thing.box for thing in facts.things} | {"goal": place}
     said = ToyFacts(target=toy, reference=reference, relation=relation, boxes=boxes)
-    question = rng.choice(EXPLAIN).format(a=toy, r=_words(relation, rng), b=reference)
-    return question, reasoning(said, rng)
+    asks = EXPLAIN_REFERENCE_FIRST if rng.random() < REFERENCE_FIRST_SHARE else EXPLAIN
+    return rng.choice(asks).format(a=toy, r=_words(relation, rng), b=reference), reasoning(said, rng)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from chatvla_control.contracts import ActionChunk, ActionMode, Observation, Reasoning
 from chatvla_policy.checkpoint.setup import RobotSetup
 from chatvla_policy.processing.chunks import committed_rows, playable_rows
+from chatvla_policy.processing.table_room import raised_rows
 
 __all__ = ["decided_rows", "rows_within_limits", "timed_chunk"]
 
@@ -38,7 +39,7 @@ def rows_within_limits(
     rows = setup.statistics.denormalise_actions(normalised, state)
     if setup.mode is not ActionMode.JOINT_POSITION:
         return rows
-    return playable_rows(rows, setup.spec, step_period_s=setup.step_period_s)
+    return playable_rows(raised_rows(rows, setup.spec), setup.spec, step_period_s=setup.step_period_s)
 
 
 def timed_chunk(

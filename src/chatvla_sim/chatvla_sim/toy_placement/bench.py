@@ -58,6 +58,8 @@ class ToyPlacementBench(MujocoBench):
         self._left_camera = RIGHT_CAMERA
         self._drawn_model: mujoco.MjModel | None = None
         self._trial: Trial | None = None
+        self._stood = np.zeros(3)
+        """Where the reference's middle was when the trial began."""
 
     @property
     def trial(self) -> Trial:
@@ -101,6 +103,7 @@ class ToyPlacementBench(MujocoBench):
         set_camera(self._model, VIEW, self._camera)
         set_camera(self._model, "left", self._left_camera)
         self._make_room()
+        self._stood = self._data.body("thing_1").xpos.copy()
         return self.truth()
 
     def render(self, view: str, snapshot: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
@@ -147,7 +150,13 @@ class ToyPlacementBench(MujocoBench):
         # Poses in the data lag one step behind until the kinematics are run again.
         mujoco.mj_kinematics(self._model, self._data)
         return scene_truth(
-            self.trial, self._states(), camera=self._camera, stamp_s=self.time_s, count=self._count, view=VIEW
+            self.trial,
+            self._states(),
+            stood=self._stood,
+            camera=self._camera,
+            stamp_s=self.time_s,
+            count=self._count,
+            view=VIEW,
         )
 
     def open_viewer(self) -> Callable[[], None]:

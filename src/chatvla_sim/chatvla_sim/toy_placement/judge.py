@@ -2,7 +2,8 @@
 """Tell the truth of a toy scene: where things are, where the toy belongs, whether the trial is solved.
 
 Solved: the target is in the relation to the reference (relations.py states the tolerances), it moves slower than
-STILL_M_S, no gripper pad touches it, and the reference still stands where it stood, within MOVED_M. Units m, s.
+STILL_M_S, no gripper pad touches it, and the reference still stands where it stood when the trial began, within
+MOVED_M. Units m, s.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from chatvla_control.kinematics import pose_matrix
 from chatvla_control.scene import Pose, SceneObject, SceneTruth
 from chatvla_sim.camera import PinholeCamera, box_corners
 from chatvla_sim.toy_placement.kinds import KINDS
-from chatvla_sim.toy_placement.layout import standing_pose
 from chatvla_sim.toy_placement.objects import kind_of
 from chatvla_sim.toy_placement.rack import RACK_SIZE_M, rack_middle
 from chatvla_sim.toy_placement.relations import goal_position, is_fulfilled
@@ -93,17 +93,24 @@ def labelled_box(camera: PinholeCamera, points: Array, label: str, view: str) ->
 
 
 def scene_truth(
-    trial: Trial, states: list[ThingState], *, camera: PinholeCamera, stamp_s: float, count: int, view: str
+    trial: Trial,
+    states: list[ThingState],
+    *,
+    stood: Array,
+    camera: PinholeCamera,
+    stamp_s: float,
+    count: int,
+    view: str,
 ) -> SceneTruth:
     """Return the truth of `trial` with its things in `states`, in the trial's order.
 
-    Rectangles enclose whole objects, hidden parts too. The answer is the relation. The goal is an object of its own.
+    `stood` is where the middle of the reference was when the trial began, shape (3,). Rectangles enclose whole objects,
+    hidden parts too. The answer is the relation. The goal is an object of its own.
     """
     target, reference = trial.target, trial.reference
     size, reference_size = KINDS[kind_of(target.label)].size, KINDS[kind_of(reference.label)].size
     goal = pose_matrix(np.eye(3), goal_position(trial.relation, states[1].pose, reference_size, size))
-    stood = standing_pose(KINDS[kind_of(reference.label)], reference.place)
-    in_place = np.linalg.norm(states[1].pose[:3, 3] - stood[:3, 3]) <= MOVED_M
+    in_place = np.linalg.norm(states[1].pose[:3, 3] - stood) <= MOVED_M
 
     def is_placed(thing: Thing, state: ThingState) -> bool:
         edges = KINDS[kind_of(thing.label)].size

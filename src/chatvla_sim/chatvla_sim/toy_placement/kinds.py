@@ -20,9 +20,20 @@ def wheels(x: float, y: float, radius: float) -> tuple[Part, ...]:
     return tuple(can(radius, 3, (sx * x, sy * y, radius), "black", SIDEWAYS) for sx in (-1, 1) for sy in (-1, 1))
 
 
-def toy(name: str, size: Triple, grip: float, grip_z: float, parts: tuple[Part, ...], cores: tuple[Core, ...]) -> Kind:
+GRIP_Z_MM = 30.0
+"""Height of every toy's grip: pads then begin 12 mm above the table, where a chunk that misses by 10 mm still passes
+the check, and nothing about it differs between kinds that demonstrations show and kinds that they do not."""
+
+
+def toy(name: str, size: Triple, grip: float, parts: tuple[Part, ...], cores: tuple[Core, ...]) -> Kind:
     return Kind(
-        name=name, size=scaled(size), parts=parts, cores=cores, mass_kg=0.06, grip_m=grip / 1000, grip_z_m=grip_z / 1000
+        name=name,
+        size=scaled(size),
+        parts=parts,
+        cores=cores,
+        mass_kg=0.06,
+        grip_m=grip / 1000,
+        grip_z_m=GRIP_Z_MM / 1000,
     )
 
 
@@ -35,7 +46,6 @@ TOY_KINDS = (
         "cube",
         (44, 44, 44),
         44,
-        24,
         (
             box((22, 22, 22), (0, 0, 22)),
             box((14, 14, 22.6), (0, 0, 22), "white"),
@@ -48,7 +58,6 @@ TOY_KINDS = (
         "car",
         (78, 42, 46),
         38,
-        22,
         (
             box((39, 19, 10), (0, 0, 18)),
             box((20, 17, 9), (-4, 0, 36), "glass"),
@@ -61,7 +70,6 @@ TOY_KINDS = (
         "duck",
         (78, 44, 62),
         40,
-        22,
         (
             egg((34, 22, 20), (0, 0, 20)),
             egg((16, 16, 16), (20, 0, 46)),
@@ -76,7 +84,6 @@ TOY_KINDS = (
         "cup",
         (62, 50, 56),
         46,
-        30,
         (
             can(25, 28, (0, 0, 28)),
             can(21, 1, (0, 0, 56), "shade"),
@@ -90,7 +97,6 @@ TOY_KINDS = (
         "brick",
         (66, 34, 30),
         34,
-        22,
         (box((33, 17, 12), (0, 0, 12)), *(can(6, 3, (x, y, 27)) for x in (-22, 0, 22) for y in (-9, 9))),
         (core((33, 17, 12), (0, 0, 12)), core((27, 14, 3), (0, 0, 27))),
     ),
@@ -98,7 +104,6 @@ TOY_KINDS = (
         "bear",
         (56, 46, 78),
         42,
-        26,
         (
             egg((23, 23, 25), (0, 0, 25)),
             egg((19, 19, 18), (3, 0, 58)),
@@ -117,7 +122,6 @@ TOY_KINDS = (
         "boat",
         (84, 36, 72),
         36,
-        22,
         (
             box((30, 18, 11), (-6, 0, 11)),
             box((12.7, 12.7, 11), (24, 0, 11), "main", BOW),
@@ -131,7 +135,6 @@ TOY_KINDS = (
         "house",
         (50, 44, 62),
         42,
-        22,
         (
             box((24, 21, 19), (0, 0, 19)),
             box((25, 15, 15), (0, 0, 38), "brown", DIAGONAL),
@@ -143,7 +146,6 @@ TOY_KINDS = (
     toy(
         "rocket",
         (60, 36, 84),
-        34,
         34,
         (
             can(18, 28, (0, 0, 34)),
@@ -160,7 +162,6 @@ TOY_KINDS = (
         "tree",
         (56, 56, 74),
         44,
-        28,
         (can(9, 10, (0, 0, 10), "brown"), can(28, 9, (0, 0, 28)), can(21, 9, (0, 0, 46)), can(13, 10, (0, 0, 64))),
         (core((18, 18, 10), (0, 0, 10)), core((22, 22, 9), (0, 0, 28)), core((14, 14, 14), (0, 0, 52))),
     ),
@@ -168,7 +169,6 @@ TOY_KINDS = (
         "train",
         (80, 40, 62),
         36,
-        22,
         (
             box((38, 18, 9), (0, 0, 17)),
             can(14, 20, (14, 0, 36), "main", FORWARD),
@@ -184,7 +184,6 @@ TOY_KINDS = (
         "mushroom",
         (58, 58, 56),
         44,
-        36,
         (
             can(14, 16, (0, 0, 16), "cream"),
             egg((29, 29, 20), (0, 0, 36)),
@@ -241,14 +240,14 @@ REFERENCE_KINDS = (
     ),
     thing(
         "drum",
-        (100, 100, 60),
+        (100, 100, 92),
         (
-            can(50, 28, (0, 0, 29)),
-            can(46, 1.2, (0, 0, 59), "white"),
-            can(51, 4, (0, 0, 54), "black"),
+            can(50, 44, (0, 0, 45)),
+            can(46, 1.2, (0, 0, 91), "white"),
+            can(51, 4, (0, 0, 86), "black"),
             can(51, 4, (0, 0, 5), "black"),
         ),
-        (core((38, 38, 30), (0, 0, 30)), core((48, 18, 30), (0, 0, 30)), core((18, 48, 30), (0, 0, 30))),
+        (core((38, 38, 46), (0, 0, 46)), core((48, 18, 46), (0, 0, 46)), core((18, 48, 46), (0, 0, 46))),
         True,
     ),
     thing(

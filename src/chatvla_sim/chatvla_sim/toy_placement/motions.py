@@ -46,7 +46,7 @@ class Grip:
     up_m: float = 0.0
 
 
-GRIPS = (Grip(), Grip(up_m=0.006), Grip(along_m=-0.012), Grip(along_m=0.012))
+GRIPS = (Grip(), Grip(along_m=-0.012), Grip(along_m=0.012), Grip(up_m=-0.004))
 """Ways to take a toy, the best first."""
 
 

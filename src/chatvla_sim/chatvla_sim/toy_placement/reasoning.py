@@ -3,6 +3,9 @@
 
 Rectangles are written in Qwen2-VL's own notation, in thousandths of the camera image's width and height:
   <|object_ref_start|>label<|object_ref_end|><|box_start|>(x1,y1),(x2,y2)<|box_end|>
+Each side is rounded to a hundredth (1.6 px at most) in such a way that its last digit says which side it is: 2 left,
+4 top, 6 right, 8 bottom. A small model then has words of its own for each side, as many as there are hundredths. The
+last sentence repeats where the toy stands and where it goes, by the rectangles' lower right corners.
 """
 
 from __future__ import annotations
@@ -15,19 +18,51 @@ from chatvla_control.scene import SceneObject, SceneTruth
 from chatvla_sim.toy_placement.instructions import OTHER_PHRASES, RELATION_PHRASES
 from chatvla_sim.toy_placement.judge import GOAL
 
-__all__ = ["IMAGE_SIZE", "find_label", "find_relation", "marked", "reasoning_about", "reasoning_text", "written_boxes"]
+__all__ = [
+    "IMAGE_SIZE",
+    "SIDE_DIGITS",
+    "SIDE_STEPS",
+    "find_label",
+    "find_relation",
+    "marked",
+    "reasoning_about",
+    "reasoning_text",
+    "side_text",
+    "standing_at",
+    "written_boxes",
+]
 
 IMAGE_SIZE = (320, 240)
 """Width and height of the camera image that rectangles are pixels of."""
+SIDE_DIGITS = (2, 4, 6, 8)
+"""Last digits of left, top, right and bottom."""
+SIDE_STEPS = 100
+"""Places that a side can have."""
 MARKS = re.compile(r"<\|object_ref_start\|>|<\|object_ref_end\|>|<\|box_start\|>[^<]{0,64}<\|box_end\|>")
+
+
+def side_text(share: float, side: int) -> str:
+    """Return one side of a rectangle, a share of the image's width or height, as three digits."""
+    step = min(SIDE_STEPS - 1, max(0, round((1000 * share - SIDE_DIGITS[side]) / 10)))
+    return f"{10 * step + SIDE_DIGITS[side]:03d}"
+
+
+def sides(box: BoundingBox) -> list[str]:
+    width, height = IMAGE_SIZE
+    shares = (box.x_min / width, box.y_min / height, box.x_max / width, box.y_max / height)
+    return [side_text(share, side) for side, share in enumerate(shares)]
 
 
 def marked(box: BoundingBox) -> str:
     """Return the rectangle as text, label first."""
-    width, height = IMAGE_SIZE
-    x1, x2 = (min(1000, max(0, round(x / width * 1000))) for x in (box.x_min, box.x_max))
-    y1, y2 = (min(1000, max(0, round(y / height * 1000))) for y in (box.y_min, box.y_max))
+    x1, y1, x2, y2 = sides(box)
     return f"<|object_ref_start|>{box.label}<|object_ref_end|><|box_start|>({x1},{y1}),({x2},{y2})<|box_end|>"
+
+
+def standing_at(mark: str) -> str:
+    """Return where the thing of a marked rectangle stands, its lower right corner as in the text, empty without one."""
+    found = re.search(r"\((\d{3}),(\d{3})\)<\|box_end\|>", mark)
+    return "" if found is None else f"{found[1]} {found[2]}"
 
 
 def written_boxes(truth: SceneTruth) -> tuple[BoundingBox, ...]:
@@ -45,9 +80,11 @@ def reasoning_text(truth: SceneTruth, target: SceneObject, relation: str) -> str
     def named(item: SceneObject) -> str:
         return item.label if item.box is None else marked(item.box)
 
+    toy, place = (standing_at(named(item)) for item in (target, goal))
+    way = f", from {toy} to {place}" if toy and place else ""
     return (
-        f"The toy is {named(target)}. The reference is {named(reference)}. "
-        f"I should put the {target.label} {RELATION_PHRASES[relation]} the {reference.label}, at the {named(goal)}."
+        f"The toy is {named(target)}. The reference is {named(reference)}. The place is the {named(goal)}. "
+        f"I should put the {target.label} {RELATION_PHRASES[relation]} the {reference.label}{way}."
     )
 
 

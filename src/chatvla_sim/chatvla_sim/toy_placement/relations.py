@@ -5,10 +5,11 @@ Seen from the robot's base, looking along +x: left is +y, right is -y, front is 
 farther away (+x). On top: the toy stands on the reference. Below: the reference stands on a rack's deck, and the toy
 stands on the tray beneath it.
 
-A toy is left, right, in front or behind when its bounding box rests on the table (within REST_M), the gap between both
-bounding boxes along the relation's axis is GAP_M, and its middle is at most ACROSS_M off that axis through the
-reference's middle. On top: its middle is over the reference's bounding box, its bottom within REST_M of the reference's
-top. Below: its middle is over the tray, its bottom within REST_M of the tray's top.
+A toy is left, right, in front or behind when its bounding box rests on the table (within REST_M; its middle is not over
+the rack, whose tray is no higher than that), the gap between both bounding boxes along the relation's axis is GAP_M,
+and its middle is at most ACROSS_M off that axis through the reference's middle. On top: its middle is over the
+reference's bounding box, its bottom within REST_M of the reference's top. Below: its middle is over the tray, its
+bottom within REST_M of the tray's top.
 Units m; positions in the robot's base frame.
 """
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from chatvla_sim.camera import box_corners
 from chatvla_sim.toy_placement.rack import RACK_SIZE_M, TRAY_TOP_M, rack_middle, tray_place
 
-__all__ = ["ACROSS_M", "GAP_M", "RELATIONS", "REST_M", "goal_position", "is_fulfilled"]
+__all__ = ["ACROSS_M", "GAP_M", "RELATIONS", "REST_M", "goal_position", "is_fulfilled", "is_over_rack"]
 
 Array = NDArray[np.float64]
 RELATIONS = ("left", "right", "front", "behind", "on top", "below")
@@ -56,6 +57,11 @@ def goal_position(
     return np.array([x + direction[0] * reach, y + direction[1] * reach, half])
 
 
+def is_over_rack(toy: Array, deck: tuple[float, float]) -> bool:
+    """Return whether the middle of a toy at pose (4, 4) is over the rack's deck or tray."""
+    return bool((np.abs(toy[:2, 3] - np.array(rack_middle(deck))) <= np.array(RACK_SIZE_M[:2]) / 2).all())
+
+
 def is_fulfilled(
     relation: str,
     toy: Array,
@@ -75,9 +81,8 @@ def is_fulfilled(
     if relation == "below":
         if deck is None:
             return False
-        inside = (np.abs(toy[:2, 3] - np.array(rack_middle(deck))) <= np.array(RACK_SIZE_M[:2]) / 2).all()
-        return bool(inside and abs(bottom - TRAY_TOP_M) <= REST_M)
-    if abs(bottom) > REST_M:
+        return is_over_rack(toy, deck) and abs(bottom - TRAY_TOP_M) <= REST_M
+    if abs(bottom) > REST_M or (deck is not None and is_over_rack(toy, deck)):
         return False
     direction = np.array([*DIRECTIONS[relation], 0.0])
     gap = float(offset @ direction) - extent(reference, reference_size, direction) - extent(toy, toy_size, direction)

@@ -5,7 +5,7 @@ Sizes S to H are ScaleDP's (ChatVLA-2 uses H, its "1B"); `tiny` is H's small lik
 `compact` has tiny's size and is made to learn from hundreds of demonstrations on a CPU, where tiny needs many more:
 it guesses the clean chunk, ten steps a token, from conditions too narrow to tell one demonstration from another, looks
 at the image tokens itself, says where the arm next grasps or lets go before it says the way there, and need not send
-the joints' own places through its layers.
+the joints' own places through its layers. `compact_18` reads more of the text's end.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ ACTION_SIZES["compact"] = replace(
     keyframe=1.0,
     dropout=0.3,
 )
+ACTION_SIZES["compact_18"] = replace(ACTION_SIZES["compact"], reasoning_tail=18)
+"""A text about toys ends with their relation, the reference, where the toy stands and where it goes: 18 tokens."""
 ACTION_SIZES["compact_bare"] = replace(ACTION_SIZES["compact"], state_skip=False, keyframe=0.0)
 """For ablations: the conditions reach the chunk by the layers' modulation alone."""
 
