@@ -49,7 +49,7 @@ class SecondLook:
         pause()
         hidden_BNV = self._given(state, start, ids)
         before_BNV = torch.cat([start[1][:, None], hidden_BNV[:, :-1]], 1)
-        likely_NV = agreed(self._decoder.logits(before_BNV).float().log_softmax(-1))[0]
+        likely_NV = agreed(self._decoder.logits(before_BNV))[0]
         for place, other in self._others(likely_NV, ids):
             pause()
             given = [*ids[:place], other]
@@ -67,9 +67,7 @@ class SecondLook:
         """Return the hidden states of `ids` behind `start`, shape (B, N, V)."""
         state.rewind(start)
         ids_1N = torch.tensor([list(ids)], device=start[1].device)
-        hidden_BNV = self._decoder.forward_text(state, ids_1N.expand(len(start[1]), -1))
-        state.hidden_BD = hidden_BNV[:, -1]
-        return hidden_BNV
+        return self._decoder.forward_text(state, ids_1N.expand(len(start[1]), -1))
 
     def _others(self, likely_NV: Tensor, ids: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Yield (place, token) of digits and signs in the place of others, the least unlikely first."""
