@@ -86,6 +86,7 @@ class InProcessSession:
             clock_s=self._bench.time_s,
             joints=self._bench.joint_state().positions.copy(),
             chunks=tuple(self._chunks),
+            counts=getattr(self._policy, "counts", None) or {},
         )
 
     def frame(self) -> NDArray[np.uint8] | None:

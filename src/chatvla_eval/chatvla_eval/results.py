@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,17 @@ def summary(task: str, trials: Sequence[TrialResult]) -> dict[str, Any]:
     whole["causes"] = dict(sorted(Counter(trial.cause.partition(":")[0] for trial in trials if trial.cause).items()))
     whole["links"] = links(trials)
     whole["agreement"] = agreement(trials)
+    whole["counts"] = _added(trial.counts for trial in trials)
     return whole | {mark: _rates(task, [trial for trial in trials if mark in trial.subsets]) for mark in subsets}
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the sums by name, in the order in which the names come."""
+    found: dict[str, int] = {}
+    for one in counts:
+        for name, count in one.items():
+            found[name] = found.get(name, 0) + count
+    return found
 
 
 def _rates(task: str, trials: Sequence[TrialResult]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ Times in s since the start of the trial unless they say otherwise. D joints in R
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -72,6 +72,8 @@ class Watch:
     """Stamps and measured positions since the last watch, where the session has more than `joints`."""
     chunks: Sequence[ActionChunk] = ()
     """Chunks of this trial that the policy gave, in order."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What the policy counts of itself since its instruction (malformed answers, retries, ...); empty for most."""
 
 
 class TrialSession(Protocol):

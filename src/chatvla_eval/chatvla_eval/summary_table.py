@@ -42,6 +42,8 @@ def summary_table(results: Mapping[str, Any]) -> str:
         lines.append("  broken at " + ", ".join(f"{link} {count}" for link, count in summary["links"].items()))
     if summary["agreement"]["n"]:
         lines.append(f"  took what the text chose: {summary['agreement']['k']}/{summary['agreement']['n']}")
+    if counts := summary.get("counts"):
+        lines.append("  the policy counted  " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     if "against" in results:
         lines += _against(results["against"])
     if "forced_correct" in results:

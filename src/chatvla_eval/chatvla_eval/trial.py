@@ -153,4 +153,5 @@ def score_trial(task: Task, setup: TrialSetup, watch: Watch, touched: Touched, *
         link=broken_link(cause, scored, written=written, approached=approached, target=truth.target),
         chosen=labels.get(scored.choice, ""),
         approached=labels.get(approached, ""),
+        counts=dict(watch.counts),
     )

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["TrialResult"]
@@ -37,6 +38,8 @@ class TrialResult:
     """Label of the object that the text chooses; empty when it chooses none that is there."""
     approached: str = ""
     """Label of the object that a gripper came nearest to; empty when something was taken, or it came near none."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What the policy counted of itself, by its own names; empty where it counts nothing."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trial as results.json holds it."""
@@ -58,4 +61,5 @@ class TrialResult:
             "approached": self.approached,
             "seconds": self.seconds,
             "subsets": list(self.subsets),
+            "counts": dict(self.counts),
         }

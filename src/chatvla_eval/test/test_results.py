@@ -76,6 +76,19 @@ def test_subsets_are_further_keys_of_the_summary():
     assert summary["never_seen_font"]["success"]["n"] == 1
 
 
+def test_what_a_policy_counts_is_added_up_and_printed(tmp_path):
+    counted = [
+        replace(trial(0), counts={"answers": 5, "malformed": 1}),
+        replace(trial(1), counts={"answers": 7, "given_up": 2}),
+        trial(2),
+    ]
+    results = json.loads(write_results(tmp_path, INFO, counted).read_text())
+    assert [entry["counts"] for entry in results["trials"]][1:] == [{"answers": 7, "given_up": 2}, {}]
+    assert results["summary"]["counts"] == {"answers": 12, "malformed": 1, "given_up": 2}
+    assert "the policy counted  answers 12, malformed 1, given_up 2" in summary_table(results)
+    assert "counted" not in summary_table(results_dict(INFO, TRIALS))
+
+
 def test_results_before_the_first_trial_are_valid_json(tmp_path):
     results = json.loads(write_results(tmp_path, INFO, []).read_text())
     assert results["summary"]["ocr"]["mean"] is None

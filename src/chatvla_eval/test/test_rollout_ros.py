@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
@@ -113,8 +113,14 @@ def test_bag_of_a_rollout_gives_exactly_its_scores(bench, tmp_path):
         [sys.executable, "-m", "chatvla_eval.record_cli", "--out", bag, "--namespace", NAMESPACE]
     )
     time.sleep(2.0)
-    running = rollout(trials=2, seed=11, out=tmp_path / "live", wait=60.0, force="I should pick the left card.")
-    output, _ = running.communicate(timeout=200)
+    with operator() as (peer, _):
+        # As a policy node reports what its policy counts.
+        reports = peer.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        counted = [KeyValue(key="policy_malformed", value="2"), KeyValue(key="policy_retries", value="many")]
+        report = DiagnosticArray(status=[DiagnosticStatus(name="/other/policy_node: policy", values=counted)])
+        peer.create_timer(0.2, lambda: reports.publish(report))
+        running = rollout(trials=2, seed=11, out=tmp_path / "live", wait=60.0, force="I should pick the left card.")
+        output, _ = running.communicate(timeout=200)
     time.sleep(1.0)
     recorder.send_signal(signal.SIGINT)
     assert recorder.wait(timeout=20) == 0
@@ -124,6 +130,8 @@ def test_bag_of_a_rollout_gives_exactly_its_scores(bench, tmp_path):
     live, scored = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("live", "scored"))
     assert scored["trials"] == live["trials"]
     assert scored["summary"] == live["summary"]
+    assert [trial["counts"] for trial in live["trials"]] == [{"malformed": 2}, {"malformed": 2}]
+    assert live["summary"]["counts"] == {"malformed": 4}
     assert any(trial["text"] == "I should pick the left card." for trial in scored["trials"])
     for key in ("task", "split", "seed", "policy", "privileged", "simulation"):
         assert scored[key] == live[key]

@@ -186,6 +186,7 @@ def _watch(window: _Window, messages: BagMessages) -> Watch:
         finished=True,
         error=window.end.get("error", ""),
         refused=window.end.get("refused", ""),
+        counts=window.end.get("counts", {}),
         seen=window.truths,
         motion=[item for item in messages.motion if window.from_s - 1.0 <= item[0] <= window.to_s],
     )

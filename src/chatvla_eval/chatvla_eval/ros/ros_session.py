@@ -197,6 +197,7 @@ class RosSession:
             joints=self._topics.joints(),
             motion=motion,
             chunks=self._topics.chunks(),
+            counts=self._topics.policy_counts(),
         )
         return self._watch
 

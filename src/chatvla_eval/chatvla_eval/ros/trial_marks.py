@@ -46,6 +46,7 @@ class TrialMarks:
                 "timed_out": watch.timed_out or not watch.finished,
                 "error": watch.error,
                 "refused": watch.refused,
+                "counts": dict(watch.counts),
                 "policy": policy,
                 "privileged": privileged,
             }

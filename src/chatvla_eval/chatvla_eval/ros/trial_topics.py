@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -34,6 +35,9 @@ ALL = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Every message counts: what a gripper held for a moment is part of the result."""
 _KEPT = 500
 """Messages kept between two looks: ten seconds of joint states."""
+_COUNTED = "policy_"
+"""How the policy node names on /diagnostics what its policy counts."""
+_MOST_COUNTS = 50
 
 
 class TrialTopics:
@@ -53,6 +57,7 @@ class TrialTopics:
         self._refused = ""
         self._fault: str | None = None
         self._counts = (0, 0)
+        self._policy_counts: dict[str, int] = {}
         self._image: Image | None = None
         self._camera: Subscription | None = None
         self._listens = False
@@ -70,6 +75,7 @@ class TrialTopics:
         with self._lock:
             self._texts, self._texts_from_s, self._refused = [], from_s, ""
             self._seen, self._motion, self._chunks = [], [], []
+            self._policy_counts = {}
         if not self._listens:
             # Only now: until the first trial, a listener of action_chunk means that the driver is there.
             self._node.create_subscription(ActionChunkMsg, "action_chunk", self._on_chunk, 10)
@@ -102,6 +108,11 @@ class TrialTopics:
         """Return name and privilege of the policy that reasoned last; an empty name before."""
         with self._lock:
             return self._policy, self._privileged
+
+    def policy_counts(self) -> dict[str, int]:
+        """Return what the policy reported last of its own counts in this trial, by name; up to a second old."""
+        with self._lock:
+            return dict(self._policy_counts)
 
     def refused(self) -> str:
         """Return the code of the newest refused chunk when none was accepted after it, else ""."""
@@ -153,6 +164,8 @@ class TrialTopics:
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
             values = {item.key: item.value for item in status.values}
+            if status.name.endswith(": policy"):
+                self._take_policy_counts(values)
             if "accepted" not in values:
                 continue
             accepted = int(values["accepted"])
@@ -164,6 +177,16 @@ class TrialTopics:
                 elif refused > self._counts[1]:
                     self._refused = values.get("last_refusal", "").partition(":")[0] or "unknown"
                 self._counts = (accepted, refused)
+
+    def _take_policy_counts(self, values: Mapping[str, str]) -> None:
+        """Keep what the policy's report counts under "policy_NAME"."""
+        counts = {
+            key.removeprefix(_COUNTED): int(value)
+            for key, value in values.items()
+            if key.startswith(_COUNTED) and value.isascii() and value.isdecimal()
+        }
+        with self._lock:
+            self._policy_counts = dict(list(counts.items())[:_MOST_COUNTS])
 
     def _on_joints(self, msg: JointState) -> None:
         # What does not fit raises here, in the executor, and is not kept.
