@@ -14,7 +14,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
     ],
-    install_requires=["numpy", "pillow", "imageio[ffmpeg]", "pyyaml", "rosbags", "tqdm"],
+    install_requires=["numpy", "pillow", "imageio[ffmpeg]", "markdown-it-py", "pyyaml", "rosbags", "tqdm"],
     zip_safe=True,
     maintainer="ChatVLA for ROS 2 developers",
     maintainer_email="maintainers@chatvla.example.org",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write what each of several bags gives on its own: by_bag.json and by_bag.md beside results.json."""
+"""Write what each of several bags gives on its own: by_bag.json, .md and .html beside results.json."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.demonstrations import DEMONSTRATION_NOTE
+from chatvla_eval.report.from_markdown import write_pages
 from chatvla_eval.summary_table import policy_label
 
 __all__ = ["bag_row", "bag_table", "write_bag_table"]
@@ -40,13 +41,11 @@ def bag_table(rows: Sequence[Mapping[str, Any]], *, task: str, commit: str) -> s
 
 
 def write_bag_table(folder: Path, rows: Sequence[Mapping[str, Any]], *, task: str, commit: str) -> Path:
-    """Write by_bag.json and by_bag.md into `folder`; return the page's path."""
+    """Write by_bag.json, by_bag.md and by_bag.html into `folder`; return the last one's path."""
     content = {"task": task, "commit": commit, "bags": list(rows)}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / "by_bag.json").write_text(text, encoding="utf-8")
-    path = folder / "by_bag.md"
-    path.write_text(bag_table(rows, task=task, commit=commit), encoding="utf-8")
-    return path
+    return write_pages(folder, "by_bag", bag_table(rows, task=task, commit=commit))
 
 
 def _of(row: Mapping[str, Any], measure: str) -> int:

@@ -18,6 +18,7 @@ from chatvla_eval.counterfactual.summary import comparison, divergence_plot, hea
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.parallel import default_jobs
 from chatvla_eval.policies import PolicyUnavailableError
+from chatvla_eval.report.from_markdown import write_pages
 from chatvla_eval.results import source_commit
 from chatvla_eval.tasks import TASKS
 from chatvla_eval.trial import trial_seed
@@ -42,17 +43,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write(folder: Path, results: dict[str, Any]) -> str:
-    """Write counterfactual.json, .md and the plots into `folder`; return the page."""
+    """Write counterfactual.json, .md, .html and the plots into `folder`; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
     page = markdown(results)
     files = {
         "counterfactual.json": json.dumps(results, indent=1, allow_nan=False) + "\n",
-        "counterfactual.md": page + "\n![Headings](headings.svg)\n\n![Divergence](divergence.svg)\n",
         "headings.svg": heading_plot(results),
         "divergence.svg": divergence_plot(results),
     }
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
+    plots = "\n![Headings](headings.svg)\n\n![Divergence](divergence.svg)\n"
+    write_pages(folder, "counterfactual", page + plots)
     return page
 
 

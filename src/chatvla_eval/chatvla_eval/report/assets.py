@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from chatvla_eval.plots.svg import THEME_CSS
 
-__all__ = ["SCRIPT", "STYLE"]
+__all__ = ["FILTER_SCRIPT", "STYLE", "THEME_SCRIPT"]
 
 STYLE = (
     THEME_CSS
@@ -51,13 +51,15 @@ dd{margin:0}
 details{margin:10px 0 0}
 summary{cursor:pointer;color:var(--blue);padding:4px 0}
 details svg,.plot svg{display:block;width:100%;min-width:560px;height:auto}
+.plot{display:block}
+.plot svg{max-width:760px}
 .none{padding:24px 0;color:var(--soft)}
 [hidden]{display:none!important}
 @media(max-width:640px){td.bar{display:none}main{padding:14px 12px 40px}h1{font-size:1.25rem}}
 @media print{.tools{display:none}}
 """
 )
-SCRIPT = """
+FILTER_SCRIPT = """
 const buttons=[...document.querySelectorAll('[data-show]')],rows=[...document.querySelectorAll('.trial')];
 function show(kind){
   let left=0;
@@ -73,6 +75,8 @@ for(const b of buttons)b.addEventListener('click',()=>{
 });
 const asked=decodeURIComponent(location.hash.slice(1));
 show(buttons.some(b=>b.dataset.show===asked)?asked:'all');
+"""
+THEME_SCRIPT = """
 document.querySelector('.theme').addEventListener('click',()=>{
   const root=document.documentElement,dark=matchMedia('(prefers-color-scheme: dark)').matches;
   const now=root.dataset.theme||(dark?'dark':'light');root.dataset.theme=now==='dark'?'light':'dark';

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from chatvla_eval.demonstrations import DEMONSTRATION_NOTE
-from chatvla_eval.report.assets import SCRIPT, STYLE
+from chatvla_eval.report.assets import FILTER_SCRIPT
+from chatvla_eval.report.frame import THEME_BUTTON, framed, write_aside
 from chatvla_eval.report.summary import against_section, forced_section, links_section, summary_section
 from chatvla_eval.report.trial_row import trial_row
 from chatvla_eval.results import RESULTS_NAME
@@ -26,11 +27,7 @@ def write_report(folder: Path) -> Path:
     """Write report.html beside the results.json of `folder` and return its path. Raises OSError without results."""
     results = json.loads((folder / RESULTS_NAME).read_text(encoding="utf-8"))
     traces = {trial["index"]: read_trace(folder, trial["index"]) for trial in results["trials"]}
-    path = folder / REPORT_NAME
-    aside = path.with_suffix(".tmp")
-    aside.write_text(report_html(results, traces), encoding="utf-8")
-    aside.replace(path)
-    return path
+    return write_aside(folder / REPORT_NAME, report_html(results, traces))
 
 
 def report_html(results: Mapping[str, Any], traces: Mapping[int, Mapping[str, Any] | None]) -> str:
@@ -53,12 +50,7 @@ def report_html(results: Mapping[str, Any], traces: Mapping[int, Mapping[str, An
         *rows,
         '<p class="none" hidden>No trial is of this kind.</p>',
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head>'
-        f"<body><main>{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n"
-    )
+    return framed(title, "".join(parts), script=FILTER_SCRIPT)
 
 
 def _about(results: Mapping[str, Any]) -> str:
@@ -90,4 +82,4 @@ def _tools(results: Mapping[str, Any]) -> str:
         "</button>"
         for kind, words in kinds
     )
-    return f'<div class="tools">{buttons}<button type="button" class="theme">Light / dark</button></div>'
+    return f'<div class="tools">{buttons}{THEME_BUTTON}</div>'

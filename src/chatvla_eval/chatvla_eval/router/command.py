@@ -16,6 +16,7 @@ from chatvla_eval.arguments import ArgumentParser, count, one_of
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.plots.bars import heat_map
 from chatvla_eval.policies import PolicyUnavailableError, policy_name
+from chatvla_eval.report.from_markdown import write_pages
 from chatvla_eval.results import source_commit
 from chatvla_eval.router.traffic import KindTraffic, drift, first_frames, traffic_of
 from chatvla_eval.tasks import TASKS
@@ -77,15 +78,15 @@ def router_results(
 
 
 def write(folder: Path, results: Mapping[str, Any]) -> str:
-    """Write router.json, router.md and a heat map per model and kind into `folder`; return the page."""
+    """Write router.json, router.md, router.html and a heat map per model and kind into `folder`; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "router.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     page = markdown(results)
-    (folder / "router.md").write_text(page, encoding="utf-8")
     for model in results["models"]:
         for kind, part in model["kinds"].items():
             if part is not None:
                 (folder / _plot_name(model["when"], kind)).write_text(_plot(model, kind, part), encoding="utf-8")
+    write_pages(folder, "router", page)
     return page
 
 

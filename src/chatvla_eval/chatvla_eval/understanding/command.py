@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from chatvla_eval.arguments import ArgumentParser, count, one_of
 from chatvla_eval.paired import paired_difference, paired_ratio
 from chatvla_eval.policies import PolicyUnavailableError, load_checkpoint_policy, policy_name
+from chatvla_eval.report.from_markdown import write_pages
 from chatvla_eval.results import source_commit
 from chatvla_eval.statistics import mean_interval
+from chatvla_eval.understanding.answers_table import answers_html
 from chatvla_eval.understanding.benchmarks import benchmark_of, default_metric
 from chatvla_eval.understanding.metrics import METRICS, score_of
 from chatvla_eval.understanding.questions import Question, QuestionsError, read_questions
@@ -60,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     path = arguments.out / "understanding.json"
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     page = markdown(results)
-    (arguments.out / "understanding.md").write_text(page, encoding="utf-8")
+    write_pages(arguments.out, "understanding", page, more=answers_html(results))
     print(page)
     print(f"results {path}")
     return 0
