@@ -47,11 +47,22 @@ def test_heading_is_the_nearest_reference_and_no_motion_is_nobodys():
     still = np.zeros((10, 2, 3))
     toward = still.copy()
     toward[:, 0, 1] = np.linspace(0, 0.2, 10)
-    references = {"card_0": toward, "card_1": -toward, STAYS: still}
+    references = {"card_0": (toward,), "card_1": (-toward,), STAYS: (still,)}
     assert heading(0.8 * toward, references) == "card_0"
     assert heading(-0.6 * toward, references) == "card_1"
     assert heading(0.1 * toward, references) == STAYS
     assert path_distance_m(toward, still) == pytest.approx(0.1)
+
+
+def test_a_motion_that_begins_later_heads_where_it_goes_and_one_that_hardly_begins_is_nobodys():
+    still = np.zeros((10, 2, 3))
+    quick = still.copy()
+    quick[:, 0, 1] = np.linspace(0, 0.2, 10)
+    references = {"card_0": (quick,), "card_1": (-quick,), STAYS: (still,)}
+    for late, expected in ((4, "card_0"), (9, STAYS)):
+        begun = np.concatenate([still[:late], quick[: 10 - late]])
+        assert heading(begun, references) == expected
+        assert heading(-begun, references) == expected.replace("0", "1")
 
 
 def test_flip_needs_both_texts_followed():

@@ -15,6 +15,7 @@ from chatvla_sim.bench import BenchError
 from chatvla_sim.closed_loop import ClosedLoop
 from chatvla_sim.expert import make_expert
 from chatvla_sim.math_match.bench import MathMatchBench
+from chatvla_sim.math_match.expert import MathMatchExpert
 from chatvla_sim.math_match.reasoning import find_place
 
 TICKS = 13
@@ -138,6 +139,23 @@ def test_forced_reasoning_decides_the_card(bench: MathMatchBench) -> None:
     assert not truth.success
     assert inference.reasoning.text == text
     assert inference.reasoning.source is ReasoningSource.FORCED
+
+
+def test_ways_are_its_own_and_the_other_arms(bench: MathMatchBench) -> None:
+    truth = bench.reset(split="open_world", seed=49)
+    expert = make_expert("math_match", bench.spec, bench.truth)
+    assert isinstance(expert, MathMatchExpert)
+    observation = ClosedLoop(bench).observe("", ())
+    both = 0
+    for card in (item for item in truth.objects if item.role == "card"):
+        text = f"I should pick the {card.place} card."
+        expert.reset(0)
+        own = expert.infer(observation, forced_reasoning=text).chunk
+        ways = expert.ways(observation, text)
+        np.testing.assert_allclose(ways[0].actions, own.actions, atol=1e-9)
+        moved = [np.abs(chunk.actions[-1] - bench.spec.home)[: bench.spec.width // 2].max() > 0.1 for chunk in ways]
+        both += len(ways) == 2 and moved[0] != moved[1]
+    assert both
 
 
 def test_text_without_a_place_keeps_the_own_choice_and_says_so(bench: MathMatchBench) -> None:

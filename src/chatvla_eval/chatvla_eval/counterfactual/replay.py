@@ -88,7 +88,7 @@ def _answers(
         "own": {"text": own_text, "heading": heading(own, references)},
         BASE: {"text": texts[BASE], "heading": heading(base, references)},
         "floor_mm": [round(_MM * path_distance_m(base, sample), 3) for sample in again],
-        "between_objects_mm": round(_MM * path_distance_m(references[truth.target], references[other.name]), 3),
+        "between_objects_mm": round(_MM * path_distance_m(references[truth.target][0], references[other.name][0]), 3),
         "doses": doses,
     }
 

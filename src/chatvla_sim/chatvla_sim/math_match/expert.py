@@ -112,6 +112,26 @@ class MathMatchExpert:
         )
         return Inference(reasoning=reasoning, chunk=self._chunk(plan, observation, reasoning), done=done)
 
+    def ways(self, observation: Observation, reasoning: str) -> list[ActionChunk]:
+        """Return the next second of every way to take the card that `reasoning` chooses: one for each arm that can.
+
+        The nearer arm's, which is the expert's own, comes first. What the expert is at does not change.
+        """
+        truth = self._truth()
+        card, text, source = self._think(truth, reasoning)
+        found = Reasoning(id="", text=text, stamp_s=observation.stamp_s, source=source, policy=self.name)
+        at_rest = np.zeros_like(observation.joint_positions)
+        state = (observation.stamp_s, observation.joint_positions.copy(), at_rest)
+        chunks: list[ActionChunk] = []
+        for arm in self._motions.arms_by_distance(np.array(card.pose.position)):
+            for grip in GRIPS:
+                with contextlib.suppress(IkError):
+                    pose = pose_of(card.pose)
+                    plan = self._motions.pick(*state, arm=arm.name, card=card.name, card_pose=pose, grip=grip)
+                    chunks.append(self._chunk(plan, observation, found))
+                    break
+        return chunks
+
     def _think(self, truth: SceneTruth, forced: str | None) -> tuple[SceneObject, str, ReasoningSource]:
         """Return the card to pick, the text that says so, and the text's source."""
         cards = [item for item in truth.objects if item.role == "card"]
