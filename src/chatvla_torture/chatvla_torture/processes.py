@@ -122,8 +122,9 @@ class ProcessSet:
         return wait_until(lambda: re.search(pattern, member.text()[since:]) is not None, timeout_s)
 
     def observe(self) -> None:
-        """Note which shared-memory files are in use."""
-        self._files.observe(member.process.pid for member in self.members.values() if member.alive)
+        """Note which shared-memory files are in use, by this process too."""
+        live = [member.process.pid for member in self.members.values() if member.alive]
+        self._files.observe([os.getpid(), *live])
 
     def stop(self, name: str, timeout_s: float = 5.0) -> None:
         """End one process: SIGCONT, SIGINT, then SIGKILL."""
@@ -147,6 +148,10 @@ class ProcessSet:
                         os.kill(member.process.pid, number)
         for name in self.members:
             self.stop(name)
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove the shared memory that no live process uses any more: what this one used, after its own nodes' end."""
         self._files.remove_leftovers()
 
     def descendants(self) -> list[int]:

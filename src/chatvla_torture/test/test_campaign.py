@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chatvla_cli.shared_memory import SHM, files_in_use
 from chatvla_control.arm_controller import ArmController
 from chatvla_control.contracts import ActionChunk, ActionMode
 from chatvla_control.robot_spec import robot_spec
@@ -198,8 +199,12 @@ def test_audit_notices_motion_after_the_last_chunk(audited: tuple[AuditedControl
 
 
 @pytest.mark.slow
-def test_driver_under_attack_stays_inside_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_driver_under_attack_stays_inside_its_limits_and_leaves_no_shared_memory(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = set(os.listdir(SHM))
     assert main(["0.1", "--only", "messages", "--case", "0", "--seed", "1"]) == 0
+    assert not set(os.listdir(SHM)) - before - files_in_use()
     assert re.search(r"held +messages\.limits: \d+", capsys.readouterr().out)
 
 

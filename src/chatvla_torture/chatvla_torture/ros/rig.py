@@ -99,6 +99,7 @@ class Rig:
         self._executor.shutdown(timeout_sec=1.0)
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
+        self.processes.remove_leftovers()
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)
