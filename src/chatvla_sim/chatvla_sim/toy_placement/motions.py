@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 LIFT_M = 0.15
 """How far a toy is lifted: above everything that stands on the table."""
 ABOVE_M = 0.10
-"""Height of the stop above a toy, and above its goal."""
+"""Height of the stop above a toy."""
 RETREAT_M = 0.10
 OPEN_M = 0.080
 SQUEEZE_M = 0.016
@@ -170,7 +170,8 @@ class ToyMotions:
             self._follow(builder, self._line(builder.position[self._joints], lifted))
         release = goal @ toy_from_tool
         release[2, 3] += DROP_M
-        above = self._solve(raised(release, ABOVE_M))
+        # As high as it was lifted: on its way the toy may pass over the reference.
+        above = self._solve(raised(release, LIFT_M))
         path = self._line(above, release)
         ready = builder.position
         ready[self._joints], ready[self._gripper] = above, closed
