@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from chatvla_eval.paired import compared, paired_difference
-from chatvla_tables.rows import Claim, Table
+from chatvla_tables.tables import Claim, Table
 
 __all__ = ["UNTRAINED", "BySeed", "Trials", "judged", "paired"]
 

@@ -17,8 +17,9 @@ from chatvla_tables.pages import write_table
 from chatvla_tables.plan import plan, spared, unit_name
 from chatvla_tables.rates import Rates, estimate
 from chatvla_tables.router_page import write_router
-from chatvla_tables.rows import ROUTER, SIZES, TABLES
 from chatvla_tables.settings import PlanSettings, evals_folder
+from chatvla_tables.sizes import DEFAULT_SIZE, SIZES
+from chatvla_tables.tables import ROUTER, TABLES
 from chatvla_training.recipe import RecipeError, changed
 from chatvla_training.recipes import find_recipe
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("chatvla tables: stopped; the same command goes on", file=sys.stderr)
         return 130
-    results = options.results or folder / "results"
+    results = options.results or options.out.resolve() / "results"
     for name in names:
         if name != ROUTER:
             print(write_table(results, table_results(name, settings, failed=failed)))
@@ -74,8 +75,10 @@ def _settings(options: argparse.Namespace) -> PlanSettings:
     probe = find_recipe(SIZES[options.size]["stage1"])
     after = changed(probe, values)
     overrides = tuple((key.replace("-", "_"), getattr(after, key.replace("-", "_"))) for key in values)
+    own = () if options.size == DEFAULT_SIZE else (options.size,)
     return PlanSettings(
-        out=options.out.resolve(),
+        # Runs of several sizes have the same names.
+        out=options.out.resolve().joinpath(*own),
         evals=options.evals.resolve() if options.evals else None,
         size=options.size,
         seeds=options.seeds,
@@ -90,7 +93,7 @@ def _settings(options: argparse.Namespace) -> PlanSettings:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser(prog="chatvla tables", description="Train and evaluate the rows of the paper's tables.")
     parser.add_argument("table", type=one_of("table", [*WORDS, "all"]), help=f"of: {', '.join([*WORDS, 'all'])}")
-    parser.add_argument("--size", type=one_of("size", SIZES), default="tiny", help=f"of: {', '.join(SIZES)}")
+    parser.add_argument("--size", type=one_of("size", SIZES), default=DEFAULT_SIZE, help=f"of: {', '.join(SIZES)}")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/tables"), help="folder of all runs; the same one goes on"
     )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the comparison of systems asks beside success: questions that a base model can answer, and time of a decision.
 
-The questions are drawn as the tiny model's image-text data is, from scenes of another seed: none was trained on.
+The questions are drawn as the tiny model's image-text data about the task is, from scenes of another seed: no picture
+was trained on.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ LONGEST_ANSWER = 24
 """Characters: an explanation can be worded in many ways and be right."""
 
 
-def write_questions(folder: Path, *, count: int) -> Path:
-    """Write `count` short questions with their pictures as LLaVA-style JSON; return its path."""
+def write_questions(folder: Path, *, count: int, source: str = "all") -> Path:
+    """Write `count` short questions of the synthetic data `source` with their pictures as LLaVA-style JSON.
+
+    Returns its path. Raises ValueError for a source that does not exist.
+    """
     choose_opengl()
     pictures = folder / "images"
     pictures.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
-    for sample, question, answer in _short(count):
+    for sample, question, answer in _short(count, source):
         entry: dict[str, Any] = {"id": sample.id}
         if sample.images:
             name = f"{len(entries):04d}.png"
@@ -80,13 +84,17 @@ def measure_latency(policy: str, folder: Path, *, task: str, scenes: int) -> Pat
     return path
 
 
-def _short(count: int) -> Iterator[tuple[ChatSample, str, str]]:
-    """Yield the first short question of each of `count` dialogues."""
-    source, found, index = open_source("all", EVAL_SEED), 0, 0
+def _short(count: int, name: str) -> Iterator[tuple[ChatSample, str, str]]:
+    """Yield the first short question of each of `count` dialogues; without a picture, their opening question alone.
+
+    Where no picture shows the scene, the opening question tells it, and those behind it hang on that.
+    """
+    source, found, index = open_source(name, EVAL_SEED), 0, 0
     while found < count:
         sample = source.sample(index, 0)
         index += 1
-        turn = next((turn for turn in sample.turns if len(turn.answer) <= LONGEST_ANSWER), None)
+        turns = sample.turns if sample.images else sample.turns[:1]
+        turn = next((turn for turn in turns if len(turn.answer) <= LONGEST_ANSWER), None)
         if turn is not None:
             yield sample, turn.question, turn.answer
             found += 1

@@ -17,10 +17,10 @@ from chatvla_eval.tasks import task_by_name
 from chatvla_tables.claims import UNTRAINED, BySeed, Trials, judged, paired
 from chatvla_tables.execute import HOURS
 from chatvla_tables.makers import content, read_maker
-from chatvla_tables.paper import PAPER
+from chatvla_tables.paper import PAPER, PAPER_TASKS, points_of
 from chatvla_tables.plan import EXTRAS, unit_name, units_of
 from chatvla_tables.rates import Hours
-from chatvla_tables.rows import CELLS, EVAL_SEED, ROWS, TABLES, Row, Table
+from chatvla_tables.rows import CELLS, EVAL_SEED, ROWS, Row
 from chatvla_tables.settings import (
     PlanSettings,
     cell_folder,
@@ -32,6 +32,7 @@ from chatvla_tables.settings import (
     stage_recipes,
     start_name,
 )
+from chatvla_tables.tables import TABLES, Table
 from chatvla_training.recipes import find_recipe
 
 __all__ = ["run_facts", "table_results"]
@@ -60,14 +61,15 @@ def table_results(name: str, settings: PlanSettings, *, failed: Mapping[str, str
     commits = [part["commit"] for part in [*evaluated, *_asked(rows)] if part.get("commit")]
     found = {
         "name": name,
-        "title": table.title,
+        "title": table.title_on(settings.task),
         "simulation": True,
+        "measures": points_of(settings.task),
         "trials": {cell: cell_trials(CELLS[cell], settings) for cell in table.cells},
         **run_facts([name], settings, folders, commits),
-        "paper": "real robot; open-world 52 and in-domain 13 trials, one training seed",
-        "notes": [table.notes[size] for size in ("", settings.size) if size in table.notes],
+        "paper": _paper_trials(table, settings.task),
+        "notes": table.notes_at(settings.size),
         "rows": rows,
-        "claims": [judged(claim, table, trials) for claim in table.claims],
+        "claims": [judged(claim, table, trials) for claim in table.claims.get(settings.task, ())],
     }
     if len(replays) == 2:
         found["counterfactual"] = {"rows": list(replays), **_flips(*replays.values())}
@@ -146,7 +148,7 @@ def _row(
     found |= _extras(row, table, settings)
     found["cells"] = {}
     for cell in table.cells:
-        entry: dict[str, Any] = {"paper": _paper(table.name, row.name, cell)}
+        entry: dict[str, Any] = {"paper": _paper(table, settings.task, row.name, cell)}
         if own.get(cell):
             entry |= _chance(own[cell][UNTRAINED]) if row.policy == "chance" else _rates(own[cell], row, settings.task)
             first, second = paired(trials[table.reference].get(cell, {}), own[cell])
@@ -198,16 +200,16 @@ def _flips(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any
 
 
 def _rates(by_seed: BySeed, row: Row, task: str) -> dict[str, Any]:
-    """Return the rates over all seeds and for each; OCR, math and their sum only where the system writes text."""
+    """Return the rates over all seeds and for each; measures of the text only where the system writes one."""
     pooled = [trial for trials in by_seed.values() for trial in trials]
     found: dict[str, Any] = {"success": _share(pooled), "seeds": [seed for seed in by_seed if seed != UNTRAINED]}
     found["per_seed"] = [_share(trials)["k"] for trials in by_seed.values()]
     measures = task_by_name(task).measures if row.language else {}
     for measure, most in measures.items():
         found[measure] = _mean([trial[measure] for trial in pooled], most)
-    if measures:
+    if measures and (total := PAPER_TASKS[task].total):
         sums = [sum(trial[measure] for measure in measures) for trial in pooled]
-        found["reasoning"] = _mean(sums, sum(measures.values()))
+        found[total] = _mean(sums, sum(measures.values()))
     links: dict[str, int] = {}
     for trial in pooled:
         if trial.get("link"):
@@ -230,10 +232,22 @@ def _share(trials: Trials) -> dict[str, float]:
     return {key: round(value, _DIGITS) for key, value in asdict(rate).items()}
 
 
-def _paper(table: str, row: str, cell: str) -> dict[str, Any] | None:
-    found = PAPER.get((table, row, cell))
+def _paper(table: Table, task: str, row: str, cell: str) -> dict[str, Any] | None:
+    """Return the paper's numbers of one cell, and how a page says them; None where it gives none."""
+    found = PAPER[task].get((table.paper or table.name, row, cell))
     if found is None:
         return None
+    measures = points_of(task)
     success = None if found.success is None else {"k": found.success[0], "n": found.success[1]}
-    points = {measure: getattr(found, measure) for measure in ("ocr", "math", "reasoning")}
-    return {"success": success, **points, "where": "real robot"}
+    points = {measure: getattr(found, measure) for measure in measures}
+    return {"success": success, **points, "said": found.line(measures), "where": "real robot"}
+
+
+def _paper_trials(table: Table, task: str) -> str:
+    """Return what the paper's numbers beside ours rest on, as a page says it."""
+    if not any(name == (table.paper or table.name) for name, _, _ in PAPER[task]):
+        return "no numbers of these rows on this task"
+    said = PAPER_TASKS[task]
+    inside, outside = said.trials["in_domain"], said.trials["open_world"]
+    trials = f"real robot; open-world {outside} and in-domain {inside} trials, one training seed"
+    return f"{trials}; {said.note}" if said.note else trials

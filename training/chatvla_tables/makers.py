@@ -140,11 +140,13 @@ def _same_place(old: Any, new: str, out: Path) -> bool:
         return False
 
 
-def check_asked(path: Path, seed: int, wanted: int) -> None:
-    """Raise ValueError when the finished evaluation `path` is of other scenes or of another number than asked for."""
+def check_asked(path: Path, seed: int, wanted: int, task: str) -> None:
+    """Raise ValueError when the finished evaluation `path` is of another task, other scenes or another number."""
     said = json.loads(path.read_text(encoding="utf-8"))
     found = len(said["trials"]) if "trials" in said else said.get("frames_asked", said.get("scenes", wanted))
     remedy = "delete that folder to run it again, or give another --out or --evals"
+    if said.get("task", task) != task:
+        raise ValueError(f"{path.parent} holds trials of {said['task']}, the size asked for has {task}; {remedy}")
     if found != wanted:
         raise ValueError(
             f"{path.parent} holds {found} trials, {wanted} are asked for; give the --trials that it was made with, "

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chatvla_tables.paper import measure_word
+
 __all__ = ["claim_line", "facts_lines", "replay_lines", "short_commit", "tried_lines"]
 
 _HASH = re.compile(r"^([0-9a-f]{12})[0-9a-f]{28}(?=$|[-+])")
-_WORDS = {"success": "success", "ocr": "OCR", "math": "math"}
+_TRIAL_BELOW = 0.1
+"""Factor on the recipes' steps below which figures say nothing."""
 
 
 def short_commit(commit: str) -> str:
@@ -35,13 +38,18 @@ def facts_lines(results: Mapping[str, Any]) -> list[str]:
         "",
     ]
     if asked["steps_factor"] != 1:
-        lines += [
-            f"**Steps are {asked['steps_factor']:g} times the recipes': a trial of the machinery, no result.**",
-            "",
-        ]
+        lines += [f"**{_steps(asked['steps_factor'])}**", ""]
     if asked["trials_factor"] != 1:
         lines += [f"**Trials are {asked['trials_factor']:g} times the paper's numbers.**", ""]
     return lines
+
+
+def _steps(factor: float) -> str:
+    """Return what a factor on the recipes' steps makes of the figures."""
+    if factor < _TRIAL_BELOW:
+        return f"Steps are {factor:g} times the recipes': a trial of the machinery, no result."
+    than = "less" if factor < 1 else "more"
+    return f"All rows have {factor:g} times the recipes' steps: {than} training than the shipped checkpoint's."
 
 
 def _commits(commits: Sequence[str]) -> str:
@@ -57,7 +65,7 @@ def claim_line(claim: Mapping[str, Any]) -> str:
     if "p" in claim:
         why = f" (p = {claim['p']:.2g}, McNemar)"
     else:
-        why = f" ({_WORDS[claim['measure']]} {_interval(claim['difference'])} against the first row)"
+        why = f" ({measure_word(claim['measure'])} {_interval(claim['difference'])} against the first row)"
     return f"- {claim['paper']}. Here it **{claim['verdict']}**{why}."
 
 

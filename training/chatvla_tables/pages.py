@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from chatvla_eval.plots.bars import Bar, bars
 from chatvla_tables.page_parts import claim_line, facts_lines, replay_lines, tried_lines
+from chatvla_tables.paper import measure_word
 
 __all__ = ["table_page", "write_table"]
 
@@ -57,15 +58,15 @@ def table_page(results: Mapping[str, Any], *, plot: str, tried: Path | None = No
 
 
 def _cell_table(results: Mapping[str, Any], cell: str) -> list[str]:
-    lines = [
-        "| row | seeds | success | 95% | OCR of 4 | math of 2 | reasoning of 6 | paper, real robot | "
-        "against the first row |",
-        "|" + "---|" * 9,
-    ]
+    measures = results["measures"]
+    heads = [f"{measure_word(name)} of {most}" for name, most in measures.items()]
+    heads = ["row", "seeds", "success", "95%", *heads, "paper, real robot", "against the first row"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for row in results["rows"]:
         entry = row["cells"][cell]
         label = row["label"] + (" (privileged)" if row["privileged"] and "privileged" not in row["label"] else "")
-        lines.append(f"| {label} | {' | '.join(_values(entry))} | {_paper(entry)} | {_against(entry)} |")
+        paper = entry["paper"]["said"] if entry["paper"] else "-"
+        lines.append(f"| {label} | {' | '.join(_values(entry, measures))} | {paper} | {_against(entry)} |")
     return lines
 
 
@@ -114,27 +115,18 @@ def _trained(results: Mapping[str, Any]) -> list[str]:
     return [*lines, ""] if len(lines) > 4 else []
 
 
-def _values(entry: Mapping[str, Any]) -> list[str]:
-    """Return seeds, success, interval, OCR, math and their sum as text."""
+def _values(entry: Mapping[str, Any], measures: Iterable[str]) -> list[str]:
+    """Return seeds, success, interval and `measures` as text."""
     if "expected" in entry:
-        return ["-", f"{entry['expected']['successes']:.1f}/{entry['expected']['n']} expected", "", "-", "-", "-"]
+        expected = f"{entry['expected']['successes']:.1f}/{entry['expected']['n']} expected"
+        return ["-", expected, "", *("-" for _ in measures)]
     if "success" not in entry:
-        return ["-", "not run: no complete evaluation", "", "", "", ""]
+        return ["-", "not run: no complete evaluation", "", *("" for _ in measures)]
     rate, seeds = entry["success"], entry["seeds"]
     each = f" ({', '.join(map(str, entry['per_seed']))})" if len(seeds) > 1 else ""
-    points = [f"{entry[key]['mean']:.2f}" if key in entry else "-" for key in ("ocr", "math", "reasoning")]
+    points = [f"{entry[key]['mean']:.2f}" if key in entry else "-" for key in measures]
     interval = f"{100 * rate['low']:.0f}–{100 * rate['high']:.0f}%"
     return [", ".join(map(str, seeds)) or "-", f"{rate['k']}/{rate['n']}{each}", interval, *points]
-
-
-def _paper(entry: Mapping[str, Any]) -> str:
-    paper = entry["paper"]
-    if paper is None:
-        return "-"
-    parts = [f"{paper['success']['k']}/{paper['success']['n']}"] if paper["success"] else []
-    parts += [f"{name} {paper[key]:.2f}" for key, name in (("ocr", "OCR"), ("math", "math")) if paper[key] is not None]
-    parts += [f"reasoning {paper['reasoning']:.1f} of 6"] if paper["reasoning"] is not None else []
-    return ", ".join(parts)
 
 
 def _against(entry: Mapping[str, Any]) -> str:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from chatvla_eval.counterfactual.doses import DOSES
 from chatvla_eval.results import RESULTS_NAME
 from chatvla_tables.makers import check_asked, check_maker, check_training, makers
-from chatvla_tables.rows import CELLS, EVAL_SEED, RELABEL, ROUTER, ROWS, TABLES, Cell, Row, Table
+from chatvla_tables.rows import CELLS, EVAL_SEED, ROWS, Cell, Row
 from chatvla_tables.settings import (
     PlanSettings,
     cell_folder,
@@ -30,6 +31,8 @@ from chatvla_tables.settings import (
     stage_recipes,
     start_name,
 )
+from chatvla_tables.sizes import QUESTIONS, RELABEL
+from chatvla_tables.tables import ROUTER, TABLES, Table
 from chatvla_training.system_runs import SYSTEM_RUNS
 
 __all__ = ["EXTRAS", "Unit", "plan", "spared", "unit_name", "units_of"]
@@ -59,6 +62,8 @@ _OF_SCENES = {
 _PRODUCERS = ("train", "step0", "relabel", "questions")
 """Kinds whose output may be for other units alone."""
 _ROUTER_INPUTS = 52
+_ROUTER_OWN = "math_match"
+"""The task that the evaluation of the router has questions of its own about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +114,7 @@ class Unit:
 def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
     """Return the units of `tables` in an order in which each comes after what it needs.
 
-    Raises RecipeError; ValueError where what is done is of other recipes, another start or other trials.
+    Raises RecipeError; ValueError where what is done is of other recipes, another start, task or other trials.
     """
     units = units_of(tables, settings)
     for unit in (unit for unit in units if unit.done):
@@ -118,7 +123,7 @@ def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
         if unit.kind in ("train", "step0"):
             check_training(unit.folder / "policy" if unit.kind == "train" else unit.folder, unit.spec, settings.out)
         if unit.kind in _OF_SCENES:
-            check_asked(unit.folder / _OF_SCENES[unit.kind], EVAL_SEED, unit.amount)
+            check_asked(unit.folder / _OF_SCENES[unit.kind], EVAL_SEED, unit.amount, settings.task)
     return units
 
 
@@ -215,25 +220,34 @@ def _of_policy(unit: Unit, row: Row, settings: PlanSettings, seed: int) -> Unit:
 
 def _extras(row: Row, table: Table, settings: PlanSettings) -> list[Unit]:
     """Return the units of questions, time of a decision and counterfactual replay, on the first training seed."""
-    policy, words = policy_folder(row, settings, 0), evals_folder(settings) / "questions"
-    needed, folder = str(policy.parent), evals_folder(settings) / f"{row.name}_s0"
+    policy, folder = policy_folder(row, settings, 0), evals_folder(settings) / f"{row.name}_s0"
+    needed = str(policy.parent)
     units: list[Unit] = []
     if table.questions and row.language:
         count = scaled(table.questions, settings)
-        units.append(_unit("questions", words, (), count, {"count": count}))
-        asked = ["--data", str(words / EXTRAS["questions"]), "--policy", str(policy), "--base", start_name(settings)]
-        asked += ["--quiet", "--out", str(folder / "understanding")]
-        after = (needed, str(words))
-        units.append(_unit("understanding", folder / "understanding", after, 2 * count, {"arguments": asked}))
+        questions = _questions(settings, "questions", count)
+        asked = ["--data", str(questions.folder / EXTRAS["questions"]), "--policy", str(policy)]
+        asked += ["--base", start_name(settings), "--quiet", "--out", str(folder / "understanding")]
+        after = (needed, questions.key)
+        units += [
+            questions,
+            _unit("understanding", folder / "understanding", after, 2 * count, {"arguments": asked}),
+        ]
     if table.decisions:
         spec = {"policy": str(policy), "task": settings.task, "scenes": table.decisions}
         units.append(replace(_unit("latency", folder / "latency", (needed,), table.decisions, spec), alone=True))
-    if table.frames and row.language:
+    if table.frames and row.language and settings.task in DOSES:
         frames = scaled(table.frames, settings)
         asked = ["--policy", str(policy), "--task", settings.task, "--frames", str(frames), "--seed", str(EVAL_SEED)]
         asked += ["--jobs", "1", "--quiet", "--out", str(folder / "counterfactual")]
         units.append(_unit("counterfactual", folder / "counterfactual", (needed,), frames, {"arguments": asked}))
     return [unit if unit.kind == "questions" else _of_policy(unit, row, settings, 0) for unit in units]
+
+
+def _questions(settings: PlanSettings, name: str, count: int) -> Unit:
+    """Return the unit that draws `count` short questions about the size's task into the folder `name`."""
+    spec = {"count": count, "source": QUESTIONS[settings.task]}
+    return _unit("questions", evals_folder(settings) / name, (), count, spec)
 
 
 def _unit(kind: str, folder: Path, after: tuple[str, ...], amount: int, spec: dict[str, Any]) -> Unit:
@@ -250,5 +264,11 @@ def _router_units(settings: PlanSettings) -> list[Unit]:
     folder = evals_folder(settings) / "router"
     words = ["--policy", str(policy_folder(row, settings, 0)), "--before", str(before), "--task", settings.task]
     words += ["--trials", str(inputs), "--seed", str(EVAL_SEED), "--out", str(folder)]
-    unit = _unit("router", folder, (units[-2].key, str(before)), 2 * inputs, {"arguments": words})
+    after = (units[-2].key, str(before))
+    if settings.task != _ROUTER_OWN:
+        questions = _questions(settings, "router_questions", inputs)
+        units.append(questions)
+        words += ["--data", str(questions.folder / EXTRAS["questions"])]
+        after += (questions.key,)
+    unit = _unit("router", folder, after, 2 * inputs, {"arguments": words})
     return [*units, _of_policy(unit, row, settings, 0)]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from chatvla_tables.gather import run_facts
 from chatvla_tables.page_parts import facts_lines, tried_lines
-from chatvla_tables.rows import ROUTER
 from chatvla_tables.settings import PlanSettings, evals_folder
+from chatvla_tables.tables import ROUTER
 
 __all__ = ["write_router"]
 

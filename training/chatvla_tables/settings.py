@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from chatvla_tables.rows import ROWS, SIZES, Cell, Row
+from chatvla_tables.paper import PAPER_TASKS
+from chatvla_tables.rows import ROWS, Cell, Row
+from chatvla_tables.sizes import DEFAULT_SIZE, SIZES, TASKS
 from chatvla_training.recipe import Recipe
 from chatvla_training.recipes import find_recipe
 
@@ -40,8 +42,7 @@ class PlanSettings:
     out: Path
     evals: Path | None = None
     """Where evaluations are kept; None for OUT/evals."""
-    size: str = "tiny"
-    task: str = "math_match"
+    size: str = DEFAULT_SIZE
     seeds: int = 1
     """Training seeds per row, 0, 1, ..."""
     steps: float = 1.0
@@ -54,6 +55,11 @@ class PlanSettings:
     """Robot data of all rows; empty for the recipes' own."""
     overrides: tuple[tuple[str, Any], ...] = ()
     """Further fields of every recipe, the same for all rows."""
+
+    @property
+    def task(self) -> str:
+        """The task of the size's data and trials."""
+        return TASKS[self.size]
 
 
 def stage_recipes(row: Row, settings: PlanSettings, seed: int) -> list[Recipe]:
@@ -149,8 +155,8 @@ def scaled(count: int, settings: PlanSettings, *, least: int = 1) -> int:
 
 
 def cell_trials(cell: Cell, settings: PlanSettings) -> int:
-    """Return the number of trials of a cell."""
-    return scaled(cell.trials, settings)
+    """Return the number of trials of a cell: the paper's for the task, by the run's factor."""
+    return scaled(PAPER_TASKS[settings.task].trials[cell.split], settings)
 
 
 def shown_place(place: str) -> str:

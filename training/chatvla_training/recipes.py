@@ -18,6 +18,7 @@ from chatvla_training.recipes_chatvla1 import CHATVLA1_PLANS, CHATVLA1_RECIPES
 from chatvla_training.recipes_vlm2vla import VLM2VLA_RECIPES
 from chatvla_training.tiny_recipes import TINY_DEMOS, TINY_PLANS, TINY_RECIPES
 from chatvla_training.tiny_toy_recipes import TOY_DEMOS, TOY_PLANS, TOY_RECIPES
+from chatvla_training.toy_system_recipes import TOY_SYSTEM_PLANS, TOY_SYSTEM_RECIPES
 
 __all__ = ["PLANS", "PLAN_DEMOS", "RECIPES", "find_recipe"]
 
@@ -71,9 +72,16 @@ RECIPES: dict[str, Recipe] = {
         *CHATVLA1_RECIPES,
         *BASELINE_RECIPES,
         *VLM2VLA_RECIPES,
+        *TOY_SYSTEM_RECIPES,
     )
 }
-PLANS: dict[str, tuple[str, ...]] = {**TINY_PLANS, **TOY_PLANS, **CHATVLA1_PLANS, **BASELINE_PLANS}
+PLANS: dict[str, tuple[str, ...]] = {
+    **TINY_PLANS,
+    **TOY_PLANS,
+    **CHATVLA1_PLANS,
+    **BASELINE_PLANS,
+    **TOY_SYSTEM_PLANS,
+}
 """Recipes that run one after the other, each starting from checkpoints of those before."""
 PLAN_DEMOS: dict[str, tuple[str, ...]] = {**TINY_DEMOS, **TOY_DEMOS}
 """How a plan records a data set that is not there yet: arguments of `./chatvla demos` by folder."""

@@ -5,10 +5,12 @@ import json
 
 import pytest
 from chatvla_tables.gather import table_results
+from chatvla_tables.page_parts import facts_lines
 from chatvla_tables.pages import table_page, write_table
 from chatvla_tables.plan import EXTRAS
-from chatvla_tables.rows import CELLS, ROWS, SIZES
+from chatvla_tables.rows import CELLS, ROWS
 from chatvla_tables.settings import PlanSettings, cell_folder
+from chatvla_tables.sizes import SIZES
 from chatvla_tables.unit import main as do_unit
 
 from chatvla_eval.results import RESULTS_NAME
@@ -124,6 +126,24 @@ def test_chance_is_computed_and_rows_that_were_not_run_say_so(tmp_path):
     page = table_page(table_results("table1", settings(tmp_path), failed={}), plot="x.svg")
     assert "not run: no complete evaluation" in page
     assert "11/13, reasoning 6.0 of 6" in page
+    assert "| row | seeds | success | 95% | OCR of 4 | math of 2 | reasoning of 6 | paper, real robot | " in page
+    assert "Paper: real robot; open-world 52 and in-domain 13 trials, one training seed. Intervals" in page
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1.0, ""),
+        (0.099, "**Steps are 0.099 times the recipes': a trial of the machinery, no result.**"),
+        (0.1, "**All rows have 0.1 times the recipes' steps: less training than the shipped checkpoint's.**"),
+        (0.5, "**All rows have 0.5 times the recipes' steps: less training than the shipped checkpoint's.**"),
+        (2.0, "**All rows have 2 times the recipes' steps: more training than the shipped checkpoint's.**"),
+    ],
+)
+def test_a_page_says_how_far_its_steps_are_from_the_recipes(tmp_path, factor, said):
+    found = table_results("frozen", settings(tmp_path, steps=factor), failed={})
+    bold = [line for line in facts_lines(found) if line.startswith("**")]
+    assert bold == ([said] if said else [])
 
 
 def test_page_of_the_systems_shows_what_is_retained_and_how_long_a_decision_takes(tmp_path):
@@ -142,4 +162,6 @@ def test_page_of_the_systems_shows_what_is_retained_and_how_long_a_decision_take
         (folder / EXTRAS[kind]).write_text(json.dumps(content))
     page = table_page(table_results("systems", settings(tmp_path), failed={}), plot="x.svg")
     assert "| 60% of 200 | 80% of 200 | 75% [60, -] | -30 to -10 points | 1.25 | 0.10 |" in page
-    assert "What the paper finds" not in page
+    assert "| ChatVLA-2: dynamic experts 8/2, latter half | 0 | 9/10 |" in page
+    assert "43/52, OCR 3.58, math 1.73" in page
+    assert "success 43/52 with the full method, 4/52 with ChatVLA-1: static experts. Here: **not run**." in page

@@ -14,9 +14,11 @@ from chatvla_tables.needs import missing
 from chatvla_tables.paper import PAPER
 from chatvla_tables.plan import EXTRAS, Unit, plan, spared, unit_name
 from chatvla_tables.rates import Hours, Rates, estimate
-from chatvla_tables.rows import CELLS, EVAL_SEED, ROUTER, ROWS, SIZES, TABLES
+from chatvla_tables.rows import CELLS, EVAL_SEED, ROWS
 from chatvla_tables.settings import PlanSettings, stage_recipes
+from chatvla_tables.sizes import SIZES, TASKS
 from chatvla_tables.step0 import save_step0
+from chatvla_tables.tables import ROUTER, TABLES
 from chatvla_tables.unit import main as do_unit
 
 from chatvla_control.robot_spec import robot_spec
@@ -37,11 +39,16 @@ def settings(folder, **changes):
 
 def test_every_row_of_every_table_exists_and_the_papers_cells_belong_to_one():
     for table in TABLES.values():
-        assert {table.reference, *(claim.row for claim in table.claims)} <= set(table.rows) <= set(ROWS)
+        assert set(table.rows) <= set(ROWS)
         assert set(table.cells) <= set(CELLS)
-    for name, row, cell in PAPER:
-        assert row in TABLES[name].rows
-        assert cell in TABLES[name].cells
+        assert set(table.claims) <= set(TASKS.values())
+        for size, task in TASKS.items():
+            claimed = {claim.row for claim in table.claims.get(task, ())}
+            assert {table.reference, *claimed} <= set(table.rows_at(size))
+    for cells in PAPER.values():
+        for name, row, cell in cells:
+            assert row in TABLES[name].rows
+            assert cell in TABLES[name].cells
 
 
 def test_rows_differ_from_the_full_method_in_what_they_say_and_in_nothing_else(tmp_path):
@@ -197,6 +204,9 @@ def test_kept_evaluations_spare_their_trainings_and_are_refused_for_other_recipe
     results = json.loads((lost.folder / RESULTS_NAME).read_text())
     (lost.folder / RESULTS_NAME).write_text(json.dumps(results | {"seed": 0}))
     with pytest.raises(ValueError, match=f"holds scenes of seed 0, the tables evaluate seed {EVAL_SEED}"):
+        plan(["table4"], asked)
+    (lost.folder / RESULTS_NAME).write_text(json.dumps(results | {"task": "toy_placement"}))
+    with pytest.raises(ValueError, match="holds trials of toy_placement, the size asked for has math_match"):
         plan(["table4"], asked)
     (lost.folder / RESULTS_NAME).unlink()
     units = plan(["table4"], asked)

@@ -12,12 +12,20 @@ import pytest
 
 from chatvla_control.cartesian import arm_models, cartesian_rows
 from chatvla_control.robot_spec import robot_spec
-from chatvla_policy.vlm2vla.text_forms import parse_actions
+from chatvla_policy.vlm2vla.config import Vlm2VlaConfig
+from chatvla_policy.vlm2vla.text_forms import actions_text, parse_actions
+from chatvla_sim.benches import bench_robot
+from chatvla_sim.toy_placement.instructions import RELATION_PHRASES
+from chatvla_sim.toy_placement.reasoning import side_text
+from chatvla_sim.toy_placement.relations import RELATIONS
 from chatvla_sim.toy_placement.sorting_trial import draw_sorting_trial, side_of
 from chatvla_training.data.episodes import DatasetError, EpisodeDataset
+from chatvla_training.text.toy_phrases import ToyFacts, reasoning
 from chatvla_training.vlm2vla.describe import direction_word, plan_text, step_texts, things_of
+from chatvla_training.vlm2vla.language_data import question_answer
 from chatvla_training.vlm2vla.relabel import RelabelSettings, main, relabel
 from chatvla_training.vlm2vla.split import Merging, Part, actions_of, merged
+from chatvla_training.vocabulary import tiny_tokenizer
 
 from .vlm2vla_picks import FACTS, WAYS, lines, picks_set
 
@@ -202,6 +210,77 @@ def test_words_of_sorting_follow_the_toys_in_their_order():
         "Move back",
     ]
     assert things_of(FACTS) == (("left card", "board"),)
+
+
+PICK = ("across", "down", "close", "up", "across", "down", "open", "up")
+HELD = (False, False, True, True, True, True, False, False)
+TOY = {"task": "toy_placement", "target": "red car", "reference": "blue box"}
+
+
+def toy_steps(relation: str) -> list[str]:
+    """Return the subtasks of one toy that is placed."""
+    parts = [
+        Part(arm=0, phase=phase, start=k, stop=k + 1, holding=held)
+        for k, (phase, held) in enumerate(zip(PICK, HELD, strict=True))
+    ]
+    return step_texts(parts, things_of(TOY | {"relation": relation}))
+
+
+def test_words_of_placing_a_toy_say_the_relation():
+    steps = {relation: toy_steps(relation) for relation in RELATIONS}
+    assert all(texts[:4] == steps["left"][:4] for texts in steps.values())
+    assert steps["left"][:4] == ["Move to the red car", "Lower to the red car", "Grasp the red car", "Lift the red car"]
+    # A plan is asked for by its step alone: where the toy goes must stand there.
+    assert len({tuple(texts[4:]) for texts in steps.values()}) == len(RELATIONS)
+    assert {relation: texts[4] for relation, texts in steps.items()} == {
+        "left": "Move the red car to the left of the blue box",
+        "right": "Move the red car to the right of the blue box",
+        "front": "Move the red car to the place in front of the blue box",
+        "behind": "Move the red car to the place behind the blue box",
+        "on top": "Move the red car to the top of the blue box",
+        "below": "Move the red car to the place below the blue box",
+    }
+    assert steps["on top"][5:] == [
+        "Lower the red car to the top of the blue box",
+        "Release the red car",
+        "Retreat from the top of the blue box",
+    ]
+    assert things_of({"task": "toy_placement", "target": "red car", "reference": "blue box"}) == (
+        ("red car", "blue box"),
+    )
+    assert things_of({}) == (("object", "goal"),)
+
+
+def test_the_toys_vocabulary_writes_every_text_of_a_relabelled_toy_and_none_is_long():
+    tokenizer, spec = tiny_tokenizer(("toy_placement",)), robot_spec(bench_robot("toy_placement"))
+    config = Vlm2VlaConfig(prompts="short", tell_pose=True)
+    way, shares = np.array([0.149, -0.075, -0.09]), (0.36, 0.48)
+    boxes = {}
+    for label in ("red car", "blue box", "goal"):
+        sides = [side_text(share, side) for side, share in enumerate((*shares, shares[0] + 0.05, shares[1] + 0.1))]
+        corners = "({},{}),({},{})".format(*sides)
+        boxes[label] = f"<|object_ref_start|>{label}<|object_ref_end|><|box_start|>{corners}<|box_end|>"
+    for relation in RELATIONS:
+        facts, steps = TOY | {"relation": relation}, toy_steps(relation)
+        thought = reasoning(ToyFacts(target="red car", reference="blue box", relation=relation, boxes=boxes))
+        plan = plan_text(way, before=True, after=False)
+        shared = {"task": f"Put the red car {RELATION_PHRASES[relation]} the blue box.", "subtask": steps[4]}
+        shared |= {"pose": [0.307, -0.001, 0.445, 1.0], "arm": spec.arms[0].name}
+        entries = [
+            {**shared, "kind": "subtasks", "subtasks": steps, "thought": thought, "facts": facts},
+            {**shared, "kind": "plan", "plan": plan},
+            {**shared, "kind": "actions", "plan": plan, "actions": actions_text(np.array([[*way, 0.0]]))},
+            {**shared, "kind": "direction", "axis": "y", "direction": direction_word(-0.075, 1)},
+            {**shared, "kind": "completion", "next": steps[5], "success": False},
+        ]
+        for entry in entries:
+            for draw in range(4):
+                question, answer = question_answer(entry, config, spec, draw)
+                for text in (question, answer):
+                    ids = tokenizer.encode(text).ids
+                    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+                assert len(tokenizer.encode(answer).ids) < config.max_new_tokens
+                assert len(tokenizer.encode(question).ids) < 128
 
 
 def test_arms_of_the_robot_are_those_of_the_data(language: Path):

@@ -22,6 +22,15 @@ __all__ = ["AXES", "EndpointDescriber", "direction_word", "plan_text", "step_tex
 AXES = (("x", "forward", "backward"), ("y", "left", "right"), ("z", "up", "down"))
 MAIN_M, SLIGHT_M = 0.025, 0.01
 """From here on a direction is named; below it, down to the second, it is called slight."""
+PLACES = {
+    "left": "left of",
+    "right": "right of",
+    "front": "place in front of",
+    "behind": "place behind",
+    "on top": "top of",
+    "below": "place below",
+}
+"""Where a toy goes beside a thing, by relation: a plan is asked for by its step alone, which must say it."""
 
 
 def things_of(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -38,7 +47,9 @@ def things_of(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         return ((f"{card.place} card" if card else "card", "board"),)
     if facts.get("task") == "toy_sorting" and facts.get("toys"):
         return tuple((label, f"{side_of(label)} side") for label in facts["toys"])
-    return ((str(facts.get("target") or "object"), str(facts.get("reference") or "goal")),)
+    thing, goal = str(facts.get("target") or "object"), str(facts.get("reference") or "goal")
+    place = PLACES.get(str(facts.get("relation", "")), "")
+    return ((thing, f"{place} the {goal}" if place and facts.get("reference") else goal),)
 
 
 def step_texts(parts: Sequence[Part], things: Sequence[tuple[str, str]]) -> list[str]:
