@@ -24,6 +24,7 @@ td.num{white-space:nowrap}
 td.bar{width:38%}
 td.bar svg{display:block;width:100%;height:18px}
 .scroll{overflow-x:auto}
+.scroll+.scroll{margin-top:20px}
 .tools{position:sticky;top:0;background:var(--paper);padding:10px 0;display:flex;flex-wrap:wrap;gap:8px;
 align-items:center;border-bottom:1px solid var(--line);z-index:1}
 .tools button{font:inherit;color:var(--ink);background:var(--card);border:1px solid var(--line);border-radius:6px;
