@@ -36,6 +36,18 @@ def test_graph_resolves_in_simulation_and_the_zeds_topics_become_the_policys() -
 
 
 @pytest.mark.skipif(not is_installed(), reason="the packages are not sourced: run ./chatvla test")
+def test_a_real_arm_gets_the_cells_values_and_moveit_when_asked_for() -> None:
+    graph, real = read_graph(GRAPH), {"robot": "franka", "camera": "sim", "policy": "tiny"}
+    plain = {node.name: node for node in graph.resolve(real, os.environ).nodes}
+    assert "rollout" not in plain
+    assert [Path(path).name for path in plain["driver"].parameter_files] == ["driver.yaml"]
+    asked = real | {"port": "moveit", "robot_model": "/cell/model.yaml"}
+    (driver,) = [node for node in graph.resolve(asked, os.environ).nodes if node.name == "driver"]
+    assert [Path(path).name for path in driver.parameter_files] == ["driver.yaml", "moveit.yaml", "model.yaml"]
+    assert driver.parameters["port"] == "moveit"
+
+
+@pytest.mark.skipif(not is_installed(), reason="the packages are not sourced: run ./chatvla test")
 @pytest.mark.slow
 @pytest.mark.usefixtures("ros_domain")
 def test_a_trial_is_solved_and_scored(tmp_path: Path) -> None:
