@@ -107,12 +107,11 @@ def summary(task: str, trials: Sequence[TrialResult]) -> dict[str, Any]:
 
 
 def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Return the sums by name, in the order in which the names come."""
-    found: dict[str, int] = {}
+    """Return the sums by name, in the order in which the names come; a name that counts nothing stays."""
+    found: Counter[str] = Counter()
     for one in counts:
-        for name, count in one.items():
-            found[name] = found.get(name, 0) + count
-    return found
+        found.update(one)
+    return dict(found)
 
 
 def _rates(task: str, trials: Sequence[TrialResult]) -> dict[str, Any]:

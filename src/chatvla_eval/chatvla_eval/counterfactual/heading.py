@@ -34,7 +34,7 @@ class _KnowsWays(Protocol):
     """An expert of a robot with several arms."""
 
     def ways(self, observation: Observation, reasoning: str) -> list[ActionChunk]:
-        """Return the next second of every way to take what `reasoning` chooses, the expert's own first."""
+        """Return the next second of every way to take what `reasoning` chooses: one for each arm that can."""
         ...
 
 
@@ -75,7 +75,7 @@ def reference_paths(
             text = reasoning_for(truth, item)
             own = expert.infer(observation, text).chunk
             ways = expert.ways(observation, text) if isinstance(expert, _KnowsWays) else []
-            paths[item.name] = tuple(tool_path(chunk, truth.task) for chunk in (own, *ways[1:]))
+            paths[item.name] = tuple(tool_path(chunk, truth.task) for chunk in (own, *ways))
     still = tool_points(truth.task)
     assert still is not None
     steps = max(len(path) for of_object in paths.values() for path in of_object)

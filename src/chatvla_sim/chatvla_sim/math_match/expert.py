@@ -115,7 +115,7 @@ class MathMatchExpert:
     def ways(self, observation: Observation, reasoning: str) -> list[ActionChunk]:
         """Return the next second of every way to take the card that `reasoning` chooses: one for each arm that can.
 
-        The nearer arm's, which is the expert's own, comes first. What the expert is at does not change.
+        The nearer arm's comes first. What the expert is at does not change.
         """
         truth = self._truth()
         card, text, source = self._think(truth, reasoning)
