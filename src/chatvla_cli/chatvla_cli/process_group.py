@@ -188,6 +188,8 @@ class ProcessGroup:
             while plan and elapsed_s >= plan[0][0]:
                 self._signal_all(plan.pop(0)[1])
             self._pump(0.02)
+            # While nodes go down, those that are left make ports anew.
+            self._observe(force=True)
         for child in self._children:
             # A grandchild in the child's session must not outlive the launch.
             if child.process is not None:

@@ -15,6 +15,8 @@ __all__ = ["SHM", "SharedMemoryFiles", "companions", "files_in_use", "mapped_fil
 
 SHM = Path("/dev/shm")
 PREFIXES = ("fastrtps_", "sem.fastrtps_", "fast_datasharing_")
+DELETED = " (deleted)"
+"""What the kernel puts after the name of a mapped file that has been unlinked."""
 
 
 def mapped_files(pid: int | str) -> set[str]:
@@ -67,7 +69,8 @@ class SharedMemoryFiles:
         """Take note of what the live processes `pids` map now; return the names that are new."""
         before = set(self._seen)
         for pid in pids:
-            mapped = mapped_files(pid)
+            # Fast DDS may make a port's file anew while somebody still maps the old one.
+            mapped = {name.removesuffix(DELETED) for name in mapped_files(pid)}
             self._seen |= mapped.union(*map(companions, mapped))
         return self._seen - before
 

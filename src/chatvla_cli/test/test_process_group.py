@@ -223,3 +223,13 @@ def test_a_file_that_is_in_use_at_the_end_is_removed_when_its_user_has_gone(
     holder.kill()
     holder.wait()
     assert eventually(lambda: not path.exists(), 5.0)
+
+
+def test_a_file_that_was_made_anew_is_removed(held_file: tuple[Path, subprocess.Popen[bytes]]) -> None:
+    path, holder = held_file
+    path.unlink()
+    files = SharedMemoryFiles()
+    files.observe([holder.pid])
+    path.write_bytes(b"\0" * 4096)
+    assert files.remove_leftovers() == [path.name]
+    assert not path.exists()

@@ -16,6 +16,7 @@ import numpy as np
 from chatvla_control.chunk_fault import FaultCode
 from chatvla_msgs.srv import OverrideReasoning, ResetBench
 from chatvla_torture.campaign import PartRun
+from chatvla_torture.processes import wait_until
 from chatvla_torture.promise import Case, Promise
 from chatvla_torture.ros.rig import Rig
 from chatvla_torture.ros.targets import Target, actions, services, topics
@@ -33,6 +34,7 @@ _LOGGED = re.compile(r"\[(DEBUG|INFO|WARN|ERROR|FATAL)\] ")
 _NOISE = re.compile(r">>>|<<<|This error state|\s+'Fast CDR|with this new error|rcutils_reset_error|sequence size")
 _LONGEST_LINE = 2000
 _LEAST_S, _START_S = 5.0, 15.0
+_AUDIT_S = 10.0
 _GROWTH, _GROWTH_BYTES = 0.15, 24e6
 _WAITING_BYTES = {"recorder": 250e6}
 """More for who lets messages wait: the recorder a hundred of each topic, of ours a tenth with 0.8 to 2.4 MB."""
@@ -163,6 +165,8 @@ def _attack(part: PartRun, rig: Rig, group: _Group, each: int, case: Case, promi
     promises.alive.notes[group.name] = f"{len(targets)} x {each} at {sent / seconds:.0f}/s" + (
         f", but {', '.join(slow)}" if slow else ""
     )
+    # A short attack ends before the audit's first line; a driver that no longer ticks is found by `_answers`.
+    wait_until(lambda: rig.audit().ticks, _AUDIT_S)
     audit = rig.audit()
     promises.limits.require(not audit.broken, f"{group.name}: {audit.broken[:1]}", case)
     promises.limits.hold(audit.ticks)
