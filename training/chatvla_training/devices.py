@@ -8,9 +8,11 @@ sharded by FSDP where the recipe says so, else one copy each.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import torch
 from accelerate import Accelerator
@@ -52,7 +54,19 @@ def start_on_devices(arguments: Sequence[str], devices: int) -> int:
         "chatvla_training.train",
         *arguments,
     ]
-    return subprocess.run(command, check=False, preexec_fn=end_with_parent()).returncode
+    # In a group of its own, so that Ctrl-C comes once and from here; torch's launcher passes SIGTERM on.
+    process = subprocess.Popen(command, preexec_fn=end_with_parent(), process_group=0)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        process.terminate()
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     from chatvla_policy.runtime.host_memory import keep_freed_memory
     from chatvla_training.devices import start_on_devices, started_by_launcher, visible_devices
+    from chatvla_training.trainer.stopping import Stopped
     from chatvla_training.training_run import RUN_ERRORS, train_recipe
 
     devices = devices or visible_devices()
@@ -50,6 +52,9 @@ def main(arguments: Sequence[str]) -> int:
     except RUN_ERRORS as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        print(f"train: {stopped}, its state is kept; the same command goes on from there", file=sys.stderr)
+        return 128 + (stopped.number or signal.SIGTERM)
     except KeyboardInterrupt:
         print("train: stopped; the same command goes on from the last state", file=sys.stderr)
         return 130

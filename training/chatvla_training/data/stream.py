@@ -7,6 +7,7 @@ change how fast batches come, never what is in them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -68,11 +69,13 @@ class BatchStream(Dataset[LoadedBatch[Any]]):
             sampler=range(start, stop),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
             pin_memory=False,
         )
         return iter(loader)
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # Ctrl-C goes to the whole process group; the run finishes its step, which may still need a batch.
+    os.setpgid(0, 0)

@@ -30,6 +30,7 @@ from chatvla_training.trainer.plot import write_loss_plot
 from chatvla_training.trainer.run_folder import RunFolder
 from chatvla_training.trainer.schedule import Schedule, learning_rate
 from chatvla_training.trainer.state import load_state, save_state
+from chatvla_training.trainer.stopping import Stopped, StopRequest
 from chatvla_training.trainer.task import TrainingTask
 from chatvla_training.trainer.tensors import full, trained_parameters
 from chatvla_training.trainer.validation import validate
@@ -105,8 +106,13 @@ class Trainer:
     def train(self) -> None:
         """Train up to the last step, from the newest state of the run folder when there is one.
 
-        Raises NotFiniteError when a loss or gradient is not finite; the state before it stays on disk.
+        Raises NotFiniteError when a loss or gradient is not finite; the state before it stays on disk. Raises Stopped
+        after Ctrl-C or SIGTERM, when the step is done and its state on disk.
         """
+        with StopRequest().heard() as stop:
+            self._train(stop)
+
+    def _train(self, stop: StopRequest) -> None:
         first = self._resume()
         settings = self._settings
         micro = settings.accumulate
@@ -123,8 +129,13 @@ class Trainer:
             wanted = settings.validate_every and (last or step % settings.validate_every == 0)
             if self._validation is not None and wanted:
                 self._validate(step)
-            if last or step % settings.checkpoint_every == 0:
+            # All devices stop at the same step.
+            stops = not last and bool(self._sum(stop.number)[0])
+            if last or stops or step % settings.checkpoint_every == 0:
                 self._save(step)
+            if stops:
+                bar.close()
+                raise Stopped(step, stop.number)
 
     def _resume(self) -> int:
         """Restore the newest state; return its step, 0 for a new run."""

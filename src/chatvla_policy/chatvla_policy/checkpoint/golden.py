@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from chatvla_policy.checkpoint.errors import CheckpointError, GoldenMismatchError
 
@@ -79,7 +79,9 @@ def write_golden(folder: Path, golden: Golden) -> None:
         "input_sha256": golden.input_sha256(),
         "statistics_sha256": golden.statistics_sha256,
     }
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / GOLDEN_FILE, words)
+    whole = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, words)
+    # The library's own save_file keeps others of the machine from reading it.
+    (folder / GOLDEN_FILE).write_bytes(whole)
 
 
 def read_golden(path: Path) -> Golden:

@@ -20,6 +20,7 @@ from chatvla_policy.checkpoint.atomic import ReplaceError
 from chatvla_policy.checkpoint.files import MANIFEST, write_manifest
 from chatvla_policy.model.moe import MoeConfig
 from chatvla_policy.model.tiny import make_tiny_folder
+from chatvla_policy.systems.untrained import save_untrained
 
 
 @pytest.fixture
@@ -67,6 +68,13 @@ def test_round_trip_is_bit_exact(checkpoint: Checkpoint, saved: Path, tmp_path: 
     again = save_checkpoint(tmp_path / "again", loaded)
     assert contents(tmp_path / "again") == contents(saved)
     assert again == loaded.sha256
+
+
+def test_every_file_is_as_readable_as_the_others(tmp_path: Path) -> None:
+    save_untrained(tmp_path / "untrained", robot="arx_r5")
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "untrained").iterdir() if path.is_file()}
+    assert "golden.safetensors" in modes
+    assert len(set(modes.values())) == 1
 
 
 def test_loaded_model_computes_the_same(checkpoint: Checkpoint, saved: Path, world) -> None:
