@@ -123,7 +123,12 @@ def test_ocrbench_looks_for_the_reference_in_the_answer(answer, references, cate
 
 @pytest.mark.parametrize(
     ("answer", "reference", "right"),
-    [("Es sind 3.5 kg.", "3.5 KG", True), ("Via Roma", "via roma.", True), ("Roma", "Via Roma", False)],
+    [
+        ("Es sind 3.5 kg.", "3.5 KG", True),
+        ("Via Roma", "via roma.", True),
+        ("Roma", "Via Roma", False),
+        (" a", ". a", False),
+    ],
 )
 def test_mtvqa_looks_for_the_reference_without_full_stops(answer, reference, right):
     assert mtvqa(answer, [reference]) == right

@@ -81,7 +81,7 @@ def ocrbench(answer: str, references: Sequence[str]) -> float:
 
 def mtvqa(answer: str, references: Sequence[str]) -> float:
     """Return 1 when a reference is part of the answer, but for case and full stops."""
-    given = answer.lower().replace(".", "")
+    given = answer.strip().lower().replace(".", "")
     return float(any(reference.strip().lower().replace(".", "") in given for reference in references))
 
 
