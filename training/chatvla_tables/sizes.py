@@ -45,8 +45,8 @@ SIZES: Mapping[str, Mapping[str, str]] = {
 """Recipes by role for each size; a role that a size lacks is left out of the row's stages."""
 TASKS: Mapping[str, str] = {"tiny": "math_match", "tiny_toys": "toy_placement", "qwen2vl_2b": "math_match"}
 """The task of each size's data and trials."""
-_ONE_ACTION_A_PART = ("--step", "1", "--limit", "1")
-RELABEL: Mapping[str, tuple[str, ...]] = {"tiny": _ONE_ACTION_A_PART, "tiny_toys": _ONE_ACTION_A_PART}
+_SHORT = ("--step", "1", "--limit", "1", "--decimals", "2", "--where")
+RELABEL: Mapping[str, tuple[str, ...]] = {"tiny": _SHORT, "tiny_toys": _SHORT}
 """How robot data is written as language at a size, if not as the recipe of relabelling says."""
 QUESTIONS: Mapping[str, str] = {"math_match": "all", "toy_placement": "toys_all"}
 """The image-text source that questions about each task are drawn from."""

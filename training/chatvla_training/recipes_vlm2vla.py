@@ -6,7 +6,8 @@ linear modules", Table 4 names q, k, v, o, up, down and gate: here all of them, 
 One epoch is as many steps as the data has questions by eight: give --steps; the default is for 64k.
 The data comes from ./chatvla relabel. Several devices hold the frozen base once each: what is saved is whole there.
 Departures at tiny size, for a vocabulary of 573 tokens and a model of four million weights: one action for each part
-(relabel with --step 1 --limit 1), short prompts, the tool's place in them, rank 64, the likeliest answer in place of a
+(relabel with --step 1 --limit 1), lengths to the centimetre and plans that say where a motion ends (--decimals 2
+--where), short prompts, the tool's place in them, rank 64, the likeliest answer in place of a
 drawn one, and kinds of questions in shares: an episode asks once for the subtasks, which reading and choosing hang on.
 """
 

@@ -76,7 +76,16 @@ def test_all_five_systems_start_alike_on_the_same_toys(tmp_path):
     assert {spec["system"] for spec in firsts} == {"chatvla2", "chatvla1", "vlm2vla", "dense_film", "diffusion_policy"}
     assert {spec["init"] for spec in firsts} == {"runs/tiny_toys/tiny_toys_settle/policy", ""}
     (relabel,) = kinds["relabel"]
-    assert relabel.spec["arguments"] == ["data/toy_placement", "--step", "1", "--limit", "1"]
+    assert relabel.spec["arguments"] == [
+        "data/toy_placement",
+        "--step",
+        "1",
+        "--limit",
+        "1",
+        "--decimals",
+        "2",
+        "--where",
+    ]
     assert {unit.spec["data"] for unit in kinds["train"]} == {"data/toy_placement", str(relabel.folder)}
     assert {unit.spec["robot"] for unit in kinds["train"]} == {"franka"}
     assert {unit.amount for unit in kinds["eval"]} == {67, 156}

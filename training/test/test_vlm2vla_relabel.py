@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -78,6 +79,28 @@ def test_actions_sum_to_the_way_and_say_the_gripper(published: Path):
     closes = lines(published, "actions")[2]
     assert parse_actions(closes["actions"])[-1, 3] == 0.0
     assert closes["plan"] == "Move slightly down. Close the gripper."
+
+
+def test_plans_say_where_and_actions_lead_there_from_the_place_that_is_told(picks: Path, tmp_path: Path):
+    relabel(picks, tmp_path / "short", RelabelSettings(merging=Merging(step_m=1, limit_m=1), decimals=2, where=True))
+    entries, seen = lines(tmp_path / "short", "actions"), 0
+    config = Vlm2VlaConfig(prompts="short", tell_pose=True, decimals=2)
+    for entry in entries:
+        way = parse_actions(entry["actions"])[:, :3].sum(axis=0)
+        said = re.search(r" to \[([-0-9., ]*)\]\.", entry["plan"])
+        assert (said is None) == ("Move" not in entry["plan"])
+        if said is not None:
+            seen += 1
+            np.testing.assert_allclose(
+                np.array(entry["pose"][:3]) + way, [float(value) for value in said[1].split(", ")], atol=1e-6
+            )
+        found = question_answer(entry, config, robot_spec("arx_r5"), 0)
+        assert found is not None
+        question, answer = found
+        assert all(re.fullmatch(r"-?0\.\d\d|[01]\.0", number) for number in re.findall(r"-?\d[\d.]*\d", answer))
+        assert "-0.00" not in question + answer
+    assert seen >= 4
+    assert json.loads((tmp_path / "short" / "info.json").read_text())["decimals"] == 2
 
 
 def test_episodes_with_pushes_are_left_out_unless_asked_for(picks: Path, language: Path, tmp_path: Path):

@@ -96,7 +96,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         name="relabel",
         summary="describe a robot data set in language: subtasks, plans and actions as text (VLM2VLA)",
-        usage="DATA --out DIR [--step METRES] [--limit METRES] [--starts N] [--describe-url URL]",
+        usage="DATA --out DIR [--step METRES] [--limit METRES] [--decimals N] [--where] [--starts N] [--pushed]",
         details="Example: ./chatvla relabel data/math_match --out data/math_match_language\n"
         "By rules from the robot's own motion; an endpoint words it when given. Then: ./chatvla train tiny_vlm2vla.",
         target="chatvla_training.vlm2vla.relabel:main",

@@ -33,7 +33,7 @@ class StopRequest:
 
     @contextmanager
     def heard(self) -> Iterator[StopRequest]:
-        """Take the signals within the block; they are Python's only to give in the main thread, elsewhere none is taken.
+        """Take the signals within the block, in the main thread; Python gives them to no other.
 
         A signal that is ignored, as SIGINT is in a shell's background job, stays so.
         """

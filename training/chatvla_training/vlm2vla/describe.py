@@ -91,8 +91,12 @@ def direction_word(delta_m: float, axis: int) -> str:
     return "none" if abs(delta_m) < MAIN_M else positive if delta_m > 0 else negative
 
 
-def plan_text(delta_3: NDArray[np.float64], *, before: bool, after: bool) -> str:
-    """Return the motion plan of a displacement [m] with the gripper open or not before and after."""
+def plan_text(delta_3: NDArray[np.float64], *, before: bool, after: bool, where: str = "") -> str:
+    """Return the motion plan of a displacement [m] with the gripper open or not before and after.
+
+    `where`: the place at its end, as text; empty says none.
+    """
+    goal = f" to [{where}]" if where else ""
     order = np.argsort(-np.abs(delta_3))
     main = [direction_word(float(delta_3[axis]), int(axis)) for axis in order]
     slight = [
@@ -101,9 +105,11 @@ def plan_text(delta_3: NDArray[np.float64], *, before: bool, after: bool) -> str
     words = [word for word in main if word != "none"]
     parts = []
     if words:
-        parts.append(f"Move {' and '.join(words)}" + (f", slightly {' and '.join(slight)}" if slight else "") + ".")
+        parts.append(
+            f"Move {' and '.join(words)}" + (f", slightly {' and '.join(slight)}" if slight else "") + f"{goal}."
+        )
     elif slight:
-        parts.append(f"Move slightly {' and '.join(slight)}.")
+        parts.append(f"Move slightly {' and '.join(slight)}{goal}.")
     if before != after:
         parts.append("Open the gripper." if after else "Close the gripper.")
     else:

@@ -19,12 +19,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from chatvla_control.robot_spec import RobotSpec
-from chatvla_policy.vlm2vla.text_forms import MAX_ACTIONS, MalformedError, actions_text, parse_subtasks, subtasks_text
+from chatvla_policy.vlm2vla.text_forms import (
+    MAX_ACTIONS,
+    MalformedError,
+    actions_text,
+    parse_subtasks,
+    place_text,
+    subtasks_text,
+)
 from chatvla_training.data.episodes import EpisodeDataset
 from chatvla_training.vlm2vla.describe import AXES, direction_word, plan_text
 from chatvla_training.vlm2vla.split import Merging, Part, actions_of
 
-__all__ = ["Asked", "Episode", "Frame", "Frames", "episode_questions", "moved"]
+__all__ = ["Asked", "Episode", "Frame", "Frames", "episode_questions", "moved", "plan_from"]
 
 Array = NDArray[np.float64]
 EARLY_SHARE = 0.6
@@ -56,6 +63,10 @@ class Asked:
     seed: int
     described: bool
     """A language model has worded the parts."""
+    decimals: int
+    """Of lengths [m] in texts."""
+    where: bool
+    """Plans by rules say the place that the motion ends in."""
     actions: list[Array]
     """Every action list, for the statistics."""
     left_out: Counter[str]
@@ -121,6 +132,17 @@ class Frames:
         return names
 
 
+def plan_from(asked: Asked, part: Part, tools_NA3: Array, opened_NA: NDArray[np.bool_], start: int) -> str:
+    """Return, by rules, the plan of a part from row `start` on."""
+    end = tools_NA3[min(part.stop, len(tools_NA3) - 1), part.arm]
+    return plan_text(
+        moved(part, tools_NA3, start),
+        before=bool(opened_NA[max(0, start - 1), part.arm]),
+        after=bool(opened_NA[part.stop - 1, part.arm]),
+        where=place_text(end, decimals=asked.decimals) if asked.where else "",
+    )
+
+
 def moved(part: Part, tools_NA3: Array, start: int | None = None) -> Array:
     """Return the displacement [m] of a part's tool, shape (3,), from row `start` on, else from the part's own start."""
     first = part.start if start is None else start
@@ -170,6 +192,10 @@ def _of_part(
     stop = min(part.stop + 1, len(episode.tools_NA3))
     way, opened = episode.tools_NA3[frame.row : stop, part.arm], episode.opened_NA[frame.row : stop - 1, part.arm]
     before = bool(episode.opened_NA[max(0, frame.row - 1), part.arm])
+    pose = np.round(episode.tools_NA3[frame.row, part.arm], asked.decimals)
+    if asked.decimals < 3:
+        # What the text tells is what is counted from, and to.
+        way = np.round(way, asked.decimals)
     found = actions_of(way, np.append(opened, opened[-1:]), rate_hz=asked.rate_hz, merging=asked.merging, before=before)
     if len(found) > MAX_ACTIONS:
         asked.left_out[f"parts of more than {MAX_ACTIONS} actions"] += 1
@@ -178,16 +204,22 @@ def _of_part(
     delta = moved(part, episode.tools_NA3, frame.row)
     first = frame == frames.begun(part)
     if frame.row != part.start and not (first and asked.described):
-        plan = plan_text(delta, before=before, after=bool(episode.opened_NA[part.stop - 1, part.arm]))
+        plan = plan_from(asked, part, episode.tools_NA3, episode.opened_NA, frame.row)
     entry = {
         **shared,
         "images": [frames.written(frame)],
         "subtask": step,
         "arm": asked.spec.arms[part.arm].name,
-        "pose": [*np.round(episode.tools_NA3[frame.row, part.arm], 3).tolist(), float(before)],
+        "pose": [*pose.tolist(), float(before)],
     }
     yield {**entry, "kind": "plan", "plan": plan}
-    yield {**entry, "kind": "actions", "plan": plan, "actions": actions_text(found), "first": first}
+    yield {
+        **entry,
+        "kind": "actions",
+        "plan": plan,
+        "actions": actions_text(found, decimals=asked.decimals),
+        "first": first,
+    }
     for axis, (name, *_) in enumerate(AXES):
         yield {**entry, "kind": "direction", "axis": name, "direction": direction_word(float(delta[axis]), axis)}
 

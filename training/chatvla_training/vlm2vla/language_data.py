@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ def question_answer(entry: dict[str, Any], config: Vlm2VlaConfig, spec: RobotSpe
     """Return question and answer of a line of language.jsonl in the config's prompts; None where it asks no such."""
     prompts, kind = PROMPTS[config.prompts], entry["kind"]
     pose = (
-        pose_text(np.array(entry["pose"][:3]), bool(entry["pose"][3])) if config.tell_pose and "pose" in entry else ""
+        pose_text(np.array(entry["pose"][:3]), bool(entry["pose"][3]), decimals=config.decimals)
+        if config.tell_pose and "pose" in entry
+        else ""
     )
     words = {key: str(entry.get(key, "")) for key in ("task", "subtask", "plan", "next", "axis")}
     words |= {"pose": pose, "arms": arms_sentence(spec)}
@@ -95,6 +97,7 @@ class LanguageSource:
             entries = [json.loads(line) for line in text.splitlines()]
         except (OSError, ValueError) as error:
             raise SourceError(f"{folder} is no relabelled data set: {error}; {_how_to_make(folder, config)}") from error
+        self._config = config = replace(config, decimals=self.info.get("decimals", config.decimals))
         self._sha256 = hashlib.sha256(text.encode()).hexdigest()
         self._spec = robot_spec(self.info["robot"])
         self._entries = [
@@ -155,7 +158,7 @@ class LanguageSource:
 def _how_to_make(folder: Path, config: Vlm2VlaConfig) -> str:
     """Return the commands that make what is missing, one after the other."""
     # A small model, which is asked in short prompts, writes each part as one action.
-    merging = " --step 1 --limit 1" if config.prompts == "short" else ""
+    merging = " --step 1 --limit 1 --decimals 2 --where" if config.prompts == "short" else ""
     source = folder.with_name(folder.name.removesuffix("_language"))
     made = source if source != folder else Path("DATA")
     demos = "" if made.is_dir() else f"./chatvla demos {made.name} --episodes 600 --noise 0 --out {made}, then "

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +30,17 @@ from chatvla_policy.strict_json import to_plain
 from chatvla_policy.vlm2vla.prompts import with_arm
 from chatvla_training.data.episodes import DatasetError, EpisodeDataset
 from chatvla_training.progress import progress
-from chatvla_training.vlm2vla.describe import EndpointDescriber, plan_text, step_texts, things_of
-from chatvla_training.vlm2vla.episode_questions import Asked, Episode, Frame, Frames, episode_questions, moved
-from chatvla_training.vlm2vla.split import Merging, Part, parts_of
+from chatvla_training.vlm2vla.describe import EndpointDescriber, step_texts, things_of
+from chatvla_training.vlm2vla.episode_questions import (
+    Asked,
+    Episode,
+    Frame,
+    Frames,
+    episode_questions,
+    moved,
+    plan_from,
+)
+from chatvla_training.vlm2vla.split import Merging, parts_of
 
 __all__ = ["RelabelSettings", "main", "relabel"]
 
@@ -52,6 +59,10 @@ class RelabelSettings:
     published. With more, a policy that went astray finds its way on."""
     pushed: bool = False
     """Use episodes in which the arm was pushed, too."""
+    decimals: int = 3
+    """Of lengths [m] in texts. Departure: 2 halves the digits that a small model has to get right."""
+    where: bool = False
+    """Plans by rules say the place that the motion ends in. Departure: a small model finds it before it subtracts."""
     seed: int = 0
     describer: EndpointDescriber | None = None
 
@@ -87,6 +98,8 @@ def relabel(source: Path, out: Path, settings: RelabelSettings) -> dict[str, int
         starts=settings.starts,
         seed=settings.seed,
         described=settings.describer is not None,
+        decimals=settings.decimals,
+        where=settings.where,
         actions=[],
         left_out=Counter(),
     )
@@ -113,6 +126,8 @@ def relabel(source: Path, out: Path, settings: RelabelSettings) -> dict[str, int
         "action": to_plain(Statistics.from_samples(("dx", "dy", "dz", "gripper"), np.concatenate(asked.actions))),
         "merging": asdict(settings.merging),
         "starts": settings.starts,
+        "decimals": settings.decimals,
+        "where": settings.where,
         "episodes": {split: len(numbers) for split, numbers in used.items()},
         "longest_list": max(map(len, asked.actions)),
         "left_out": dict(asked.left_out),
@@ -154,7 +169,8 @@ def _episodes(
         opened_NA = data.actions_ND[first:last, columns] > (grippers[0] + grippers[1]) / 2
         parts = parts_of(tools_NA3, opened_NA, rate_hz=asked.rate_hz)
         task = data.sample(indices[0], 0).instruction
-        rules = _words(parts, tools_NA3, opened_NA, facts)
+        plans = [plan_from(asked, part, tools_NA3, opened_NA, part.start) for part in parts]
+        rules = list(zip(step_texts(parts, things_of(facts)), plans, strict=True))
         if settings.describer is not None and parts:
             moves = [(moved(part, tools_NA3), bool(opened_NA[part.stop - 1, part.arm])) for part in parts]
             rules = settings.describer(task, moves, rules)
@@ -168,21 +184,6 @@ def _episodes(
             words=[(with_arm(spec, part.arm, step), plan) for part, (step, plan) in zip(parts, rules, strict=True)],
         )
         yield episode, [Frame(row=data.row_of(index) - first, index=index) for index in indices]
-
-
-def _words(
-    parts: Sequence[Part], tools_NA3: Array, opened_NA: NDArray[np.bool_], facts: dict[str, Any]
-) -> list[tuple[str, str]]:
-    """Return subtask and plan of each part, by rules."""
-    plans = [
-        plan_text(
-            moved(part, tools_NA3),
-            before=bool(opened_NA[max(0, part.start - 1), part.arm]),
-            after=bool(opened_NA[part.stop - 1, part.arm]),
-        )
-        for part in parts
-    ]
-    return list(zip(step_texts(parts, things_of(facts)), plans, strict=True))
 
 
 def _anchors(spec: RobotSpec, data: EpisodeDataset, episodes: Sequence[int], seed: int) -> dict[str, list[list[float]]]:
@@ -212,6 +213,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--step", type=float, default=0.025, help="metres along one axis that complete an action")
     parser.add_argument("--limit", type=float, default=0.05, help="metres that no action exceeds (to the millimetre)")
     parser.add_argument("--starts", type=int, default=4, help="frames of each part from which its rest is asked for")
+    parser.add_argument("--decimals", type=int, choices=(2, 3), default=3, help="of lengths in metres")
+    parser.add_argument("--where", action="store_true", help="plans say the place that the motion ends in")
     parser.add_argument("--pushed", action="store_true", help="use episodes in which the arm was pushed, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--describe-url", default="", help="OpenAI-compatible endpoint that words the parts")
@@ -220,7 +223,13 @@ def main(arguments: Sequence[str]) -> int:
     describer = EndpointDescriber(options.describe_url, options.describe_model) if options.describe_url else None
     merging = Merging(step_m=options.step, limit_m=options.limit)
     settings = RelabelSettings(
-        merging=merging, starts=options.starts, pushed=options.pushed, seed=options.seed, describer=describer
+        merging=merging,
+        starts=options.starts,
+        pushed=options.pushed,
+        decimals=options.decimals,
+        where=options.where,
+        seed=options.seed,
+        describer=describer,
     )
     try:
         counts = relabel(options.data, options.out, settings)

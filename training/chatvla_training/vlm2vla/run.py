@@ -139,6 +139,12 @@ class Vlm2VlaRun:
         held = [LanguageSource(folder, self._config, split="val") for folder in folders]
         self.held = tuple(source for source in held if len(source))
         self._sources, self._infos = sources, [source.info for source in sources]
+        decimals = {info.get("decimals", self._config.decimals) for info in self._infos}
+        if len(decimals) > 1:
+            raise RecipeError(
+                f"{recipe.data}: lengths have {sorted(decimals)} decimals; relabel with the same --decimals"
+            )
+        self._config = replace(self._config, decimals=decimals.pop())
         chat = image_text_sources(recipe) if recipe.ratio[0] else ()
         groups = language_groups(sources, chat, ratio=recipe.ratio, shares=recipe.question_shares)
         self.mixture = Mixture(groups, seed=recipe.seed)

@@ -184,11 +184,13 @@ class Vlm2VlaPolicy:
             progress.thought, progress.subtasks = thought, subtasks
         subtask = progress.subtasks[progress.number]
         arm = arm_of(self.setup.spec, subtask)
-        pose = self._pose(arm, observation)
+        pose, rounded = self._pose(arm, observation)
         step = f"Step {progress.number + 1} of {len(progress.subtasks)}: {subtask}."
         try:
             plan = self._questions.plan(subtask, images, pose=pose)
             actions = self._questions.actions(subtask, plan, images, pose=pose)
+            # A way counts from the place that was told; where there is none, the tool stays.
+            actions[0, :3] += np.where(actions[:, :3].any(axis=0), rounded, 0.0)
         except MalformedError as error:
             progress.text = f"{progress.thought} {step} Left out: {error}".strip()
             progress.go_on()
@@ -295,12 +297,17 @@ class Vlm2VlaPolicy:
             seconds=seconds,
         )
 
-    def _pose(self, arm: int, observation: Observation) -> str:
-        """Return what the prompts tell of the tool; empty unless the config says so."""
+    def _pose(self, arm: int, observation: Observation) -> tuple[str, NDArray[np.float64]]:
+        """Return what the prompts tell of the tool and how far it is from where they tell it [m], shape (3,).
+
+        The text is empty and the distance nought unless the config tells a place.
+        """
         if not self.config.tell_pose:
-            return ""
+            return "", np.zeros(3)
         place = tool_poses(self.setup.spec, observation.joint_positions)[arm][:3, 3]
-        return pose_text(place, self._mover.is_open(arm))
+        decimals = self.config.decimals
+        text = pose_text(place, self._mover.is_open(arm), decimals=decimals)
+        return text, np.round(place, decimals) - place
 
     def _new_id(self) -> str:
         return f"{self._ids.getrandbits(64):016x}"

@@ -91,6 +91,8 @@ class Vlm2VlaConfig:
     """Key of prompts.PROMPTS."""
     tell_pose: bool = False
     """Write the tool's place into the prompts. Departure: helps a small model; the paper's sees the image alone."""
+    decimals: int = 3
+    """Of lengths [m] in prompts and answers. Departure: with 2 a small model has half the digits to get right."""
     temperatures: Temperatures = field(default_factory=Temperatures)
     top_p: float = 0.95
     digit_tokens: tuple[int, ...] = ()
@@ -118,6 +120,8 @@ class Vlm2VlaConfig:
             raise ValueError(
                 f"variant {self.variant} with {len(set(self.digit_tokens))} digit tokens; it takes 0 or 10"
             )
+        if not 2 <= self.decimals <= 4:
+            raise ValueError(f"decimals is {self.decimals}, must be 2 to 4")
         if self.max_tries < 1 or self.max_retries < 0 or self.speed_m_s <= 0:
             raise ValueError("max_tries must be at least 1, max_retries 0 or more, speed_m_s positive")
 

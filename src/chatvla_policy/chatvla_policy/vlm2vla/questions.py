@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_policy.vlm2vla.config import Vlm2VlaConfig
 from chatvla_policy.vlm2vla.prompts import PROMPTS, arm_of, arms_sentence
-from chatvla_policy.vlm2vla.text_forms import MalformedError, parse_actions, parse_subtasks
+from chatvla_policy.vlm2vla.text_forms import MalformedError, parse_actions, parse_subtasks, place_text
 from chatvla_policy.vlm2vla.writer import Images, Writer
 
 __all__ = ["Counts", "Questions", "pose_text"]
@@ -46,10 +46,9 @@ class Counts:
     """Verdicts that could not be had."""
 
 
-def pose_text(place_m: NDArray[np.float64], opened: bool) -> str:
+def pose_text(place_m: NDArray[np.float64], opened: bool, *, decimals: int = 3) -> str:
     """Return the tool's place [m] and gripper as the prompts tell it where the config says so."""
-    x, y, z = place_m
-    return f" Tool at [{x:.3f}, {y:.3f}, {z:.3f}, {float(opened):.1f}]."
+    return f" Tool at [{place_text(place_m, decimals=decimals)}, {float(opened):.1f}]."
 
 
 class Questions:

@@ -26,6 +26,7 @@ __all__ = [
     "parse_actions",
     "parse_subtasks",
     "parse_verdict",
+    "place_text",
     "subtasks_text",
 ]
 
@@ -53,14 +54,14 @@ class Verdict:
     reasoning: str = ""
 
 
-def actions_text(actions_N4: NDArray[np.floating[Any]]) -> str:
-    """Return actions as text, to the millimetre: "[[0.010, 0.000, -0.025, 1.0]]"."""
+def place_text(place_m: NDArray[np.floating[Any]], *, decimals: int = 3) -> str:
+    """Return lengths [m] as text, without brackets: "0.310, 0.000, 0.101"; nought has no sign."""
+    return ", ".join(f"{round(float(value), decimals) + 0.0:.{decimals}f}" for value in place_m)
 
-    def number(value: float) -> str:
-        text = f"{value:.3f}"
-        return text if float(text) else "0.000"
 
-    rows = (f"[{number(dx)}, {number(dy)}, {number(dz)}, {float(grip):.1f}]" for dx, dy, dz, grip in actions_N4)
+def actions_text(actions_N4: NDArray[np.floating[Any]], *, decimals: int = 3) -> str:
+    """Return actions as text, to the millimetre unless told otherwise: "[[0.010, 0.000, -0.025, 1.0]]"."""
+    rows = (f"[{place_text(row[:3], decimals=decimals)}, {float(row[3]):.1f}]" for row in actions_N4)
     return f"[{', '.join(rows)}]"
 
 

@@ -54,6 +54,18 @@ def test_subtasks_are_written_once_and_done_one_after_the_other():
     assert not any(robot.policy.counts.values())
 
 
+def test_a_way_counts_from_the_place_that_was_told():
+    writer = script(Actions=["[[0.034, 0.000, -0.024, 1.0]]", "[[0.02, 0.00, 0.00, 0.0]]"])
+    robot = Robot(scripted_policy(writer, decimals=2))
+    robot.until_done()
+    # Home is [0.310, 0.281, 0.200]: the first way ends at [0.344, 0.281, 0.176], which is told to the centimetre.
+    _, asked = (item.question for item in writer.asked if item.question.startswith("Actions"))
+    assert asked.endswith("Tool at [0.34, 0.28, 0.18, 1.0].")
+    # Where it does not move it stays where it is.
+    reached = tool_poses(SPEC, robot.positions)[0, :3, 3]
+    np.testing.assert_allclose(reached, [0.36, 0.281, 0.176], atol=1.5e-3)
+
+
 def test_malformed_answers_are_asked_for_again_and_counted():
     writer = script(Actions=["Sure: [[0.03, 0, 0, 1]]", "[[0.03, 0.0, 0.0, 0.5]]", THERE, GRASP])
     robot = Robot(scripted_policy(writer))

@@ -66,7 +66,12 @@ class Script:
 
 
 def scripted_policy(
-    script: Script, *, views: tuple[str, ...] = ("top",), variant: Variant = "full", verifier: Verifier | None = None
+    script: Script,
+    *,
+    views: tuple[str, ...] = ("top",),
+    variant: Variant = "full",
+    verifier: Verifier | None = None,
+    decimals: int = 3,
 ) -> Vlm2VlaPolicy:
     """Return a policy of the ARX R5 for which `script` writes."""
     limits = Statistics.from_samples(SPEC.joint_names, np.stack([SPEC.lower, SPEC.upper]), "min_max")
@@ -81,6 +86,7 @@ def scripted_policy(
         prompts="short",
         tell_pose=True,
         variant=variant,
+        decimals=decimals,
         temperatures=Temperatures(subtasks=0.5, plan=0.0, actions=0.2),
         robots=(RobotMotion(robot=SPEC.name, open_m=0.08, closed_m=0.04),),
     )
