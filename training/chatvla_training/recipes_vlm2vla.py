@@ -6,7 +6,7 @@ linear modules", Table 4 names q, k, v, o, up, down and gate: here all of them, 
 One epoch is as many steps as the data has questions by eight: give --steps; the default is for 64k.
 The data comes from ./chatvla relabel. Several devices hold the frozen base once each: what is saved is whole there.
 Departures at tiny size, for a vocabulary of 573 tokens and a model of four million weights: one action for each part
-(relabel with --step 1 --limit 1), lengths to the centimetre and plans that say where a motion ends (--decimals 2
+(relabel with --step 1 --limit 1), lengths to the centimetre and plans that say from where to where (--decimals 2
 --where), short prompts, the tool's place in them, rank 64, the likeliest answer in place of a
 drawn one, and kinds of questions in shares: an episode asks once for the subtasks, which reading and choosing hang on.
 """
@@ -48,12 +48,12 @@ TINY = replace(
     prompts="short",
     tell_pose=True,
     temperatures="0,0,0,0",
-    question_shares="subtasks:3,plan:2,actions:4,direction:1,completion:1,end:1",
+    question_shares="subtasks:2,plan:4,actions:3,direction:1,completion:1,end:1",
     lora_rank=64,
     lora_alpha=128,
     # The language model's, as in Table 4: a few hundred demonstrations would cost the tower what it knows of places.
     lora_targets="q_proj,k_proj,v_proj,o_proj,up_proj,down_proj,gate_proj",
-    steps=3_000,
+    steps=1_200,
     # Two blocks of the shares.
     batch=22,
     micro_batch=22,

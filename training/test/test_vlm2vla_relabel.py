@@ -22,7 +22,7 @@ from chatvla_sim.toy_placement.relations import RELATIONS
 from chatvla_sim.toy_placement.sorting_trial import draw_sorting_trial, side_of
 from chatvla_training.data.episodes import DatasetError, EpisodeDataset
 from chatvla_training.text.toy_phrases import ToyFacts, reasoning
-from chatvla_training.vlm2vla.describe import direction_word, plan_text, step_texts, things_of
+from chatvla_training.vlm2vla.describe import AXES, direction_word, plan_text, step_texts, things_of, way_text
 from chatvla_training.vlm2vla.language_data import question_answer
 from chatvla_training.vlm2vla.relabel import RelabelSettings, main, relabel
 from chatvla_training.vlm2vla.split import Merging, Part, actions_of, merged
@@ -87,13 +87,15 @@ def test_plans_say_where_and_actions_lead_there_from_the_place_that_is_told(pick
     config = Vlm2VlaConfig(prompts="short", tell_pose=True, decimals=2)
     for entry in entries:
         way = parse_actions(entry["actions"])[:, :3].sum(axis=0)
-        said = re.search(r" to \[([-0-9., ]*)\]\.", entry["plan"])
-        assert (said is None) == ("Move" not in entry["plan"])
-        if said is not None:
-            seen += 1
-            np.testing.assert_allclose(
-                np.array(entry["pose"][:3]) + way, [float(value) for value in said[1].split(", ")], atol=1e-6
-            )
+        said = re.findall(r"([xyz]) (-?\d+) to (-?\d+): (\d+) (\w+)", entry["plan"])
+        assert [axis for axis, *_ in said] == ["x", "y", "z"]
+        start, end = (np.array([float(item[k]) / 100 for item in said]) for k in (1, 2))
+        np.testing.assert_allclose(entry["pose"][:3], start, atol=1e-6)
+        np.testing.assert_allclose(start + way, end, atol=1e-6)
+        for (*_, distance, word), step, (_, positive, negative) in zip(said, way, AXES, strict=True):
+            assert float(distance) / 100 == pytest.approx(abs(step))
+            assert word == ("none" if abs(step) < 1e-6 else positive if step > 0 else negative)
+            seen += word != "none"
         found = question_answer(entry, config, robot_spec("arx_r5"), 0)
         assert found is not None
         question, answer = found
@@ -276,8 +278,8 @@ def test_words_of_placing_a_toy_say_the_relation():
 
 def test_the_toys_vocabulary_writes_every_text_of_a_relabelled_toy_and_none_is_long():
     tokenizer, spec = tiny_tokenizer(("toy_placement",)), robot_spec(bench_robot("toy_placement"))
-    config = Vlm2VlaConfig(prompts="short", tell_pose=True)
-    way, shares = np.array([0.149, -0.075, -0.09]), (0.36, 0.48)
+    config = Vlm2VlaConfig(prompts="short", tell_pose=True, decimals=2)
+    place, way, shares = np.array([0.307, -0.001, 0.445]), np.array([0.149, -0.075, -0.09]), (0.36, 0.48)
     boxes = {}
     for label in ("red car", "blue box", "goal"):
         sides = [side_text(share, side) for side, share in enumerate((*shares, shares[0] + 0.05, shares[1] + 0.1))]
@@ -286,13 +288,14 @@ def test_the_toys_vocabulary_writes_every_text_of_a_relabelled_toy_and_none_is_l
     for relation in RELATIONS:
         facts, steps = TOY | {"relation": relation}, toy_steps(relation)
         thought = reasoning(ToyFacts(target="red car", reference="blue box", relation=relation, boxes=boxes))
-        plan = plan_text(way, before=True, after=False)
+        plan = plan_text(way, before=True, after=False, way=way_text(place, place + way))
+        assert plan == "x 31 to 46: 15 forward, y 0 to -8: 8 right, z 44 to 36: 8 down. Close the gripper."
         shared = {"task": f"Put the red car {RELATION_PHRASES[relation]} the blue box.", "subtask": steps[4]}
-        shared |= {"pose": [0.307, -0.001, 0.445, 1.0], "arm": spec.arms[0].name}
+        shared |= {"pose": [*place, 1.0], "arm": spec.arms[0].name}
         entries = [
             {**shared, "kind": "subtasks", "subtasks": steps, "thought": thought, "facts": facts},
             {**shared, "kind": "plan", "plan": plan},
-            {**shared, "kind": "actions", "plan": plan, "actions": actions_text(np.array([[*way, 0.0]]))},
+            {**shared, "kind": "actions", "plan": plan, "actions": actions_text(np.array([[*way, 0.0]]), decimals=2)},
             {**shared, "kind": "direction", "axis": "y", "direction": direction_word(-0.075, 1)},
             {**shared, "kind": "completion", "next": steps[5], "success": False},
         ]

@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from chatvla_training.text.math_phrases import answer_of
 from chatvla_training.vlm2vla.split import Part
 
-__all__ = ["AXES", "EndpointDescriber", "direction_word", "plan_text", "step_text", "step_texts", "things_of"]
+__all__ = [
+    "AXES",
+    "EndpointDescriber",
+    "direction_word",
+    "plan_text",
+    "step_text",
+    "step_texts",
+    "things_of",
+    "way_text",
+]
 
 AXES = (("x", "forward", "backward"), ("y", "left", "right"), ("z", "up", "down"))
 MAIN_M, SLIGHT_M = 0.025, 0.01
@@ -91,12 +100,21 @@ def direction_word(delta_m: float, axis: int) -> str:
     return "none" if abs(delta_m) < MAIN_M else positive if delta_m > 0 else negative
 
 
-def plan_text(delta_3: NDArray[np.float64], *, before: bool, after: bool, where: str = "") -> str:
+def way_text(start_m: NDArray[np.float64], end_m: NDArray[np.float64]) -> str:
+    """Return axis by axis, in centimetres, from where to where the tool goes and how far; places [m], shape (3,)."""
+    said = []
+    for (name, positive, negative), start, end in zip(AXES, start_m, end_m, strict=True):
+        first, last = round(100 * float(start)), round(100 * float(end))
+        word = "none" if first == last else positive if last > first else negative
+        said.append(f"{name} {first} to {last}: {abs(last - first)} {word}")
+    return ", ".join(said) + "."
+
+
+def plan_text(delta_3: NDArray[np.float64], *, before: bool, after: bool, way: str = "") -> str:
     """Return the motion plan of a displacement [m] with the gripper open or not before and after.
 
-    `where`: the place at its end, as text; empty says none.
+    `way` stands in for the words for the displacement.
     """
-    goal = f" to [{where}]" if where else ""
     order = np.argsort(-np.abs(delta_3))
     main = [direction_word(float(delta_3[axis]), int(axis)) for axis in order]
     slight = [
@@ -104,12 +122,12 @@ def plan_text(delta_3: NDArray[np.float64], *, before: bool, after: bool, where:
     ]
     words = [word for word in main if word != "none"]
     parts = []
-    if words:
-        parts.append(
-            f"Move {' and '.join(words)}" + (f", slightly {' and '.join(slight)}" if slight else "") + f"{goal}."
-        )
+    if way:
+        parts.append(way)
+    elif words:
+        parts.append(f"Move {' and '.join(words)}" + (f", slightly {' and '.join(slight)}" if slight else "") + ".")
     elif slight:
-        parts.append(f"Move slightly {' and '.join(slight)}{goal}.")
+        parts.append(f"Move slightly {' and '.join(slight)}.")
     if before != after:
         parts.append("Open the gripper." if after else "Close the gripper.")
     else:

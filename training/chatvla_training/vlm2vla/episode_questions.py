@@ -24,11 +24,10 @@ from chatvla_policy.vlm2vla.text_forms import (
     MalformedError,
     actions_text,
     parse_subtasks,
-    place_text,
     subtasks_text,
 )
 from chatvla_training.data.episodes import EpisodeDataset
-from chatvla_training.vlm2vla.describe import AXES, direction_word, plan_text
+from chatvla_training.vlm2vla.describe import AXES, direction_word, plan_text, way_text
 from chatvla_training.vlm2vla.split import Merging, Part, actions_of
 
 __all__ = ["Asked", "Episode", "Frame", "Frames", "episode_questions", "moved", "plan_from"]
@@ -66,7 +65,7 @@ class Asked:
     decimals: int
     """Of lengths [m] in texts."""
     where: bool
-    """Plans by rules say the place that the motion ends in."""
+    """Plans by rules say, axis by axis, from where to where the motion goes."""
     actions: list[Array]
     """Every action list, for the statistics."""
     left_out: Counter[str]
@@ -139,7 +138,7 @@ def plan_from(asked: Asked, part: Part, tools_NA3: Array, opened_NA: NDArray[np.
         moved(part, tools_NA3, start),
         before=bool(opened_NA[max(0, start - 1), part.arm]),
         after=bool(opened_NA[part.stop - 1, part.arm]),
-        where=place_text(end, decimals=asked.decimals) if asked.where else "",
+        way=way_text(tools_NA3[start, part.arm], end) if asked.where else "",
     )
 
 

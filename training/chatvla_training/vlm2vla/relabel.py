@@ -62,7 +62,7 @@ class RelabelSettings:
     decimals: int = 3
     """Of lengths [m] in texts. Departure: 2 halves the digits that a small model has to get right."""
     where: bool = False
-    """Plans by rules say the place that the motion ends in. Departure: a small model finds it before it subtracts."""
+    """Plans by rules say, axis by axis, from where to where. Departure: a small model subtracts beside the numbers."""
     seed: int = 0
     describer: EndpointDescriber | None = None
 
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--limit", type=float, default=0.05, help="metres that no action exceeds (to the millimetre)")
     parser.add_argument("--starts", type=int, default=4, help="frames of each part from which its rest is asked for")
     parser.add_argument("--decimals", type=int, choices=(2, 3), default=3, help="of lengths in metres")
-    parser.add_argument("--where", action="store_true", help="plans say the place that the motion ends in")
+    parser.add_argument("--where", action="store_true", help="plans say from where to where, in centimetres")
     parser.add_argument("--pushed", action="store_true", help="use episodes in which the arm was pushed, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--describe-url", default="", help="OpenAI-compatible endpoint that words the parts")
