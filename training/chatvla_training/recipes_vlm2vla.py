@@ -48,15 +48,15 @@ TINY = replace(
     prompts="short",
     tell_pose=True,
     temperatures="0,0,0,0",
-    question_shares="subtasks:2,plan:4,actions:3,direction:1,completion:1,end:1",
+    question_shares="subtasks:2,plan:4,actions:2,way:2,direction:1,completion:1,end:1",
     lora_rank=64,
     lora_alpha=128,
     # The language model's, as in Table 4: a few hundred demonstrations would cost the tower what it knows of places.
     lora_targets="q_proj,k_proj,v_proj,o_proj,up_proj,down_proj,gate_proj",
     steps=1_200,
     # Two blocks of the shares.
-    batch=22,
-    micro_batch=22,
+    batch=24,
+    micro_batch=24,
     lr=2e-3,
     warmup=50,
     beta2=0.98,

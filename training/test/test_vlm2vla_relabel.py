@@ -102,6 +102,14 @@ def test_plans_say_where_and_actions_lead_there_from_the_place_that_is_told(pick
         assert all(re.fullmatch(r"-?0\.\d\d|[01]\.0", number) for number in re.findall(r"-?\d[\d.]*\d", answer))
         assert "-0.00" not in question + answer
     assert seen >= 4
+    ways = lines(tmp_path / "short", "way")
+    assert len(ways) == 16 * len({entry["episode"] for entry in entries})
+    for entry in ways:
+        question, answer = question_answer(entry, config, robot_spec("arx_r5"), 0) or ("", "")
+        start, end = (np.array([int(value) for value in entry[key].split(", ")]) for key in ("start", "end"))
+        assert question == f"Way: {entry['start']} to {entry['end']}"
+        assert not entry["images"]
+        assert answer == way_text(start / 100, end / 100)
     assert json.loads((tmp_path / "short" / "info.json").read_text())["decimals"] == 2
 
 

@@ -20,6 +20,7 @@ from chatvla_training.vlm2vla.split import Part
 __all__ = [
     "AXES",
     "EndpointDescriber",
+    "centimetres",
     "direction_word",
     "plan_text",
     "step_text",
@@ -98,6 +99,11 @@ def direction_word(delta_m: float, axis: int) -> str:
     """Return the direction along an axis (0 x, 1 y, 2 z), or "none" below the threshold."""
     _, positive, negative = AXES[axis]
     return "none" if abs(delta_m) < MAIN_M else positive if delta_m > 0 else negative
+
+
+def centimetres(place_m: NDArray[np.float64]) -> str:
+    """Return a place [m], shape (3,), as whole centimetres: "31, -28, 20"."""
+    return ", ".join(str(round(100 * float(value))) for value in place_m)
 
 
 def way_text(start_m: NDArray[np.float64], end_m: NDArray[np.float64]) -> str:

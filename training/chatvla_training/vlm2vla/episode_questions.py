@@ -27,12 +27,15 @@ from chatvla_policy.vlm2vla.text_forms import (
     subtasks_text,
 )
 from chatvla_training.data.episodes import EpisodeDataset
-from chatvla_training.vlm2vla.describe import AXES, direction_word, plan_text, way_text
+from chatvla_training.vlm2vla.describe import AXES, centimetres, direction_word, plan_text, way_text
 from chatvla_training.vlm2vla.split import Merging, Part, actions_of
 
 __all__ = ["Asked", "Episode", "Frame", "Frames", "episode_questions", "moved", "plan_from"]
 
 Array = NDArray[np.float64]
+WAYS = 16
+"""Subtractions asked of an episode."""
+AROUND_M = 0.06
 EARLY_SHARE = 0.6
 """A frame of a part's first share still shows it as not completed."""
 
@@ -158,6 +161,8 @@ def episode_questions(asked: Asked, episode: Episode, frames: Frames, thoughts: 
         for frame in frames.starts(part, asked.starts):
             yield from _of_part(asked, episode, number, frame, frames, shared)
     yield from _completions(asked, episode, frames, shared)
+    if asked.where:
+        yield from _ways(asked, episode, shared)
     arm = asked.spec.arms[episode.parts[-1].arm].name
     yield {**shared, "kind": "end", "images": [frames.written(frames.all[-1])], "arm": arm}
 
@@ -221,6 +226,17 @@ def _of_part(
     }
     for axis, (name, *_) in enumerate(AXES):
         yield {**entry, "kind": "direction", "axis": name, "direction": direction_word(float(delta[axis]), axis)}
+
+
+def _ways(asked: Asked, episode: Episode, shared: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield how far it is from place to place near where the tool has been: what plans subtract, without a picture."""
+    rng = np.random.default_rng([asked.seed, episode.number])
+    moving = [part.arm for part in episode.parts]
+    for _ in range(WAYS):
+        places = episode.tools_NA3[rng.integers(len(episode.tools_NA3), size=2), rng.choice(moving)]
+        start, end = places + rng.uniform(-AROUND_M, AROUND_M, places.shape)
+        text = {"start": centimetres(start), "end": centimetres(end), "way": way_text(start, end)}
+        yield {**shared, "kind": "way", "images": [], **text}
 
 
 def _completions(asked: Asked, episode: Episode, frames: Frames, shared: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -39,8 +39,9 @@ __all__ = [
     "question_answer",
 ]
 
-KINDS = ("subtasks", "plan", "actions", "direction", "completion", "end")
-"""Kinds of questions; "end" asks the variant without reasoning for actions where the task is done."""
+KINDS = ("subtasks", "plan", "actions", "direction", "completion", "way", "end")
+"""Kinds of questions; "way" asks, without a picture, how far it is from place to place; "end" asks the variant without
+reasoning for actions where the task is done."""
 WORTH = 0.85
 """Share of a batch's padded tokens below which it is cut in two."""
 _DONE = {True: "The step was completed.", False: "The step was not completed."}
@@ -66,7 +67,7 @@ def question_answer(entry: dict[str, Any], config: Vlm2VlaConfig, spec: RobotSpe
         if config.tell_pose and "pose" in entry
         else ""
     )
-    words = {key: str(entry.get(key, "")) for key in ("task", "subtask", "plan", "next", "axis")}
+    words = {key: str(entry.get(key, "")) for key in ("task", "subtask", "plan", "next", "axis", "start", "end")}
     words |= {"pose": pose, "arms": arms_sentence(spec)}
     if config.variant == "no_reasoning":
         if kind not in ("actions", "end"):

@@ -33,12 +33,14 @@ class PromptSet:
     verify: str
     direction: str
     """Auxiliary training question; {axis} is filled in too."""
+    way: str
+    """Auxiliary training question without a picture, for plans that say from where to where; {start} and {end}, too."""
 
     def fill(self, name: str, **values: str) -> str:
         """Return prompt `name` with its places filled; a task goes without its full stop."""
         text: str = getattr(self, name)
         values = values | {"task": values.get("task", "").strip().removesuffix(".")}
-        for key in ("task", "subtask", "plan", "next", "arms", "pose", "axis"):
+        for key in ("task", "subtask", "plan", "next", "arms", "pose", "axis", "start", "end"):
             text = text.replace("{" + key + "}", values.get(key, ""))
         return text.strip()
 
@@ -66,6 +68,8 @@ PROMPTS: Mapping[str, PromptSet] = {
         '{"success": true or false, "confidence": "High" or "Low", "reasoning": "..."}',
         direction="Given the image, in which direction along {axis} should the robot arm move to complete the sub-task "
         "'{subtask}'? Answer with one word, or none.{pose}",
+        way="The tool is at {start} and must go to {end} (x, y, z in centimetres). Say axis by axis how far it moves "
+        "and in which direction.",
     ),
     "short": PromptSet(
         subtasks="Steps: {task}{arms}",
@@ -74,6 +78,7 @@ PROMPTS: Mapping[str, PromptSet] = {
         direct="Actions: {task}{arms}",
         verify="Done: {subtask} next: {next}",
         direction="Direction {axis}: {subtask}{pose}",
+        way="Way: {start} to {end}",
     ),
 }
 """By the name that a checkpoint's config gives."""
