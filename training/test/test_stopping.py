@@ -47,6 +47,10 @@ def eventually(condition: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def train(run: Path, data: Path, image_text: Path, *, devices: int) -> subprocess.Popen[str]:
     keys = SMALL | {"data": str(data), "image_text": f"qa={image_text}", "out": str(run), "devices": str(devices)}
     words = [word for key, value in keys.items() for word in (f"--{key}", value)]
@@ -57,18 +61,26 @@ def train(run: Path, data: Path, image_text: Path, *, devices: int) -> subproces
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "devices"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2)], ids=["Ctrl-C", "kill", "two"]
+    ("number", "devices", "by_name"),
+    [(signal.SIGINT, 1, False), (signal.SIGTERM, 1, False), (signal.SIGTERM, 1, True), (signal.SIGINT, 2, False)],
+    ids=["Ctrl-C", "kill", "pkill", "two"],
 )
 def test_stopped_run_keeps_its_last_step(
-    number: signal.Signals, devices: int, tmp_path: Path, arm_data: Path, llava_file: Path
+    number: signal.Signals, devices: int, by_name: bool, tmp_path: Path, arm_data: Path, llava_file: Path
 ) -> None:
     run = tmp_path / "run"
     with train(run, arm_data, llava_file, devices=devices) as process:
         try:
             assert eventually(lambda: steps_done(run) >= 2 or process.poll() is not None, 120.0)
             assert process.poll() is None, process.communicate()[1]
-            # As a terminal does: to the whole group, with the workers that make batches.
-            os.killpg(process.pid, number)
+            if by_name:
+                # Those that make batches have the same name.
+                for worker in children(process.pid):
+                    os.kill(worker, number)
+                os.kill(process.pid, number)
+            else:
+                # As a terminal does: to the whole group.
+                os.killpg(process.pid, number)
             _, said = process.communicate(timeout=60)
         finally:
             process.kill()

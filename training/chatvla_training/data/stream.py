@@ -8,6 +8,7 @@ change how fast batches come, never what is in them.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -79,3 +80,5 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     # Ctrl-C goes to the whole process group; the run finishes its step, which may still need a batch.
     os.setpgid(0, 0)
+    # Killed with the run by name, it may not bring the run down first: torch takes only code 0 for an orderly end.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

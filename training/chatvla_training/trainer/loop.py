@@ -120,7 +120,9 @@ class Trainer:
         bar = progress(range(first + 1, settings.steps + 1), "train", unit="step", total=settings.steps, start=first)
         self._module.train()
         for step in bar:
-            figures = self._step(step, batches)
+            started = time.perf_counter()
+            loaded = self._load(step, batches, stop)
+            figures = self._step(step, loaded, started=started)
             self._run.log({"step": step, **figures})
             if self._log is not None:
                 self._log(step, figures)
@@ -164,12 +166,22 @@ class Trainer:
         """Which file of a state is this device's: its own when weights are sharded, the first one otherwise."""
         return self._rank if self.sharded else 0
 
-    def _step(self, step: int, batches: Iterator[LoadedBatch[Any]]) -> dict[str, float]:
-        """Do one optimiser step; return its figures."""
-        started = time.perf_counter()
-        settings, device = self._settings, self._accelerator.device
-        loaded = [next(batches) for _ in range(settings.accumulate)]
+    def _load(self, step: int, batches: Iterator[LoadedBatch[Any]], stop: StopRequest) -> list[LoadedBatch[Any]]:
+        """Return what `step` learns from. Raises Stopped where those that make batches were stopped with the run."""
+        try:
+            loaded = [next(batches) for _ in range(self._settings.accumulate)]
+        except (RuntimeError, OSError, EOFError):
+            if self._world > 1 or not stop.comes():
+                raise
+            if step > 1 and step - 1 not in self._run.states():
+                self._save(step - 1)
+            raise Stopped(step - 1, stop.number) from None
         self._count_skipped(step, loaded)
+        return loaded
+
+    def _step(self, step: int, loaded: Sequence[LoadedBatch[Any]], *, started: float) -> dict[str, float]:
+        """Do one optimiser step; return its figures. `started`: when its batches were asked for."""
+        settings, device = self._settings, self._accelerator.device
         waited_s = time.perf_counter() - started
         counted = [self._task.counts(item.batch) for item in loaded]
         tokens, steps = (int(value) for value in self._sum(*map(sum, zip(*counted, strict=True))))

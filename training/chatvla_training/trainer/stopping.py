@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -47,6 +48,13 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def comes(self, within_s: float = 1.0) -> bool:
+        """Return whether a signal came or comes `within_s`: whoever ends a run by name may get to its workers first."""
+        end_s = time.monotonic() + within_s
+        while not self.number and time.monotonic() < end_s:
+            time.sleep(0.02)
+        return bool(self.number)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
