@@ -19,13 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from chatvla_control.robot_spec import RobotSpec
-from chatvla_policy.vlm2vla.text_forms import (
-    MAX_ACTIONS,
-    MalformedError,
-    actions_text,
-    parse_subtasks,
-    subtasks_text,
-)
+from chatvla_policy.vlm2vla.text_forms import MAX_ACTIONS, MalformedError, actions_text, parse_subtasks, subtasks_text
 from chatvla_training.data.episodes import EpisodeDataset
 from chatvla_training.vlm2vla.describe import AXES, centimetres, direction_word, plan_text, way_text
 from chatvla_training.vlm2vla.split import Merging, Part, actions_of
@@ -36,6 +30,7 @@ Array = NDArray[np.float64]
 WAYS = 16
 """Subtractions asked of an episode."""
 AROUND_M = 0.06
+"""How far from where the tool has been their places lie, at most, along each axis."""
 EARLY_SHARE = 0.6
 """A frame of a part's first share still shows it as not completed."""
 
