@@ -14,12 +14,16 @@ induction heads, Olsson et al. 2022, arXiv:2209.11895):
 
 For toys, whose rectangles stand behind a label ("red car", two marks, "(432,564),(486,628)"), these are instead:
 
-  layer 0     four heads look 1, 2, 3 and 4 tokens back
+  layer 0     four heads look 1, 2, 3 and 4 tokens back; the first two note numbers, the others names
   layers 1, 2 head 0: what stood behind the like of the last number (432,    a , ... a , -> what followed)
               head 1: what stood four after the like of the token three back (car two marks ( -> 432;  564 ) , ( -> 486)
               head 2: what image tokens say that are like the tokens three and four back: the label, or the top
               head 3: what image tokens say that are like the last token: the left side, or the right
-              head 4: as the first head 0 above
+              head 4: as the first head 0 above, for numbers
+
+An image token of a toy says eight words at once, and in the 32 numbers that a head compares, words at random disturb
+one another so much that the wires found a label's tokens no better than by chance in training (docs/training.md). So
+names and numbers begin in places of their own there (`Layout`): a sum of words can be taken apart again.
 Tensors: V width of the language model, H width of a head.
 """
 
@@ -63,6 +67,10 @@ SMOOTH = 2.0
 """How far apart numbers of `compose_sides` are that begin half alike."""
 OWN = 0.4
 """How much of its own a word with a space before it keeps."""
+FAINT = 0.3
+"""How much other words keep in the parts where names and numbers lie (`Layout`)."""
+NAMED, SOUGHT = 0.7, 0.5
+"""How much of a name or number lies in a place of its own; how much of a number that is sought like a name."""
 NOTED = 1.0
 """Strength of a match between two looks back, which are both larger than words."""
 
@@ -89,6 +97,20 @@ class Circuit:
     """How far back the first layer looks."""
     wires: tuple[Wire, ...]
     """Heads of the second and third layer."""
+    notes: tuple[int, ...] = ()
+    """What each look writes down of what it sees: as `Wire.read`; nothing: words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Words that begin with places of their own in the parts of the width, so that sums of them can be read."""
+
+    names: tuple[tuple[int, ...], ...]
+    """Tokens; those of one row are one name."""
+    numbers: tuple[tuple[int, ...], ...]
+    """Tokens of each side's numbers, in order."""
+    sought: int
+    """Of which of the sides the looks for names find numbers, too."""
 
 
 NUMBERS = Circuit(
@@ -105,10 +127,11 @@ RECTANGLES = Circuit(
     wires=(
         Wire(asks=(1,), like=2, match=NOTED),
         Wire(asks=(3,), like=4, match=NOTED),
-        Wire(asks=(3, 4), like=0, image=2 * IMAGE),
-        Wire(asks=(1,), like=0, image=2 * IMAGE),
-        Wire(asks=(0,), like=1),
+        Wire(asks=(3, 4), like=0, image=6 * IMAGE),
+        Wire(asks=(1,), like=-1, match=2.0, image=4 * IMAGE),
+        Wire(asks=(-1,), like=1),
     ),
+    notes=(-1, -1, 0, 0),
 )
 
 
@@ -123,7 +146,7 @@ def scale_inputs(backbone: Backbone, gain: float) -> None:
 
 
 @torch.no_grad()
-def wire_heads(backbone: Backbone, image_id: int, circuit: Circuit = NUMBERS) -> bool:
+def wire_heads(backbone: Backbone, image_id: int, circuit: Circuit = NUMBERS, layout: Layout | None = None) -> bool:
     """Wire the first layers of the language model; return whether it has what it takes.
 
     `image_id` is the word that image tokens say and other tokens do not.
@@ -145,11 +168,14 @@ def wire_heads(backbone: Backbone, image_id: int, circuit: Circuit = NUMBERS) ->
     basis_VV = torch.linalg.qr(torch.randn(text.hidden_size, text.hidden_size))[0]
     words_HV, *looks, copied_HV = basis_VV[: parts * width].split(width)
     part = {0: words_HV, -1: copied_HV, **dict(zip(circuit.offsets, looks, strict=True))}
+    if layout is not None:
+        _lay_out(backbone.get_input_embeddings().weight, image_id, layout, words_HV, copied_HV)
     theta = float(text.rope_parameters["rope_theta"])
-    for head, (offset, seen_HV) in enumerate(zip(circuit.offsets, looks, strict=True)):
+    notes = circuit.notes or (0,) * len(looks)
+    for head, (offset, seen_HV, note) in enumerate(zip(circuit.offsets, looks, notes, strict=True)):
         _look_back(layers[0].self_attn, slice(head * width, (head + 1) * width), offset, theta)
-        _copy(layers[0].self_attn, head, words_HV, SEEN * seen_HV)
-    image_H = words_HV @ functional.normalize(backbone.get_input_embeddings().weight[image_id], dim=0)
+        _copy(layers[0].self_attn, head, part[note], SEEN * seen_HV)
+    image_V = functional.normalize(backbone.get_input_embeddings().weight[image_id], dim=0)
     for layer in layers[1:3]:
         for head, wire in enumerate(circuit.wires):
             rows = slice(head * width, (head + 1) * width)
@@ -158,8 +184,48 @@ def wire_heads(backbone: Backbone, image_id: int, circuit: Circuit = NUMBERS) ->
             layer.self_attn.k_proj.weight[rows] = wire.match * part[wire.like]
             _copy(layer.self_attn, head, part[wire.read], SAID * part[wire.written])
             if wire.image:
-                layer.self_attn.q_proj.bias[rows] = wire.image * image_H / image_H.norm()
+                layer.self_attn.q_proj.bias[rows] = wire.image * functional.normalize(part[wire.like] @ image_V, dim=0)
     return True
+
+
+def _lay_out(embedding_TV: Tensor, image_id: int, layout: Layout, words_HV: Tensor, copied_HV: Tensor) -> None:
+    """Give names directions of their own in the part of words, and numbers planes of their own in that of copies.
+
+    A sum of a name's words and of one number of each side then says each of them without the others' noise.
+    """
+    length = embedding_TV.norm(dim=1).mean()
+    for part_HV in (words_HV, copied_HV):
+        embedding_TV -= (1 - FAINT) * (embedding_TV @ part_HV.T) @ part_HV
+    named = len(layout.names)
+    name_HV, thing_V, spare_HV = words_HV[:named], words_HV[named], words_HV[named + 1 :]
+    rows = [*zip(layout.names, name_HV, strict=True), ((image_id,), thing_V)]
+    for tokens, own_V in rows:
+        for token in tokens:
+            embedding_TV[token] -= (embedding_TV[token] @ words_HV.T) @ words_HV
+            embedding_TV[token] = _mixed(embedding_TV[token], own_V, NAMED) * length
+    planes = copied_HV[:-1].split((len(copied_HV) - 1) // len(layout.numbers))
+    embedding_TV[image_id] = _mixed(embedding_TV[image_id], copied_HV[-1], SOUGHT) * length
+    for side, (tokens, plane_PV) in enumerate(zip(layout.numbers, planes, strict=False)):
+        ids = list(tokens)
+        for part_HV in (words_HV, copied_HV):
+            embedding_TV[ids] -= (embedding_TV[ids] @ part_HV.T) @ part_HV
+        embedding_TV[ids] = _mixed(embedding_TV[ids], _smooth(len(ids), len(plane_PV)) @ plane_PV, NAMED) * length
+        if side == layout.sought:
+            sought_NV = _smooth(len(ids), len(spare_HV)) @ spare_HV
+            embedding_TV[ids] = _mixed(embedding_TV[ids], sought_NV, SOUGHT) * length
+
+
+def _mixed(rest_NV: Tensor, own_NV: Tensor, share: float) -> Tensor:
+    """Return unit vectors: `own`, of length one, takes `share` of each."""
+    return share * own_NV + math.sqrt(1 - share**2) * functional.normalize(rest_NV, dim=-1)
+
+
+def _smooth(count: int, width: int) -> Tensor:
+    """Return unit vectors, of which those d apart have a cosine of about exp(-d^2 / (2 SMOOTH^2)), (count, width)."""
+    reach = math.ceil(3 * SMOOTH)
+    window_K = torch.exp(-((torch.arange(-reach, reach + 1) / SMOOTH) ** 2))
+    noise_NV = torch.randn(count + 2 * reach, width)
+    return functional.normalize(torch.einsum("nvk,k->nv", noise_NV.unfold(0, len(window_K), 1), window_K), dim=1)
 
 
 def _look_back(attention: torch.nn.Module, rows: slice, offset: int, theta: float) -> None:
@@ -203,13 +269,9 @@ def compose_sides(backbone: Backbone, codec: TextCodec, sides: Sequence[Sequence
     """
     embedding_TV = backbone.get_input_embeddings().weight
     length = embedding_TV.norm(dim=1).mean()
-    reach = math.ceil(3 * SMOOTH)
-    window_K = torch.exp(-((torch.arange(-reach, reach + 1) / SMOOTH) ** 2))
     for numbers in sides:
-        noise_NV = torch.randn(len(numbers) + 2 * reach, embedding_TV.shape[1])
-        smooth_NV = torch.einsum("nvk,k->nv", noise_NV.unfold(0, len(window_K), 1), window_K)
         ids = [codec.plain(number)[0] for number in numbers]
-        embedding_TV[ids] = length * functional.normalize(smooth_NV, dim=1)
+        embedding_TV[ids] = length * _smooth(len(ids), embedding_TV.shape[1])
 
 
 @torch.no_grad()

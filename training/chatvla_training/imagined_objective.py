@@ -138,9 +138,9 @@ class MathCollate(ImaginedCollate):
 class _Imagined(nn.Module):
     """The language model on image tokens made of words."""
 
-    def __init__(self, model: ChatVLA2, words: ShownWords) -> None:
+    def __init__(self, model: ChatVLA2, words: ShownWords, faintest: float) -> None:
         super().__init__()
-        self.model, self.words = model, words
+        self.model, self.words, self.faintest = model, words, faintest
         self._numbers_N = words.numbers_NS.argmax(1)
 
     def forward(self, parts: Sequence[ImaginedBatch], *, generator: torch.Generator | None = None) -> LossTerms:
@@ -181,7 +181,7 @@ class _Imagined(nn.Module):
         words_SV = embedding_TV[self.words.ids_S.to(device)]
         words_SV = functional.normalize(words_SV - words_SV.mean(0), dim=1)
         noise_MV = torch.randn((count, words_SV.shape[1]), generator=generator).to(device)
-        clear_M1 = FAINTEST + (CLEAREST - FAINTEST) * drawn(count, 1)
+        clear_M1 = self.faintest + (CLEAREST - self.faintest) * drawn(count, 1)
         direction_MV = clear_M1 * functional.normalize(shares_MS @ words_SV, dim=1)
         direction_MV = direction_MV + (1 - clear_M1.square()).sqrt() * functional.normalize(noise_MV, dim=1)
         return functional.normalize(direction_MV, dim=1) * embedding_TV.norm(dim=1).mean()
@@ -190,8 +190,8 @@ class _Imagined(nn.Module):
 class ImaginedTask:
     """`_Imagined` as the loop takes it."""
 
-    def __init__(self, model: ChatVLA2, words: ShownWords) -> None:
-        self.module: nn.Module = _Imagined(model, words)
+    def __init__(self, model: ChatVLA2, words: ShownWords, *, faintest: float = FAINTEST) -> None:
+        self.module: nn.Module = _Imagined(model, words, faintest)
 
     def counts(self, batch: Any) -> tuple[int, int]:
         """Return written tokens, and no chunk steps."""

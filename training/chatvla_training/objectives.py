@@ -41,6 +41,7 @@ OBJECTIVES: dict[str, str] = {
     "objects": "chatvla_training.toy_objectives:objects",
     "objects_align": "chatvla_training.toy_objectives:objects_align",
     "objects_imagined": "chatvla_training.toy_imagined:objects_imagined",
+    "objects_imagined_clearly": "chatvla_training.toy_imagined:objects_imagined_clearly",
 }
 """Name to `module:function`."""
 

@@ -43,13 +43,17 @@ TOYS_OBJECTS = replace(
     batch=16,
     micro_batch=16,
 )
-TOYS_FINDS = replace(
+TOYS_POINTS = replace(
     _for_toys(
-        TINY_PLACES, "tiny_toys_finds", "tiny, toys: a new language model learns, in text, which rectangle is whose"
+        TINY_PLACES,
+        "tiny_toys_points",
+        "tiny, toys: a new language model learns to find things in image tokens made of words, before it explains",
     ),
-    image_text="synthetic:toys_finds",
+    objective="objects_imagined_clearly",
+    image_text="synthetic:toys_imagined_points",
     image_width=336,
-    # A rectangle has four sides to find where a card has one place.
+    batch=32,
+    # Long dialogues drown what finds a label's own image tokens; pointing alone teaches it first.
     steps=300,
 )
 TOYS_ALIGN = replace(
@@ -58,30 +62,21 @@ TOYS_ALIGN = replace(
         "tiny_toys_align",
         "tiny, toys: image tokens learn to say what they show and where it ends, on labelled tables",
     ),
-    init="runs/tiny_toys/tiny_toys_finds/policy",
+    init="runs/tiny_toys/tiny_toys_points/policy",
     init_vision="runs/tiny_toys/tiny_toys_objects/policy",
     objective="objects_align",
     image_text="synthetic:toys_labelled",
     # More than the math model's: a rectangle's sides are harder to say than one of five places.
     steps=1500,
 )
-TOYS_POINTS = replace(
+TOYS_WORDS = replace(
     _for_toys(
         TINY_WORDS,
-        "tiny_toys_points",
-        "tiny, toys: the language model learns to find things in image tokens made of words, before it explains",
+        "tiny_toys_words",
+        "tiny, toys: the language model learns to name, relate and explain, from image tokens made of words",
     ),
-    init="runs/tiny_toys/tiny_toys_finds/policy",
-    objective="objects_imagined",
-    image_text="synthetic:toys_imagined_points",
-    # Long dialogues drown what finds a label's own image tokens; pointing alone teaches it in half the steps.
-    steps=300,
-)
-TOYS_WORDS = replace(
-    TOYS_POINTS,
-    name="tiny_toys_words",
-    summary="tiny, toys: the language model learns to point, name, relate and explain, from image tokens made of words",
     init="runs/tiny_toys/tiny_toys_points/policy",
+    objective="objects_imagined",
     image_text="synthetic:toys_imagined",
     steps=400,
 )
@@ -126,9 +121,8 @@ TOYS_STAGE2 = replace(
 
 TOY_RECIPES: tuple[Recipe, ...] = (
     TOYS_OBJECTS,
-    TOYS_FINDS,
-    TOYS_ALIGN,
     TOYS_POINTS,
+    TOYS_ALIGN,
     TOYS_WORDS,
     TOYS_PRETRAIN,
     TOYS_SHARPEN,

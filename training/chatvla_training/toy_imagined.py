@@ -16,13 +16,22 @@ from chatvla_training.toy_objectives import patch_labels, token_labels
 from chatvla_training.toy_words import ToyWords, toy_words
 from chatvla_training.trainer.task import TrainingTask
 
-__all__ = ["ToyImaginedCollate", "objects_imagined"]
+__all__ = ["ToyImaginedCollate", "objects_imagined", "objects_imagined_clearly"]
+
+CLEAR = 0.8
+"""Least cosine between a token and the sum of its words for `objects_imagined_clearly`."""
 
 
 def objects_imagined(built: Built) -> tuple[TrainingTask, CollateFunction]:
     """Return the objective of `synthetic:toys_imagined` and its like."""
     words = toy_words(built.start.codec)
     return ImaginedTask(built.start.model, words), ToyImaginedCollate(built, words)
+
+
+def objects_imagined_clearly(built: Built) -> tuple[TrainingTask, CollateFunction]:
+    """Return the same with little noise: to find things at all is learned sooner so."""
+    words = toy_words(built.start.codec)
+    return ImaginedTask(built.start.model, words, faintest=CLEAR), ToyImaginedCollate(built, words)
 
 
 class ToyImaginedCollate(ImaginedCollate):

@@ -20,7 +20,7 @@ from chatvla_policy.model.backbone import Backbone
 from chatvla_policy.processing.tokens import TextCodec
 from chatvla_sim.toy_placement.objects import COLOURS, kind_of
 from chatvla_sim.toy_placement.reasoning import SIDE_DIGITS, SIDE_STEPS
-from chatvla_training.first_weights import RECTANGLES, compose_sides, compose_words, wire_heads
+from chatvla_training.first_weights import RECTANGLES, Layout, compose_sides, compose_words, wire_heads
 from chatvla_training.synthetic.toy_trials import image_text_labels
 from chatvla_training.text.toy_phrases import side_words
 
@@ -30,6 +30,8 @@ KIND_NAMES = tuple(dict.fromkeys(kind_of(label) for toys in (True, False) for la
 """Kinds that image-text data may show, in the order of their classes."""
 COLOUR_NAMES = tuple(COLOURS)
 SIDES = len(SIDE_DIGITS)
+LOUD = 2.0
+"""How much louder than one side an image token says kind, colour and that it shows a thing at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +64,12 @@ class ToyWords:
         device = kinds_M.device
         kind_MC = functional.one_hot(kinds_M, 1 + len(KIND_NAMES))[:, 1:].float()
         colour_MC = functional.one_hot(colours_M, 1 + len(COLOUR_NAMES))[:, 1:].float()
-        said_MS = kind_MC @ self.kinds_CS.to(device) + colour_MC @ self.colours_CS.to(device)
+        said_MS = LOUD * (kind_MC @ self.kinds_CS.to(device) + colour_MC @ self.colours_CS.to(device))
         steps_M4 = side_steps(boxes_M4)
         for side in range(SIDES):
             said_MS = said_MS + self.sides_4NS[side].to(device)[steps_M4[:, side]]
         shown_M1 = (kinds_M > 0).float()[:, None]
-        return shown_M1 * (said_MS + self.thing_S.to(device)) + self.image_S.to(device)
+        return shown_M1 * (said_MS + LOUD * self.thing_S.to(device)) + self.image_S.to(device)
 
 
 def side_steps(boxes_M4: Tensor) -> Tensor:
@@ -110,4 +112,13 @@ def set_toy_weights(backbone: Backbone, codec: TextCodec) -> None:
     words = side_words()
     compose_sides(backbone, codec, [words[side * SIDE_STEPS : (side + 1) * SIDE_STEPS] for side in range(SIDES)])
     compose_words(backbone, codec, (*KIND_NAMES, *COLOUR_NAMES))
-    wire_heads(backbone, thing_word(codec), RECTANGLES)
+    forms = [[codec.plain(form) for form in (name, f" {name}")] for name in (*KIND_NAMES, *COLOUR_NAMES)]
+    layout = Layout(
+        names=tuple(tuple(token[0] for token in row if len(token) == 1) for row in forms),
+        numbers=tuple(
+            tuple(codec.plain(word)[0] for word in words[side * SIDE_STEPS : (side + 1) * SIDE_STEPS])
+            for side in range(SIDES)
+        ),
+        sought=1,
+    )
+    wire_heads(backbone, thing_word(codec), RECTANGLES, layout)

@@ -237,7 +237,7 @@ def test_sample_is_a_function_of_seed_index_and_draw(name: str) -> None:
     if hasattr(first, "turns"):
         assert first.turns == again.turns
         assert all(np.array_equal(a, b) for a, b in zip(first.images, again.images, strict=True))
-        assert bool(first.images) != (name in ("toys_told", "toys_finds"))
+        assert bool(first.images) != (name == "toys_told")
         assert ("scene" in first.extras) == (name.startswith("toys_imagined") and bool(first.images))
         assert 1 <= len(first.turns) <= 5
     else:
@@ -276,17 +276,17 @@ def test_the_plan_takes_steps_from_nothing_to_a_policy(tmp_path: Path, toy_data:
     recipes[:2] = [changed(recipe, {"size": "micro"}) for recipe in recipes[:2]]
     runs = planned(recipes, tmp_path / "plan")
     folders = {recipe.name.removeprefix("tiny_toys_"): train_recipe(recipe, folder) for recipe, folder in runs}
-    objects, finds, align, words = (
-        load_checkpoint(folders[name]).model.state_dict() for name in ("objects", "finds", "align", "words")
+    objects, points, align, words = (
+        load_checkpoint(folders[name]).model.state_dict() for name in ("objects", "points", "align", "words")
     )
-    for name, value in finds.items():
+    for name, value in points.items():
         seen = ".visual." in name
         assert seen or torch.equal(align[name], value), "only the tower learns what image tokens say"
         assert not (seen or "embed_tokens" in name) or torch.equal(words[name], value), (
             "image tokens aim at these words"
         )
     assert any(not torch.equal(align[name], objects[name]) for name in align if ".visual." in name)
-    assert any(not torch.equal(words[name], finds[name]) for name in words)
+    assert any(not torch.equal(words[name], points[name]) for name in words)
     last = load_checkpoint(folders["stage2"])
     assert last.model.config.readings == 1
     assert last.model.config.action.reasoning_tail == 18

@@ -42,7 +42,7 @@ def vocabulary(tasks: tuple[str, ...]) -> object:
 
 
 def new_model(seed: int) -> StartModel:
-    recipe = replace(find_recipe("tiny_toys_finds"), scene_cache="", seed=seed)
+    recipe = replace(find_recipe("tiny_toys_points"), scene_cache="", seed=seed)
     return start_model(recipe, (robot_spec("franka"),))
 
 
@@ -97,7 +97,7 @@ def test_each_side_finds_its_number_in_a_told_table() -> None:
 
 def test_a_label_finds_the_image_tokens_that_say_it_among_a_hundred_others() -> None:
     """Image tokens are made of words, and stand where those of a picture do."""
-    right = other = background = 0.0
+    right = other = background = text = 0.0
     for seed in range(4):
         start, rng = new_model(seed), random.Random(seed)
         things = scattered_things(rng)[:3]
@@ -120,12 +120,36 @@ def test_a_label_finds_the_image_tokens_that_say_it_among_a_hundred_others() -> 
         words_TV[shown] = image_MV * embedding_TV.norm(dim=1).mean()
         grid = torch.tensor([[1, *GRID]])
         layer_HTT = attentions(start, words_TV, placed(start, ids, grid))[1]
-        weights_M = layer_HTT[2, len(prompt.ids) + before_numbers(start, answer)[0]][shown]
+        weights_T = layer_HTT[2, len(prompt.ids) + before_numbers(start, answer)[0]]
+        weights_M = weights_T[shown]
+        text += float(weights_T[~shown].sum())
         right += float(weights_M[places[0]].sum())
         other += float(weights_M[places[1] + places[2]].sum()) / 2
         background += float(weights_M.sum() - weights_M[mixed].sum())
     assert right > 2 * other
     assert right > background
+    assert right > text, "the label's own words in the question are liker than any token of a picture"
+
+
+def test_names_and_numbers_of_a_side_do_not_disturb_one_another() -> None:
+    """What a sum of words says can be read again: names lie at right angles, each side's numbers in a plane apart."""
+    start = new_model(0)
+    attention = start.model.backbone.model.language_model.layers[1].self_attn
+    words_HV = functional.normalize(attention.k_proj.weight.detach()[64:96], dim=1)
+    copied_HV = functional.normalize(attention.k_proj.weight.detach()[96:128], dim=1)
+    names = [token for name in (*KIND_NAMES, *COLOUR_NAMES) if len(token := start.codec.plain(name)) == 1]
+    name_NH = functional.normalize(words(start, [token[0] for token in names]) @ words_HV.T, dim=1)
+    assert (name_NH @ name_NH.T - torch.eye(len(names))).abs().max() < 0.01
+    sides = [[start.codec.plain(word)[0] for word in side_words() if word.endswith(digit)] for digit in "2468"]
+    number_4NH = torch.stack([functional.normalize(words(start, ids) @ copied_HV.T, dim=1) for ids in sides])
+    apart = torch.einsum("snh,tmh->stnm", number_4NH, number_4NH).abs().amax((2, 3))
+    assert (apart - torch.diag(apart.diag())).max() < 0.01
+    top, others = sides[1], [*sides[0], *sides[2], *sides[3]]
+    assert (
+        (words(start, others) @ words_HV.T).norm(dim=1).max()
+        < 0.01
+        < (words(start, top) @ words_HV.T).norm(dim=1).min()
+    )
 
 
 def placed(start: StartModel, ids_1T: torch.Tensor, grid_13: torch.Tensor) -> torch.Tensor:

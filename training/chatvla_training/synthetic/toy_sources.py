@@ -3,8 +3,8 @@
 
 - `toys_scenes`: tables as in trials with a dialogue: point, name, list, relate, find the place, explain.
 - `toys_short`: the same tables, and crowded ones, with short questions; `toys_points`: only where things are.
-- `toys_told`: scenes told in words, without an image. `toys_finds`: only which rectangle is whose, of things anywhere.
-- `toys_all`: all but the last of these.
+- `toys_told`: scenes told in words, without an image.
+- `toys_all`: all of these.
 - `toys_imagined`, `toys_imagined_points`: all, or only where things are, for the objective `objects_imagined`, which
   needs no tower.
 - `toys_crowds`, `toys_labelled`: dense labels for the objectives `objects` and `objects_align`.
@@ -42,12 +42,11 @@ __all__ = ["TOY_SOURCES", "ToyLabelSource", "ToySource", "open_toy_source", "var
 MIXES: Mapping[str, Mapping[str, float]] = {
     "toys_scenes": {"scenes": 1.0},
     "toys_told": {"told": 1.0},
-    "toys_finds": {"finds": 1.0},
     "toys_short": {"short": 0.55, "crowds": 0.35, "told": 0.1},
     "toys_points": {"points": 1.0},
     "toys_all": {"scenes": 0.5, "points": 0.18, "short": 0.1, "crowds": 0.1, "told": 0.12},
     "toys_imagined": {"scenes": 0.4, "points": 0.25, "short": 0.1, "crowds": 0.1, "told": 0.1, "finds": 0.05},
-    "toys_imagined_points": {"points": 0.8, "finds": 0.2},
+    "toys_imagined_points": {"points": 0.9, "finds": 0.1},
 }
 DIALOGUES = {
     "scenes": toy_dialogue,
