@@ -48,7 +48,7 @@ TINY = replace(
     prompts="short",
     tell_pose=True,
     temperatures="0,0,0,0",
-    question_shares="subtasks:2,plan:4,actions:2,way:2,direction:1,completion:1,end:1",
+    question_shares="subtasks:2,reach:4,plan:2,actions:1,way:1,direction:1,completion:1,end:1",
     lora_rank=64,
     lora_alpha=128,
     # The language model's, as in Table 4: a few hundred demonstrations would cost the tower what it knows of places.

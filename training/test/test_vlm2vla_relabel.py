@@ -102,6 +102,12 @@ def test_plans_say_where_and_actions_lead_there_from_the_place_that_is_told(pick
         assert all(re.fullmatch(r"-?0\.\d\d|[01]\.0", number) for number in re.findall(r"-?\d[\d.]*\d", answer))
         assert "-0.00" not in question + answer
     assert seen >= 4
+    reach, plans = lines(tmp_path / "short", "reach"), lines(tmp_path / "short", "plan")
+    assert {entry["subtask"] for entry in reach} == {"left arm: Move to the left card"}
+    assert all({**entry, "kind": "plan"} in plans for entry in reach)
+    assert question_answer(reach[0], config, robot_spec("arx_r5"), 0) == question_answer(
+        {**reach[0], "kind": "plan"}, config, robot_spec("arx_r5"), 0
+    )
     ways = lines(tmp_path / "short", "way")
     assert len(ways) == 16 * len({entry["episode"] for entry in entries})
     for entry in ways:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,8 @@ def _of_part(
         "pose": [*pose.tolist(), float(before)],
     }
     yield {**entry, "kind": "plan", "plan": plan}
+    if asked.where and reaches(episode.parts[number:]):
+        yield {**entry, "kind": "reach", "plan": plan}
     yield {
         **entry,
         "kind": "actions",
@@ -221,6 +223,13 @@ def _of_part(
     }
     for axis, (name, *_) in enumerate(AXES):
         yield {**entry, "kind": "direction", "axis": name, "direction": direction_word(float(delta[axis]), axis)}
+
+
+def reaches(parts: Sequence[Part]) -> bool:
+    """Return whether the first of `parts` goes across to what the arm then takes: only a picture shows its place."""
+    first, *later = parts
+    grips = [part.phase for part in later if part.arm == first.arm and part.phase in ("open", "close")]
+    return first.phase == "across" and not first.holding and grips[:1] == ["close"]
 
 
 def _ways(asked: Asked, episode: Episode, shared: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -39,9 +39,10 @@ __all__ = [
     "question_answer",
 ]
 
-KINDS = ("subtasks", "plan", "actions", "direction", "completion", "way", "end")
-"""Kinds of questions; "way" asks, without a picture, how far it is from place to place; "end" asks the variant without
-reasoning for actions where the task is done."""
+KINDS = ("subtasks", "plan", "actions", "direction", "completion", "way", "reach", "end")
+"""Kinds of questions; "way" asks, without a picture, how far it is from place to place; "reach" is "plan" once more
+where the arm goes to what it is to take, whose place only the picture shows; "end" asks the variant without reasoning
+for actions where the task is done."""
 WORTH = 0.85
 """Share of a batch's padded tokens below which it is cut in two."""
 _DONE = {True: "The step was completed.", False: "The step was not completed."}
@@ -82,6 +83,8 @@ def question_answer(entry: dict[str, Any], config: Vlm2VlaConfig, spec: RobotSpe
     if kind == "completion":
         verdict = {"success": entry["success"], "confidence": "High", "reasoning": _DONE[entry["success"]]}
         return prompts.fill("verify", **words), json.dumps(verdict)
+    if kind == "reach":
+        kind = "plan"
     return prompts.fill(kind, **words), str(entry[kind])
 
 
