@@ -149,9 +149,9 @@ def scale_inputs(backbone: Backbone, gain: float) -> None:
 def wire_heads(backbone: Backbone, image_id: int, circuit: Circuit = NUMBERS, layout: Layout | None = None) -> bool:
     """Wire the first layers of the language model; return whether it has what it takes.
 
-    `image_id` is the word that image tokens say and other tokens do not.
+    `image_id` is the word that image tokens say and other tokens do not; `layout` moves words to places of their own.
 
-    That is three layers, as many keys as queries, and a width of as many heads as the circuit has parts.
+    It takes three layers, as many keys as queries, and a width of as many heads as the circuit has parts.
     """
     text = backbone.config.text_config
     width = text.hidden_size // text.num_attention_heads

@@ -5,9 +5,9 @@
 model gets such sums themselves, with noise, in the places of a scene's image tokens, and learns to read, find, solve
 and choose from them. A step costs no tower, and both halves can be trained side by side:
 
-  token = normalize(a u + sqrt(1 - a^2) n) |w|,  u = normalize(sum of its words), n a random direction, a ~ U(0.4, 1)
+  token = normalize(a u + sqrt(1 - a^2) n) |w|,  u = normalize(sum of its words), n a random direction, a ~ U(f, 1)
 
-with |w| the mean length of the embeddings. Now and then a token says a number that is not there.
+with |w| the mean length of the embeddings and f how faint a token may be, 0.4 unless asked otherwise. Now and then a token says a number that is not there.
 Tensors: B rows, T tokens; M image tokens of all rows; S words that can be shown; V language width.
 """
 

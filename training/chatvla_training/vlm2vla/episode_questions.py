@@ -212,7 +212,7 @@ def _of_part(
         "pose": [*pose.tolist(), float(before)],
     }
     yield {**entry, "kind": "plan", "plan": plan}
-    if asked.where and reaches(episode.parts[number:]):
+    if asked.where and _reaches(episode.parts[number:]):
         yield {**entry, "kind": "reach", "plan": plan}
     yield {
         **entry,
@@ -225,7 +225,7 @@ def _of_part(
         yield {**entry, "kind": "direction", "axis": name, "direction": direction_word(float(delta[axis]), axis)}
 
 
-def reaches(parts: Sequence[Part]) -> bool:
+def _reaches(parts: Sequence[Part]) -> bool:
     """Return whether the first of `parts` goes across to what the arm then takes: only a picture shows its place."""
     first, *later = parts
     grips = [part.phase for part in later if part.arm == first.arm and part.phase in ("open", "close")]
