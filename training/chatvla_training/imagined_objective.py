@@ -7,7 +7,8 @@ and choose from them. A step costs no tower, and both halves can be trained side
 
   token = normalize(a u + sqrt(1 - a^2) n) |w|,  u = normalize(sum of its words), n a random direction, a ~ U(f, 1)
 
-with |w| the mean length of the embeddings and f how faint a token may be, 0.4 unless asked otherwise. Now and then a token says a number that is not there.
+with |w| the mean length of the embeddings and f how faint a token may be, 0.4 unless asked
+otherwise. Now and then a token says a number that is not there.
 Tensors: B rows, T tokens; M image tokens of all rows; S words that can be shown; V language width.
 """
 
