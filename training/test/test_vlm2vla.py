@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from torch import nn
 
 from chatvla_control.cartesian import arm_models
@@ -213,6 +214,24 @@ def test_a_run_keeps_the_base_and_gives_a_policy(name: str, tmp_path: Path, lang
         with pytest.raises(MalformedError, match="no readable answer in 1 tries"):
             policy.infer(seen)
     assert (policy.counts["malformed"], policy.counts["given_up"]) == (1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny_vlm2vla", "tiny_vlm2vla_at"])
+def test_a_run_goes_on_from_an_adapter(name: str, tmp_path: Path, language: Path, base: Path):
+    recipe = replace(RECIPES[name], init=str(base), data=str(language), checkpointing=False, **SMALL)
+    first = train_recipe(recipe, tmp_path / "first")
+    # So small a rate leaves the weights that the second run began with as they are.
+    second = train_recipe(replace(recipe, init=str(first), lr=1e-30, seed=1), tmp_path / "second")
+    weights = [load_file(folder / "adapter/adapter_model.safetensors") for folder in (first, second)]
+    assert any(value.abs().sum() > 0 for key, value in weights[0].items() if "lora_B" in key)
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-20)
+    configs = [load_policy(folder).config for folder in (first, second)]
+    assert configs[0] == configs[1]
+    for file in ("base/model.safetensors", "base/config.json"):
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+    with pytest.raises(RecipeError, match=r"lora_alpha \(.*64, 128\), the recipe \(.*8, 128\); an adapter goes on"):
+        Vlm2VlaRun(replace(recipe, init=str(first), lora_rank=8), accelerator())
 
 
 @pytest.fixture

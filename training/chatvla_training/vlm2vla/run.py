@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,20 +17,21 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chatvla_control.contracts import ActionMode
 from chatvla_control.robot_spec import robot_spec
+from chatvla_policy.checkpoint.parts import open_parts
 from chatvla_policy.checkpoint.setup import RobotSetup
 from chatvla_policy.model.loss import LossTerms
 from chatvla_policy.processing.statistics import RobotStatistics, Statistics
 from chatvla_policy.strict_json import from_plain
-from chatvla_policy.systems import shipped_names
+from chatvla_policy.systems import shipped_names, system_of
 from chatvla_policy.vlm2vla.config import ArmAnchors, RobotMotion, Temperatures, Vlm2VlaConfig
-from chatvla_policy.vlm2vla.folder import save_vlm2vla
+from chatvla_policy.vlm2vla.folder import ADAPTER, BASE, save_vlm2vla
 from chatvla_policy.vlm2vla.image_text_model import ImageTextModel, load_base
 from chatvla_training.build_data import image_text_sources
 from chatvla_training.build_model import init_folder
@@ -123,6 +125,8 @@ class Vlm2VlaRun:
         if not folders or not recipe.init:
             raise RecipeError(f"recipe {recipe.name} needs --data (made by ./chatvla relabel) and --init, a VLM")
         self._work: tempfile.TemporaryDirectory[str] | None = None
+        self._adapter: Path | None = None
+        self._digits: tuple[int, ...] = ()
         self._base, size = self._opened(recipe.init)
         # A variant with digit tokens is not whole before they are chosen: the text it asks is the full one's.
         plain = "full" if recipe.variant == "action_tokens" else recipe.variant
@@ -152,9 +156,12 @@ class Vlm2VlaRun:
     def _opened(self, init: str) -> tuple[str | Path, tuple[int, int]]:
         """Return the base model's folder or hub name, and width and height [px] of its pictures.
 
-        Raises RecipeError for an init that is neither there nor a hub's name.
+        A checkpoint of VLM2VLA gives its base, and its adapter to go on from. Raises RecipeError for an init that is
+        neither there nor a hub's name.
         """
         folder = init_folder(init)
+        if (folder / "manifest.json").is_file() and system_of(folder) == "vlm2vla":
+            return self._going_on(folder)
         if (folder / "manifest.json").is_file():
             self._work = tempfile.TemporaryDirectory(prefix="chatvla-base-")
             base = Path(self._work.name)
@@ -167,6 +174,26 @@ class Vlm2VlaRun:
             )
         return init, (320, 240)
 
+    def _going_on(self, folder: Path) -> tuple[str | Path, tuple[int, int]]:
+        """Return base and picture size of a checkpoint of VLM2VLA. Raises RecipeError where the recipe's differ."""
+        recipe, parts = self._recipe, open_parts(folder)
+        config = Vlm2VlaConfig.from_plain(parts.config)
+        written = parts.json(f"{ADAPTER}/adapter_config.json")
+        had = (config.variant, config.prompts, config.tell_pose, written["r"], written["lora_alpha"])
+        asked = (recipe.variant, recipe.prompts, recipe.tell_pose, recipe.lora_rank or 16, recipe.lora_alpha)
+        if had != asked:
+            names = "variant, prompts, tell_pose, lora_rank, lora_alpha"
+            raise RecipeError(f"{folder} has {names} {had}, the recipe {asked}; an adapter goes on as it is")
+        self._adapter, self._digits = parts.folder / ADAPTER, config.digit_tokens
+        size = (config.image_width, config.image_height)
+        if config.base:
+            return config.base, size
+        # The run's folder of the base is its own, which saving takes along.
+        self._work = tempfile.TemporaryDirectory(prefix="chatvla-base-")
+        base = Path(self._work.name)
+        shutil.copytree(parts.folder / BASE, base, dirs_exist_ok=True)
+        return base, size
+
     def build(self) -> tuple[TrainingTask, Any]:
         """Return the task and the way from samples to batches."""
         recipe = self._recipe
@@ -174,8 +201,8 @@ class Vlm2VlaRun:
         exact = self._work is not None or recipe.precision == "fp32"
         model, processor = load_base(self._base, dtype=torch.float32 if exact else torch.bfloat16)
         size = (self._config.image_width, self._config.image_height)
-        digits: tuple[int, ...] = ()
-        if recipe.variant == "action_tokens":
+        digits = self._digits
+        if recipe.variant == "action_tokens" and not digits:
             first = [self.held or self.mixture.groups[-1].sources][0]
             asked = [first[0].sample(index, 0) for index in range(min(len(first[0]), 64))]
             digits = rarest_tokens(ImageTextModel(model.eval(), processor, size=size), asked)
@@ -187,15 +214,22 @@ class Vlm2VlaRun:
             max_new_tokens=max(self._config.max_new_tokens, self._longest(collate)),
         )
         torch.manual_seed(recipe.seed)
-        targets = list(linear_modules(model, recipe.lora_targets))
-        lora = LoraConfig(
-            r=recipe.lora_rank or 16, lora_alpha=recipe.lora_alpha, target_modules=targets, lora_dropout=0
-        )
-        self._model = get_peft_model(model, lora)
+        self._model = self._with_adapter(model)
         if recipe.checkpointing:
             self._model.enable_input_require_grads()
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         return LanguageTask(self._model), _Collate(collate)
+
+    def _with_adapter(self, model: nn.Module) -> nn.Module:
+        """Return the model with a new adapter, or with the one that the run goes on from."""
+        recipe = self._recipe
+        if self._adapter is not None:
+            return PeftModel.from_pretrained(model, str(self._adapter), is_trainable=True)
+        targets = list(linear_modules(model, recipe.lora_targets))
+        lora = LoraConfig(
+            r=recipe.lora_rank or 16, lora_alpha=recipe.lora_alpha, target_modules=targets, lora_dropout=0
+        )
+        return get_peft_model(model, lora)
 
     def _longest(self, collate: LanguageCollate) -> int:
         """Return how many tokens an answer may have: those of the data's longest, and some more."""
