@@ -172,7 +172,7 @@ def _trainings(row: Row, settings: PlanSettings, seed: int) -> list[Unit]:
     units: list[Unit] = []
     for index, recipe in enumerate(stage_recipes(row, settings, seed)):
         folder = stage_folder(row, settings, seed, index)
-        if recipe.system == "vlm2vla":
+        if recipe.system == "vlm2vla" and not units:
             asked = [robot_data_name(settings), *RELABEL.get(settings.size, ())]
             units.append(_unit("relabel", language_data(settings), (), 1, {"arguments": asked}))
         units.append(

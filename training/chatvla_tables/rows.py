@@ -105,7 +105,11 @@ ROWS: Mapping[str, Row] = {
             language=False,
             budget="samples",
         ),
-        Row(name="vlm2vla", label="VLM2VLA: adapters, actions in words", stages=(("vlm2vla", {}),)),
+        Row(
+            name="vlm2vla",
+            label="VLM2VLA: adapters, actions in words",
+            stages=(("vlm2vla", {}), ("vlm2vla_lists", {})),
+        ),
         Row(name="expert", label="scripted expert (privileged): ceiling", policy="expert"),
         Row(
             name="chance",

@@ -71,7 +71,7 @@ def stage_recipes(row: Row, settings: PlanSettings, seed: int) -> list[Recipe]:
             continue
         plain = find_recipe(roles[role])
         fields: dict[str, Any] = {"seed": seed, "steps": max(1, round(plain.steps * settings.steps))}
-        if role == "vlm2vla":
+        if plain.system == "vlm2vla":
             fields["data"] = str(language_data(settings))
         elif settings.data and plain.stage != "language":
             fields["data"] = settings.data

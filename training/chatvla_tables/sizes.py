@@ -19,6 +19,7 @@ SIZES: Mapping[str, Mapping[str, str]] = {
         "chatvla1_3": "tiny_chatvla1_head",
         "diffusion": "tiny_diffusion_policy",
         "vlm2vla": "tiny_vlm2vla",
+        "vlm2vla_lists": "tiny_vlm2vla_lists",
     },
     "tiny_toys": {
         "stage1": "tiny_toys_stage1",
@@ -30,6 +31,7 @@ SIZES: Mapping[str, Mapping[str, str]] = {
         "chatvla1_3": "tiny_toys_chatvla1_head",
         "diffusion": "tiny_toys_diffusion_policy",
         "vlm2vla": "tiny_toys_vlm2vla",
+        "vlm2vla_lists": "tiny_toys_vlm2vla_lists",
     },
     "qwen2vl_2b": {
         "stage1": "stage1",

@@ -13,6 +13,7 @@ from chatvla_training.recipe import Recipe
 from chatvla_training.recipes_baselines import TINY_DENSE1, TINY_DENSE2, TINY_DIFFUSION
 from chatvla_training.recipes_chatvla1 import TINY1, TINY2, TINY3
 from chatvla_training.recipes_vlm2vla import TINY as TINY_VLM2VLA
+from chatvla_training.recipes_vlm2vla import TINY_LISTS
 from chatvla_training.tiny_recipes import TINY_STAGE1, TINY_STAGE2
 from chatvla_training.tiny_toy_recipes import CAMERAS, DATA, HORIZON, ROBOT, TOYS_STAGE1, TOYS_STAGE2
 
@@ -92,6 +93,16 @@ VLM2VLA = replace(
     horizon=HORIZON,
     data=f"{DATA}_language",
 )
+VLM2VLA_LISTS = replace(
+    TINY_LISTS,
+    name="tiny_toys_vlm2vla_lists",
+    summary="tiny VLM2VLA, toys, from there on: half of the questions ask for the list of a plan",
+    init="runs/tiny_toys_vlm2vla/policy",
+    robot=ROBOT,
+    cameras=CAMERAS,
+    horizon=HORIZON,
+    data=VLM2VLA.data,
+)
 
 TOY_SYSTEM_RECIPES: tuple[Recipe, ...] = (
     CHATVLA1_STAGE1,
@@ -101,6 +112,7 @@ TOY_SYSTEM_RECIPES: tuple[Recipe, ...] = (
     DENSE2,
     DIFFUSION,
     VLM2VLA,
+    VLM2VLA_LISTS,
 )
 TOY_SYSTEM_PLANS: dict[str, tuple[str, ...]] = {
     CHATVLA1: (CHATVLA1_STAGE1.name, CHATVLA1_STAGE2.name, CHATVLA1_HEAD.name),

@@ -220,9 +220,11 @@ def test_systems_are_compared_on_the_same_data_and_asked_for_understanding_and_t
     units = plan(["systems"], settings(tmp_path))
     by_kind = {kind: [unit for unit in units if unit.kind == kind] for kind in {unit.kind for unit in units}}
     (relabel,) = by_kind["relabel"]
-    (adapters,) = [unit for unit in by_kind["train"] if unit.spec["system"] == "vlm2vla"]
+    adapters, lists = [unit for unit in by_kind["train"] if unit.spec["system"] == "vlm2vla"]
     assert adapters.after == (relabel.key,)
-    assert adapters.spec["data"] == str(relabel.folder)
+    assert lists.after == (adapters.key,)
+    assert lists.spec["init"] == str(adapters.folder / "policy")
+    assert adapters.spec["data"] == lists.spec["data"] == str(relabel.folder)
     assert len({unit.spec["init"] for unit in by_kind["train"] if "/0_" in unit.key and unit.spec["init"]}) == 1
     assert len(by_kind["latency"]) == 5
     assert all(unit.alone for unit in by_kind["latency"])

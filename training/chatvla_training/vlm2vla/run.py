@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -265,7 +265,8 @@ class Vlm2VlaRun:
             weights = load_file(Path(work) / "adapter_model.safetensors")
             config = json.loads((Path(work) / "adapter_config.json").read_text(encoding="utf-8"))
         kept = {name: value if exact else value.bfloat16() for name, value in sorted(weights.items())}
-        save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        # The library's own save_file keeps others of the machine from reading it.
+        (folder / "adapter_model.safetensors").write_bytes(save(kept, metadata={"format": "pt"}))
         # peft keeps them as a set, whose order is another in every process.
         config["target_modules"] = sorted(config["target_modules"])
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
