@@ -94,14 +94,10 @@ VLM2VLA = replace(
     data=f"{DATA}_language",
 )
 VLM2VLA_LISTS = replace(
-    TINY_LISTS,
+    _as_toys(TINY_LISTS, math=TINY_VLM2VLA, toys=VLM2VLA),
     name="tiny_toys_vlm2vla_lists",
     summary="tiny VLM2VLA, toys, from there on: half of the questions ask for the list of a plan",
     init="runs/tiny_toys_vlm2vla/policy",
-    robot=ROBOT,
-    cameras=CAMERAS,
-    horizon=HORIZON,
-    data=VLM2VLA.data,
 )
 
 TOY_SYSTEM_RECIPES: tuple[Recipe, ...] = (

@@ -257,5 +257,9 @@ def test_steps_and_starts_of_the_systems_follow_the_toy_plan():
     assert replace(plain, name=vlm2vla.name, summary=vlm2vla.summary, init=vlm2vla.init, data=vlm2vla.data, **kept) == (
         vlm2vla
     )
+    lists, of_math = find_recipe("tiny_toys_vlm2vla_lists"), find_recipe("tiny_vlm2vla_lists")
+    assert lists.init == "runs/tiny_toys_vlm2vla/policy"
+    kept |= {"name": lists.name, "summary": lists.summary, "init": lists.init, "data": vlm2vla.data}
+    assert replace(of_math, **kept) == lists
     assert (first.image_text, second.image_text, dense.image_text) == ("", stage1.image_text, stage1.image_text)
     assert set(PLAN_DEMOS) == {"data/math_match", "data/toy_placement"}

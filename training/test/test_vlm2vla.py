@@ -230,8 +230,15 @@ def test_a_run_goes_on_from_an_adapter(name: str, tmp_path: Path, language: Path
     assert configs[0] == configs[1]
     for file in ("base/model.safetensors", "base/config.json"):
         assert (first / file).read_bytes() == (second / file).read_bytes()
-    with pytest.raises(RecipeError, match=r"lora_alpha \(.*64, 128\), the recipe \(.*8, 128\); an adapter goes on"):
-        Vlm2VlaRun(replace(recipe, init=str(first), lora_rank=8), accelerator())
+    origin = json.loads((second / "provenance.json").read_text())
+    assert (origin["base"], origin["init"]) == (str(base), str(first))
+    going = replace(recipe, init=str(first))
+    with pytest.raises(RecipeError, match=r"\('no_reasoning', 'short', True\); give the former"):
+        Vlm2VlaRun(replace(going, variant="no_reasoning"), accelerator())
+    with pytest.raises(RecipeError, match="an adapter of rank 64, alpha 128; give --lora_rank and --lora_alpha so"):
+        Vlm2VlaRun(replace(going, lora_rank=8), accelerator()).build()
+    with pytest.raises(RecipeError, match="other layers than lora_targets names"):
+        Vlm2VlaRun(replace(going, lora_targets="q_proj"), accelerator()).build()
 
 
 @pytest.fixture
@@ -253,6 +260,9 @@ def test_a_base_of_others_trains_in_bf16_and_is_named(tmp_path: Path, language: 
     assert policy.config.base == str(base)
     assert policy.config.temperatures == Temperatures(subtasks=0.1, plan=0.2, actions=0.3, verify=0.4)
     assert len(policy.config.digit_tokens) == 10
+    monkeypatch.delenv("CHATVLA_TEMPERATURES")
+    more = load_policy(train_recipe(replace(recipe, init=str(tmp_path / "run/policy")), tmp_path / "more"))
+    assert more.config.base == str(base)
 
 
 @pytest.mark.slow

@@ -17,21 +17,19 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from chatvla_control.contracts import ActionMode
 from chatvla_control.robot_spec import robot_spec
-from chatvla_policy.checkpoint.parts import open_parts
 from chatvla_policy.checkpoint.setup import RobotSetup
 from chatvla_policy.model.loss import LossTerms
 from chatvla_policy.processing.statistics import RobotStatistics, Statistics
 from chatvla_policy.strict_json import from_plain
 from chatvla_policy.systems import shipped_names, system_of
 from chatvla_policy.vlm2vla.config import ArmAnchors, RobotMotion, Temperatures, Vlm2VlaConfig
-from chatvla_policy.vlm2vla.folder import ADAPTER, BASE, save_vlm2vla
+from chatvla_policy.vlm2vla.folder import open_vlm2vla, save_vlm2vla
 from chatvla_policy.vlm2vla.image_text_model import ImageTextModel, load_base
 from chatvla_training.build_data import image_text_sources
 from chatvla_training.build_model import init_folder
@@ -39,7 +37,7 @@ from chatvla_training.data.mixture import Mixture
 from chatvla_training.data.samples import ChatSample
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.trainer.task import TrainingTask
-from chatvla_training.vlm2vla.adapters import linear_modules
+from chatvla_training.vlm2vla.adapters import with_adapter
 from chatvla_training.vlm2vla.base import export_base
 from chatvla_training.vlm2vla.language_data import (
     LanguageBatch,
@@ -127,11 +125,12 @@ class Vlm2VlaRun:
         self._work: tempfile.TemporaryDirectory[str] | None = None
         self._adapter: Path | None = None
         self._digits: tuple[int, ...] = ()
+        self._origin = {"base": recipe.init}
         self._base, size = self._opened(recipe.init)
         # A variant with digit tokens is not whole before they are chosen: the text it asks is the full one's.
         plain = "full" if recipe.variant == "action_tokens" else recipe.variant
         self._config = Vlm2VlaConfig(
-            base="" if self._work else str(recipe.init),
+            base="" if self._work else str(self._base),
             variant=plain,
             prompts=recipe.prompts,
             tell_pose=recipe.tell_pose,
@@ -170,28 +169,32 @@ class Vlm2VlaRun:
             known = ", ".join(shipped_names()) or "none"
             raise RecipeError(
                 f"init {init} is not there: no folder, no name such as Qwen/Qwen3-VL-8B-Instruct, no checkpoint that "
-                f"comes with the package ({known}); give --init tiny_base, or make one with ./chatvla train tiny"
+                f"comes with the package ({known}); give --init tiny_base, or make it: ./chatvla train NAME leaves "
+                "runs/NAME/policy"
             )
         return init, (320, 240)
 
     def _going_on(self, folder: Path) -> tuple[str | Path, tuple[int, int]]:
         """Return base and picture size of a checkpoint of VLM2VLA. Raises RecipeError where the recipe's differ."""
-        recipe, parts = self._recipe, open_parts(folder)
-        config = Vlm2VlaConfig.from_plain(parts.config)
-        written = parts.json(f"{ADAPTER}/adapter_config.json")
-        had = (config.variant, config.prompts, config.tell_pose, written["r"], written["lora_alpha"])
-        asked = (recipe.variant, recipe.prompts, recipe.tell_pose, recipe.lora_rank or 16, recipe.lora_alpha)
+        recipe, opened = self._recipe, open_vlm2vla(folder)
+        config = opened.config
+        had = (config.variant, config.prompts, config.tell_pose)
+        asked = (recipe.variant, recipe.prompts, recipe.tell_pose)
         if had != asked:
-            names = "variant, prompts, tell_pose, lora_rank, lora_alpha"
-            raise RecipeError(f"{folder} has {names} {had}, the recipe {asked}; an adapter goes on as it is")
-        self._adapter, self._digits = parts.folder / ADAPTER, config.digit_tokens
+            raise RecipeError(f"{folder} has variant, prompts, tell_pose {had}, the recipe {asked}; give the former")
+        self._adapter, self._digits = opened.adapter, config.digit_tokens
+        self._origin = {
+            "base": str(opened.parts.provenance.get("base", opened.base)),
+            "init": recipe.init,
+            "init_sha256": opened.parts.sha256,
+        }
         size = (config.image_width, config.image_height)
         if config.base:
             return config.base, size
         # The run's folder of the base is its own, which saving takes along.
         self._work = tempfile.TemporaryDirectory(prefix="chatvla-base-")
         base = Path(self._work.name)
-        shutil.copytree(parts.folder / BASE, base, dirs_exist_ok=True)
+        shutil.copytree(opened.base, base, dirs_exist_ok=True)
         return base, size
 
     def build(self) -> tuple[TrainingTask, Any]:
@@ -214,22 +217,11 @@ class Vlm2VlaRun:
             max_new_tokens=max(self._config.max_new_tokens, self._longest(collate)),
         )
         torch.manual_seed(recipe.seed)
-        self._model = self._with_adapter(model)
+        self._model = with_adapter(model, recipe, self._adapter)
         if recipe.checkpointing:
             self._model.enable_input_require_grads()
             self._model.gradient_checkpointing_enable({"use_reentrant": False})
         return LanguageTask(self._model), _Collate(collate)
-
-    def _with_adapter(self, model: nn.Module) -> nn.Module:
-        """Return the model with a new adapter, or with the one that the run goes on from."""
-        recipe = self._recipe
-        if self._adapter is not None:
-            return PeftModel.from_pretrained(model, str(self._adapter), is_trainable=True)
-        targets = list(linear_modules(model, recipe.lora_targets))
-        lora = LoraConfig(
-            r=recipe.lora_rank or 16, lora_alpha=recipe.lora_alpha, target_modules=targets, lora_dropout=0
-        )
-        return get_peft_model(model, lora)
 
     def _longest(self, collate: LanguageCollate) -> int:
         """Return how many tokens an answer may have: those of the data's longest, and some more."""
@@ -242,7 +234,7 @@ class Vlm2VlaRun:
         robots = tuple(setup_of(info) for info in self._infos)
         config = replace(self._config, robots=tuple(motion_of(info) for info in self._infos))
         own = self._base if self._work is not None else None
-        origin = {"base": str(self._recipe.init), "relabelled": [info["source"] for info in self._infos]}
+        origin = {**self._origin, "relabelled": [info["source"] for info in self._infos]}
         save_vlm2vla(
             folder,
             config,

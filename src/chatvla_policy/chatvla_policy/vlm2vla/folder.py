@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from chatvla_policy.vlm2vla.config import Vlm2VlaConfig
 from chatvla_policy.vlm2vla.image_text_model import ImageTextModel
 from chatvla_policy.vlm2vla.processors import ProcessorError
 
-__all__ = ["ADAPTER", "BASE", "load_vlm2vla", "save_vlm2vla"]
+__all__ = ["ADAPTER", "BASE", "Vlm2VlaParts", "load_vlm2vla", "open_vlm2vla", "save_vlm2vla"]
 
 ADAPTER, BASE = "adapter", "base"
 
@@ -57,10 +57,20 @@ def save_vlm2vla(
     return save_parts(folder, config=stored, robots=robots, provenance=provenance, write=write)
 
 
-def load_vlm2vla(
-    folder: Path | str, *, device: str = "cpu", dtype: torch.dtype | None = None
-) -> tuple[Parts, Vlm2VlaConfig, ImageTextModel]:
-    """Return the parts, the config and the model, adapter folded in. Raises CheckpointError naming what is wrong."""
+@dataclass(frozen=True, kw_only=True)
+class Vlm2VlaParts:
+    """An opened checkpoint before any weight is read."""
+
+    parts: Parts
+    config: Vlm2VlaConfig
+    base: Path | str
+    """The base model's folder, in the checkpoint, or its name."""
+    adapter: Path | None
+    """The adapter's folder, if there is one."""
+
+
+def open_vlm2vla(folder: Path | str) -> Vlm2VlaParts:
+    """Return what a checkpoint holds, each file checked against its hash. Raises CheckpointError for what is wrong."""
     parts = open_parts(folder)
     try:
         config = Vlm2VlaConfig.from_plain(parts.config)
@@ -69,14 +79,27 @@ def load_vlm2vla(
     names = [entry.name for entry in parts.manifest.files]
     for name in names:
         parts.file(name)
-    adapter = parts.folder / ADAPTER if any(name.startswith(f"{ADAPTER}/") for name in names) else None
     own = any(name.startswith(f"{BASE}/") for name in names)
     if own == bool(config.base):
         raise CheckpointError(f"{parts.folder} must have either a base model of its own or the name of one, not both")
+    return Vlm2VlaParts(
+        parts=parts,
+        config=config,
+        base=parts.folder / BASE if own else config.base,
+        adapter=parts.folder / ADAPTER if any(name.startswith(f"{ADAPTER}/") for name in names) else None,
+    )
+
+
+def load_vlm2vla(
+    folder: Path | str, *, device: str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[Parts, Vlm2VlaConfig, ImageTextModel]:
+    """Return the parts, the config and the model, adapter folded in. Raises CheckpointError naming what is wrong."""
+    opened = open_vlm2vla(folder)
+    parts, config = opened.parts, opened.config
     try:
         model = ImageTextModel.load(
-            parts.folder / BASE if own else config.base,
-            adapter=adapter,
+            opened.base,
+            adapter=opened.adapter,
             size=(config.image_width, config.image_height),
             digit_tokens=config.digit_tokens,
             device=device,
