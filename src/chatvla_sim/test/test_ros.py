@@ -89,10 +89,17 @@ def nodes(watcher: Watcher) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     assert {name: process.wait(timeout=5.0) for name, process in running.items()} == dict.fromkeys(running, 0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def action(watcher: Watcher, nodes: object) -> Iterator[ActionClient]:
+    """A client that has been answered once: a server may not know yet where to send the first answers."""
     client = ActionClient(watcher.node, FollowInstruction, "follow_instruction")
     assert client.wait_for_server(timeout_sec=20.0)
+
+    def answered() -> bool:
+        goal = client.send_goal_async(FollowInstruction.Goal(instruction=""))
+        return watcher.until(goal.done, 3.0) and watcher.until(goal.result().get_result_async().done, 3.0)
+
+    assert any(answered() for _ in range(5))
     yield client
     client.destroy()
 
