@@ -62,14 +62,14 @@ def robot_data(recipe: Recipe) -> RobotData:
         raise RecipeError(f"recipe {recipe.name} needs robot data: give --data FOLDER (made by ./chatvla demos)")
 
     def opened(split: str, wording: bool) -> tuple[EpisodeDataset, ...]:
-        shares = {"brief": recipe.brief, "earlier": recipe.earlier}
-        rewrite = partial(reworded, **shares) if wording and recipe.reword else None
+        rewrite = partial(reworded, brief=recipe.brief) if wording and recipe.reword else None
         return tuple(
             EpisodeDataset(
                 folder,
                 split=split,
                 horizon=recipe.horizon,
                 wording=rewrite,
+                text_age_s=recipe.text_age_s,
                 after_end=recipe.after_end,
                 every=recipe.frame_every,
             )

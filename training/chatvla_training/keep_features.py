@@ -17,7 +17,7 @@ from chatvla_policy.model.batch import VlaBatch, to_device
 from chatvla_policy.model.chatvla2 import ChatVLA2
 from chatvla_training.data.displacement import Displacement
 from chatvla_training.data.episodes import EpisodeDataset
-from chatvla_training.data.features import FeatureSource, FeatureStore, FeatureWriter
+from chatvla_training.data.features import FeatureSource, FeatureStore, FeatureWriter, wording
 from chatvla_training.progress import progress
 from chatvla_training.recipe import Recipe
 
@@ -40,7 +40,7 @@ def keep_features(
     """
     draws = recipe.cache_draws if recipe.reword and data.split == "train" else 1
     settings = f"{draws} {recipe.cache_dtype} {recipe.precision} {recipe.seed} {recipe.frame_every} {recipe.brief}"
-    settings += f" {recipe.earlier}" if recipe.earlier else ""
+    settings += f" {recipe.text_age_s}" if recipe.text_age_s else ""
     key = hashlib.sha256(f"{init} {data.sha256()} {data.split} {settings}".encode()).hexdigest()[:16]
     place = folder / f"{data.split}-{key}"
     if accelerator.is_main_process and not (place / "features.json").exists():
@@ -50,7 +50,7 @@ def keep_features(
         _compute(recipe, model, collate, data, place, accelerator, draws)
     accelerator.wait_for_everyone()
     displacement = _displacement(recipe, data) if data.split == "train" else None
-    return FeatureSource(data, FeatureStore(place), draws=draws, displacement=displacement)
+    return FeatureSource(data, FeatureStore(place), draws=draws, seed=recipe.seed, displacement=displacement)
 
 
 def _displacement(recipe: Recipe, data: EpisodeDataset) -> Displacement | None:
@@ -87,7 +87,7 @@ def _compute(
     starts = range(len(writer.lengths), total, size)
     for start in progress(starts, f"features of {data.name}", unit="batch", total=-(-total // size)):
         numbers = range(start, min(start + size, total))
-        batch = collate([data.sample(number // draws, recipe.seed * total + number) for number in numbers])
+        batch = collate([data.sample(*wording(data, number, draws=draws, seed=recipe.seed)) for number in numbers])
         batch = to_device(batch, accelerator.device)
         with accelerator.autocast():
             hidden_BTV, _ = model.hidden_states(batch)

@@ -17,7 +17,7 @@ MoeName = Literal["keep", "dense", "dynamic", "static", "static+dynamic", "share
 LoggerName = Literal["none", "tensorboard", "wandb"]
 Normalisation = Literal["min_max", "quantile", "mean_std"]
 Denoising = Literal["", "diffusion", "flow", "flow_clean"]
-ActionSize = Literal["", "tiny", "compact", "compact_18", "compact_bare", "S", "B", "L", "XL", "H"]
+ActionSize = Literal["", "tiny", "compact", "compact_numbers", "compact_bare", "S", "B", "L", "XL", "H"]
 
 
 class RecipeError(ValueError):
@@ -100,8 +100,8 @@ class Recipe:
     """Draw a new wording of the reasoning for every sample, where the episode's facts allow."""
     brief: float = 0.0
     """Share of new wordings that are the conclusion alone, as a person who forces a thought writes it."""
-    earlier: float = 0.0
-    """Share of new wordings that say what the episode's first text said: a policy goes on with a text for seconds."""
+    text_age_s: float = 0.0
+    """New wordings say what was true up to so long before [s]: a policy goes on with a text that long."""
     frame_every: int = 1
     """Robot data: one frame in so many is a sample."""
     after_end: bool = False

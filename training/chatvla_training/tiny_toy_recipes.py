@@ -105,7 +105,7 @@ TOYS_STAGE1 = replace(
     init="runs/tiny_toys/tiny_toys_settle/policy",
     data=DATA,
     image_text="synthetic:toys_all",
-    action_size="compact_18",
+    action_size="compact_numbers",
     # Further readings see other rectangles: they are cut from pictures that were moved or zoomed.
     readings=1,
     steps=800,
@@ -114,8 +114,9 @@ TOYS_STAGE2 = replace(
     _for_toys(TINY_STAGE2, "tiny_toys_stage2", "tiny, toys: the action expert alone, on kept features"),
     init="runs/tiny_toys/tiny_toys_stage1/policy",
     data=DATA,
-    # A text serves for ten seconds, and a trial takes eleven: most of what is done is done by its first text.
-    earlier=0.5,
+    # A policy goes on with a text for so long; what it lifts and carries meanwhile is where the text does not say.
+    text_age_s=2.0,
+    brief=0.1,
     steps=3000,
 )
 

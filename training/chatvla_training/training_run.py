@@ -92,6 +92,7 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
     started = time.monotonic()
     start = start_model(recipe, robot.specs(recipe.robot))
     make_room_for_texts(start, robot)
+    learn_texts(start, robot, recipe)
     setups = robot_setups(recipe, robot, start.robots)
     if recipe.lora_rank:
         add_lora(
@@ -126,6 +127,22 @@ def make_room_for_texts(start: StartModel, robot: RobotData) -> None:
     if longest > start.model.config.max_reasoning_tokens:
         room = 8 * math.ceil(REWORDED_LONGER * longest / 8)
         start.model.config = replace(start.model.config, max_reasoning_tokens=room)
+
+
+def learn_texts(start: StartModel, robot: RobotData, recipe: Recipe) -> None:
+    """Tell the model, in place, how long its texts may serve and with which tokens they begin: as in the robot data.
+
+    Where some of its texts are empty, with any.
+    """
+    start.model.config = replace(start.model.config, text_age_s=recipe.text_age_s)
+    found = set(start.model.config.openings)
+    for data in robot.train:
+        for index in range(0, len(data), max(1, len(data) // TEXTS_LOOKED_AT)):
+            ids = start.codec.reasoning(data.text(index, draw=index))
+            if not ids:
+                return
+            found.add(ids[0])
+    start.model.config = replace(start.model.config, openings=tuple(sorted(found)))
 
 
 def claim(recipe: Recipe, run: RunFolder, accelerator: Accelerator, mixture: Mixture) -> dict[str, Any]:

@@ -45,12 +45,20 @@ def test_an_episode_points_at_its_objects_in_every_frame(tmp_path: Path) -> None
     again = reworded(facts, texts[0], 7)
     assert again == reworded(facts, texts[0], 7)
     assert parse_boxes(again, "right", WHOLE, ImageConfig()) == parse_boxes(texts[0], "right", WHOLE, ImageConfig())
-    # A text that a policy goes on with says what was true when the episode began; a new one what is true now.
-    later = data.texts()[-1]
-    first, now = (stated(reworded(facts, later, 7, earlier=share)) for share in (1.0, 0.0))
-    assert first == stated(data.texts()[0])
-    assert now == stated(later) != first
-    assert reworded(facts, later, 7, brief=1.0).count("<|box_start|>") == 0
+    assert reworded(facts, data.texts()[-1], 7, brief=1.0).count("<|box_start|>") == 0
+
+
+def test_a_text_that_is_gone_on_with_says_what_was_true_before(tmp_path: Path) -> None:
+    collect(tmp_path / "set", episodes=1, seed=3, jobs=1, settings=SETTINGS)
+    said = [stated(text) for text in EpisodeDataset(tmp_path / "set", horizon=16).texts()]
+    assert said[-1] != said[0]
+    for age_s, backs in ((0.0, {0}), (0.9, {1}), (3.9, {1, 2, 3, 4}), (1e6, {len(said) - 1})):
+        data = EpisodeDataset(tmp_path / "set", horizon=16, wording=reworded, text_age_s=age_s)
+        last = len(data) - 1
+        drawn = [stated(data.text(last, draw)) for draw in range(60)]
+        assert {str(text) for text in drawn} == {str(said[last - back]) for back in backs}
+        assert data.sample(last, 5).reasoning == data.text(last, 5)
+        assert stated(data.text(0, 3)) == said[0], "nothing was said before the first frame"
 
 
 def stated(text: str) -> list[tuple[float, float, float, float]]:

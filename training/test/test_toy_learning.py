@@ -289,7 +289,7 @@ def test_the_plan_takes_steps_from_nothing_to_a_policy(tmp_path: Path, toy_data:
     assert any(not torch.equal(words[name], points[name]) for name in words)
     last = load_checkpoint(folders["stage2"])
     assert last.model.config.readings == 1
-    assert last.model.config.action.reasoning_tail == 18
+    assert last.model.config.action.numbers == 16
     assert [(setup.spec.name, setup.cameras) for setup in last.robots] == [("franka", ("right",))]
     assert (last.model.config.images.width, last.model.config.images.height) == (336, 252)
     longest = max(len(last.codec.reasoning(text)) for text in toy_phrases_texts())

@@ -1,27 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write frozen dataclasses as JSON and read them back, refusing whatever does not fit exactly."""
+"""Write frozen dataclasses as JSON and read them back, refusing whatever does not fit exactly.
+
+A field that files of earlier versions lack is made with `added`; it then has its default.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["StrictJsonError", "dump_json", "from_plain", "read_json", "to_plain"]
+__all__ = ["StrictJsonError", "added", "dump_json", "from_plain", "read_json", "to_plain"]
 
 T = TypeVar("T")
 _hints: Callable[[type], dict[str, Any]] = cache(get_type_hints)
 LARGEST_FILE = 16 * 1024 * 1024
+_ADDED = "added"
 
 
 class StrictJsonError(ValueError):
     """The data does not fit; the message names the place, what came and what is expected."""
+
+
+def added(default: Any) -> Any:
+    """Return a dataclass field with `default`, which files written before it existed may lack."""
+    return field(default=default, metadata={_ADDED: True})
 
 
 def to_plain(value: Any) -> Any:
@@ -67,10 +76,10 @@ def from_plain(kind: type[T], data: Any, *, where: str = "") -> T:
     for key in data:
         if key not in names:
             raise StrictJsonError(f"{place} has an unknown field {key!r}; it has: {', '.join(names)}")
-    for name in names:
-        if name not in data:
-            raise StrictJsonError(f"{place} lacks the field {name!r}")
-    values = {name: _convert(hints[name], data[name], f"{place}.{name}") for name in names}
+    for item in fields(kind):  # type: ignore[arg-type]
+        if item.name not in data and not item.metadata.get(_ADDED):
+            raise StrictJsonError(f"{place} lacks the field {item.name!r}")
+    values = {name: _convert(hints[name], data[name], f"{place}.{name}") for name in names if name in data}
     try:
         return kind(**values)
     except ValueError as error:

@@ -51,8 +51,11 @@ class EpisodeDataset:
         wording: Wording | None = None,
         after_end: bool = False,
         every: int = 1,
+        text_age_s: float = 0.0,
     ) -> None:
         """Open `folder`; `horizon` is T; `wording` rewrites the reasoning a draw at a time.
+
+        What it rewrites was said up to `text_age_s` before the sample.
 
         Of the frames, one in `every` is a sample.
         With `after_end`, steps past the end repeat the last target and count as valid: the arm has come to rest.
@@ -60,7 +63,7 @@ class EpisodeDataset:
         """
         self.folder, self.split, self.horizon = folder, split, horizon
         self.name = f"{folder.name}:{split}"
-        self._wording, self._after_end = wording, after_end
+        self._wording, self._after_end, self._text_age_s = wording, after_end, text_age_s
         if not (folder / layout.INFO_PATH).is_file():
             raise DatasetError(f"{folder} holds no {layout.INFO_PATH}; make a data set with ./chatvla demos")
         try:
@@ -178,6 +181,23 @@ class EpisodeDataset:
         grippers = [joint.unit == "m" for joint in robot_spec(self.robot).joints] if known else []
         return keyframe_rows(self.actions_ND[:, np.flatnonzero(grippers)], self._ends)
 
+    def text(self, index: int, draw: int) -> str:
+        """Return the reasoning for sample `index`, of the age and in the wording that `draw` picks."""
+        if self._wording is None:
+            return self._reasoning[int(self._frames[index])]
+        episode = self.episode_of(index)
+        return self._wording(self.facts(episode), self._reasoning[self._earlier_frame(index, episode, draw)], draw)
+
+    def _earlier_frame(self, index: int, episode: int, draw: int) -> int:
+        """Return the frame at which a text that is used at sample `index` was written."""
+        frame = int(self._frames[index])
+        if not self._text_age_s:
+            return frame
+        age_s = np.random.default_rng([draw, 0xA6E]).uniform(0.0, self._text_age_s)
+        row = self._row_of_frame[frame] - age_s / self.step_period_s
+        first = int(np.searchsorted(self._row_of_frame, self.episodes[episode]["dataset_from_index"]))
+        return max(first, int(np.searchsorted(self._row_of_frame, row, side="right")) - 1)
+
     def sample(self, index: int, draw: int) -> RobotSample:
         """Return sample `index`; `draw` picks the wording when the data set is opened with one.
 
@@ -191,9 +211,7 @@ class EpisodeDataset:
         if not (np.isfinite(self.states_ND[row]).all() and np.isfinite(actions).all()):
             raise CorruptSampleError(name, "a state or an action is not a finite number")
         try:
-            text = self._reasoning[frame]
-            if self._wording is not None:
-                text = self._wording(self.facts(episode), text, draw)
+            text = self.text(index, draw)
             images = {view: store.image(frame) for view, store in self._stores.items()}
         except _DAMAGE as error:
             raise CorruptSampleError(name, f"{type(error).__name__}: {error!s:.200}") from error

@@ -22,11 +22,20 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from chatvla_policy.model.batch import RobotRows
+from chatvla_policy.processing.stated_numbers import stated_numbers
 from chatvla_policy.processing.statistics import RobotStatistics
 from chatvla_training.data.displacement import Displacement
 from chatvla_training.data.episodes import EpisodeDataset
 
-__all__ = ["FeatureBatch", "FeatureCollate", "FeatureSample", "FeatureSource", "FeatureStore", "FeatureWriter"]
+__all__ = [
+    "FeatureBatch",
+    "FeatureCollate",
+    "FeatureSample",
+    "FeatureSource",
+    "FeatureStore",
+    "FeatureWriter",
+    "wording",
+]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -128,16 +137,32 @@ class FeatureSample:
     actions: NDArray[np.float32]
     valid: NDArray[np.bool_]
     keyframe: NDArray[np.float32]
+    numbers: NDArray[np.float32]
+
+
+def wording(data: EpisodeDataset, number: int, *, draws: int, seed: int) -> tuple[int, int]:
+    """Return the sample's index and the draw of kept feature `number`, of `draws` for each frame."""
+    return number // draws, seed * len(data) * draws + number
 
 
 class FeatureSource:
     """The frames of a data set with kept features in the place of images and text."""
 
     def __init__(
-        self, data: EpisodeDataset, store: FeatureStore, *, draws: int, displacement: Displacement | None = None
+        self,
+        data: EpisodeDataset,
+        store: FeatureStore,
+        *,
+        draws: int,
+        seed: int = 0,
+        displacement: Displacement | None = None,
     ) -> None:
-        """Join `data` with its features; `store` holds `draws` wordings of each frame; `displacement` moves joints."""
+        """Join `data` with its features; `displacement` moves joints.
+
+        `store` holds `draws` wordings of each frame, those that `wording` draws with `seed`.
+        """
         self.name, self._data, self._store, self._draws = f"features:{data.name}", data, store, draws
+        self._seed = seed
         self._displacement = displacement
 
     def __len__(self) -> int:
@@ -146,7 +171,8 @@ class FeatureSource:
 
     def sample(self, index: int, draw: int) -> FeatureSample:
         """Return frame `index` with the wording and the displacement that `draw` picks."""
-        tokens_SV, hidden_LV = self._store.read(index * self._draws + draw % self._draws)
+        number = index * self._draws + draw % self._draws
+        tokens_SV, hidden_LV = self._store.read(number)
         actions, valid = self._data.chunk(index)
         state = self._data.state(index)
         if self._displacement is not None:
@@ -160,6 +186,7 @@ class FeatureSource:
             actions=actions,
             valid=valid,
             keyframe=self._data.keyframe(index),
+            numbers=stated_numbers(self._data.text(*wording(self._data, number, draws=self._draws, seed=self._seed))),
         )
 
     def sha256(self) -> str:
@@ -187,6 +214,7 @@ class FeatureCollate:
             chunk_RHA=torch.from_numpy(statistics.normalise_actions(chunks, states)),
             valid_RH=torch.from_numpy(np.stack([sample.valid for sample in samples])),
             keyframe_RZ=torch.from_numpy(statistics.state.normalise(np.stack([sample.keyframe for sample in samples]))),
+            numbers_RM=torch.from_numpy(np.stack([sample.numbers for sample in samples])),
         )
         return FeatureBatch(
             tokens_RSV=torch.stack([sample.tokens_SV for sample in samples]),

@@ -64,19 +64,16 @@ def thought(facts: Mapping[str, Any], rng: random.Random, truth: TruthNow | None
     return grammar.thought(facts, rng, truth)
 
 
-def reworded(facts: Mapping[str, Any], text: str, draw: int, *, brief: float = 0.0, earlier: float = 0.0) -> str:
+def reworded(facts: Mapping[str, Any], text: str, draw: int, *, brief: float = 0.0) -> str:
     """Return a new wording of a stored text by the episode's facts; the text itself where they don't suffice.
 
-    A share `brief` of the draws, 0 to 1, gives the conclusion alone; a share `earlier` says what the episode's first
-    text said, where the facts hold it.
+    A share `brief` of the draws, 0 to 1, gives the conclusion alone.
     """
     grammar = GRAMMARS.get(facts.get("task", ""))
     if grammar is None:
         return text
     rng = random.Random(draw)
     cut = brief > 0 and rng.random() < brief
-    if earlier > 0 and rng.random() < earlier:
-        text = facts.get("first_text", text)
     said = grammar.reworded(facts, text, rng)
     return _conclusion(facts, said, rng) if cut else said
 
@@ -129,7 +126,6 @@ def _toy_facts(truth: SceneTruth) -> dict[str, Any]:
         "relation": named.relation,
         "distractors": others,
         "instruction": truth.instruction,
-        "first_text": toy_phrases.reasoning(named),
     }
 
 

@@ -118,7 +118,9 @@ class FeatureTask:
 def _inputs(batch: FeatureBatch) -> ActionInputs:
     return ActionInputs(
         tokens_BSV=batch.tokens_RSV,
-        reasoning=ReasoningTokens(hidden_BLV=batch.hidden_RLV, valid_BL=batch.valid_RL),
+        reasoning=ReasoningTokens(
+            hidden_BLV=batch.hidden_RLV, valid_BL=batch.valid_RL, numbers_BM=batch.robot.numbers_RM
+        ),
     )
 
 

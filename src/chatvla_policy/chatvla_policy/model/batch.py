@@ -3,7 +3,7 @@
 
 One row is: prompt, text the model shall write with its end token, then the places of the action tokens (robot rows
 only), then padding. Tensors: B rows, T tokens, R robot rows of one robot, H chunk steps, A action dims, Z state dims,
-P image patches, X values a patch, N images.
+P image patches, X values a patch, N images, M numbers.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class RobotRows:
     """False where a chunk runs past the end of its episode."""
     keyframe_RZ: Tensor | None = None
     """Normalised joints at the next keyframe; None where it is not known."""
+    numbers_RM: Tensor | None = None
+    """The last numbers that each text states, NaN where it lacks them (processing/stated_numbers.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)

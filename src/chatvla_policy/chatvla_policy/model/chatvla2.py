@@ -162,6 +162,7 @@ class ChatVLA2(nn.Module):
             reasoning=ReasoningTokens(
                 hidden_BLV=pad_sequence(texts, batch_first=True),
                 valid_BL=torch.arange(int(lengths_R.max()), device=lengths_R.device) < lengths_R[:, None],
+                numbers_BM=robot.numbers_RM,
             ),
         )
 

@@ -16,7 +16,7 @@ from chatvla_policy.model.moe.config import MoeConfig
 from chatvla_policy.model.sizes import qwen2vl_config
 from chatvla_policy.processing.images import VARIANTS, ImageConfig
 from chatvla_policy.processing.tokens import TextCodec
-from chatvla_policy.strict_json import dump_json, from_plain
+from chatvla_policy.strict_json import added, dump_json, from_plain
 
 __all__ = ["BackboneConfig", "ChatVLA2Config", "TextConfig", "VisionConfig", "chatvla2_config"]
 
@@ -164,10 +164,18 @@ class ChatVLA2Config:
     """Which policy class runs it (systems/__init__.py)."""
     max_reasoning_tokens: int = 96
     """Longest reasoning the policy writes or is forced to."""
-    readings: int = 1
+    readings: int = added(1)
     """How often the images are read where a text is written: once, and as copies that are a little larger or smaller.
 
     The next token is chosen by the mean of the readings' log-probabilities (test-time augmentation); 1 is the papers'.
+    """
+    text_age_s: float = added(0.0)
+    """How old the texts were, at most, that it learned to act on [s]: it writes a new one as often; 0: not said."""
+    openings: tuple[int, ...] = added(())
+    """Tokens that begin the texts of the robot data, by number; a policy's own text begins with one of them.
+
+    Fine-tuned on image-text data beside robot data, a small model may meet an unknown instruction with an answer in the
+    words of the former. Empty: any token.
     """
     action_loss_weight: float = 1.0
     """w in language loss + w * action loss. The papers do not give it."""
@@ -181,6 +189,9 @@ class ChatVLA2Config:
             raise ValueError(f"images are cut as {ours} (patch, merge, temporal), the vision tower takes {theirs}")
         if not 1 <= self.readings <= 1 + len(VARIANTS):
             raise ValueError(f"readings are {self.readings}, must lie in 1..{1 + len(VARIANTS)}")
+        words = self.backbone.text.vocabulary
+        if any(not 0 <= token < words for token in self.openings):
+            raise ValueError(f"openings are {self.openings}, must be tokens of the vocabulary's {words}")
 
     def to_json(self) -> str:
         """Return the config as JSON text."""
@@ -189,9 +200,6 @@ class ChatVLA2Config:
     @classmethod
     def from_plain(cls, data: Any) -> ChatVLA2Config:
         """Return the config of parsed JSON. Raises StrictJsonError naming the first field that does not fit."""
-        if isinstance(data, dict):
-            # Checkpoints from before this field read once.
-            data = {"readings": 1} | data
         return from_plain(cls, data, where="config")
 
 

@@ -119,12 +119,13 @@ class Decoder:
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
         agree: bool = False,
+        openings: Collection[int] = (),
         pause: Callable[[], None] = lambda: None,
     ) -> Generated:
         """Append tokens until each row has said a stop token or `max_new_tokens` are made; greedy at temperature 0.
 
-        With `agree` all rows write one text: each token is chosen by the mean of their log-probabilities. `pause` is
-        called before each token.
+        With `agree` all rows write one text: each token is chosen by the mean of their log-probabilities. The first
+        token is one of `openings`, where there are any. `pause` is called before each token.
         Every token, the last one too, has passed the model: its hidden state is returned and its keys are cached.
         """
         batch = len(state.hidden_BD)
@@ -137,6 +138,8 @@ class Decoder:
         for _ in range(max_new_tokens):
             pause()
             logits_BV = self.logits(state.hidden_BD)
+            if openings and not tokens:
+                logits_BV = _among(openings, logits_BV)
             token_B = _draw(agreed(logits_BV) if agree else logits_BV, temperature, top_p, generator).expand(batch)
             if batch == 1:
                 hidden.append(self.forward_text(state, token_B[:, None]))
@@ -166,6 +169,7 @@ class Decoder:
         *,
         max_new_tokens: int,
         stop_ids: Collection[int],
+        openings: Collection[int] = (),
         pause: Callable[[], None] = lambda: None,
     ) -> Generated:
         """Return what greedy `generate` of rows that agree would, using a draft.
@@ -180,17 +184,23 @@ class Decoder:
         draft_1N = draft_1N[:, : stop_at + 1] if ids else draft_1N[:, :0]
         count = draft_1N.shape[1]
         if not count:
-            return self.generate(state, max_new_tokens=max_new_tokens, stop_ids=stop_ids, agree=True, pause=pause)
+            return self.generate(
+                state, max_new_tokens=max_new_tokens, stop_ids=stop_ids, agree=True, openings=openings, pause=pause
+            )
         length, before_BD = state.mark()
         draft_BN = draft_1N.expand(len(before_BD), -1)
         hidden_BND = self.forward_text(state, draft_BN)
-        own_N = agreed(self.logits(torch.cat([before_BD[:, None], hidden_BND[:, :-1]], 1)))[0].argmax(-1)
+        likely_NV = agreed(self.logits(torch.cat([before_BD[:, None], hidden_BND[:, :-1]], 1)))[0]
+        if openings:
+            likely_NV[:1] = _among(openings, likely_NV[:1])
+        own_N = likely_NV.argmax(-1)
         accepted = int((own_N == draft_1N[0]).long().cumprod(0).sum())
         last_BD = hidden_BND[:, accepted - 1] if accepted else before_BD
         state.rewind((length + accepted, last_BD))
         done = accepted == max_new_tokens or (accepted == count and ids[count - 1] in stop_ids)
         left = 0 if done else max_new_tokens - accepted
-        rest = self.generate(state, max_new_tokens=left, stop_ids=stop_ids, agree=True, pause=pause)
+        begin = () if accepted else openings
+        rest = self.generate(state, max_new_tokens=left, stop_ids=stop_ids, agree=True, openings=begin, pause=pause)
         return Generated(
             tokens_BN=torch.cat([draft_BN[:, :accepted], rest.tokens_BN], 1),
             lengths_B=rest.lengths_B + accepted,
@@ -243,6 +253,14 @@ class Decoder:
 def agreed(logits: Tensor) -> Tensor:
     """Return the mean log-probabilities of all rows, shape (1, ...), or a single row's logits as they are."""
     return logits if len(logits) == 1 else logits.float().log_softmax(-1).mean(0, keepdim=True)
+
+
+def _among(tokens: Collection[int], logits_BV: Tensor) -> Tensor:
+    """Return the logits with all tokens but these ruled out."""
+    only = sorted(tokens)
+    ruled_BV = torch.full_like(logits_BV, -torch.inf)
+    ruled_BV[:, only] = logits_BV[:, only]
+    return ruled_BV
 
 
 def _draw(logits_BV: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:

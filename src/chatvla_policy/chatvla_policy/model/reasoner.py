@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from chatvla_control.contracts import InputKind
 from chatvla_policy.model.action import ReasoningTokens
 from chatvla_policy.model.chatvla2 import ChatVLA2
 from chatvla_policy.model.decode import Decoder, DecodeState
@@ -25,6 +26,7 @@ from chatvla_policy.model.moe import Path, Routing, RoutingTrace, routing
 from chatvla_policy.model.second_look import SecondLook
 from chatvla_policy.processing.images import PreparedImages
 from chatvla_policy.processing.prompts import Prompt, PromptError
+from chatvla_policy.processing.stated_numbers import stated_numbers
 from chatvla_policy.processing.tokens import TextCodec
 
 __all__ = ["Reasoner", "Sampling", "Thought"]
@@ -110,7 +112,7 @@ class Reasoner:
         draft_ids = None if draft is None else self.written(draft)[1]
         with routing(Routing(path=Path(int(prompt.kind)))) as trace:
             state = self._look(prompt, _readings(images, variants), pause=pause)
-            ids, _, _ = self._decode(state, draft_ids, sampling or Sampling(), generator, pause, doubt)
+            ids, _, _ = self._decode(prompt, state, draft_ids, sampling or Sampling(), generator, pause, doubt)
         return self.codec.text(ids), trace
 
     def written(self, text: str) -> tuple[str, list[int]]:
@@ -189,7 +191,7 @@ class Reasoner:
         state = self._look(prompt, readings)
         length, hidden_BV = state.mark()
         draft_ids = None if draft is None else self.written(draft)[1]
-        ids, hidden_1LV, decoded = self._decode(state, draft_ids, sampling, generator, None, doubt)
+        ids, hidden_1LV, decoded = self._decode(prompt, state, draft_ids, sampling, generator, None, doubt)
         state = state.first_row()
         text, own_ids = self.written(self.codec.text(ids))
         if ids == own_ids:
@@ -200,6 +202,7 @@ class Reasoner:
 
     def _decode(
         self,
+        prompt: Prompt,
         state: DecodeState,
         draft_ids: list[int] | None,
         sampling: Sampling,
@@ -209,11 +212,19 @@ class Reasoner:
     ) -> tuple[list[int], Tensor, int]:
         """Return new ids, their hidden states in the first row and how many were decoded one by one."""
         stop_ids = {self.codec.end_id, self.codec.pad_id}
+        openings = self.model.config.openings if prompt.kind is InputKind.ROBOT else ()
         pause, start = pause or _go_on, state.mark()
         if draft_ids is not None and sampling.temperature == 0:
             draft_1N = torch.tensor([draft_ids], device=state.hidden_BD.device)
             pause()
-            made = self._decoder.verify(state, draft_1N, max_new_tokens=self._longest, stop_ids=stop_ids, pause=pause)
+            made = self._decoder.verify(
+                state,
+                draft_1N,
+                max_new_tokens=self._longest,
+                stop_ids=stop_ids,
+                openings=openings,
+                pause=pause,
+            )
         else:
             made = self._decoder.generate(
                 state,
@@ -223,6 +234,7 @@ class Reasoner:
                 top_p=sampling.top_p,
                 generator=generator,
                 agree=True,
+                openings=openings,
                 pause=pause,
             )
         ids = made.tokens_BN[0].tolist()
@@ -248,6 +260,7 @@ class Reasoner:
             reasoning=ReasoningTokens(
                 hidden_BLV=written_1LV,
                 valid_BL=torch.ones(written_1LV.shape[:2], dtype=torch.bool, device=written_1LV.device),
+                numbers_BM=torch.from_numpy(stated_numbers(text))[None].to(written_1LV.device),
             ),
             tokens_1SV=tokens_1SV,
             decoded=decoded,

@@ -17,6 +17,7 @@ from chatvla_control.contracts import InputKind
 from chatvla_policy.model.batch import RobotRows, VlaBatch
 from chatvla_policy.processing.images import ImagePreparer, PreparedImages
 from chatvla_policy.processing.prompts import Prompt, Turn, question_prompt, robot_prompt
+from chatvla_policy.processing.stated_numbers import stated_numbers
 from chatvla_policy.processing.statistics import RobotStatistics
 from chatvla_policy.processing.tokens import TextCodec
 
@@ -148,4 +149,5 @@ class Batcher:
             chunk_RHA=torch.from_numpy(np.stack(chunks)),
             valid_RH=valid,
             keyframe_RZ=torch.from_numpy(np.stack(keyframes)) if len(keyframes) == len(group) else None,
+            numbers_RM=torch.from_numpy(np.stack([stated_numbers(sample.reasoning) for _, sample in group])),
         )

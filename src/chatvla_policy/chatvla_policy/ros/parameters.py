@@ -71,7 +71,13 @@ class PolicyParameters:
         )
         declare(node, "temperature", 0.0, "Of sampling text; 0 takes likeliest.", low=0.0, high=2.0, read_only=False)
         declare(
-            node, "reason_every_s", 10.0, "Write a new text after this long, s.", low=0.0, high=60.0, read_only=False
+            node,
+            "reason_every_s",
+            10.0,
+            "Write a new text after this long, s; maybe sooner.",
+            low=0.0,
+            high=60.0,
+            read_only=False,
         )
         declare(
             node,
@@ -121,7 +127,7 @@ class PolicyParameters:
             sampling=replace(settings.sampling, temperature=self.value("temperature")),
             denoise_steps=steps or None,
             reuse=type(settings.reuse)(self.value("reuse")),
-            reason_every_s=self.value("reason_every_s"),
+            reason_every_s=min(self.value("reason_every_s"), settings.longest_text_s),
         )
 
     def refusal(self, parameters: Sequence[Parameter], *, unconfigured: bool) -> SetParametersResult:

@@ -59,7 +59,7 @@ class ChatVLA2Policy:
         self.name = name
         self.checkpoint = checkpoint
         self.setup = checkpoint.robot(robot)
-        self.settings = settings or PolicySettings()
+        self.settings = (settings or PolicySettings()).with_longest_text(checkpoint.model.config.text_age_s)
         self._model = checkpoint.model.eval()
         self._images = ImagePreparer(self._model.config.images)
         self._reasoner = Reasoner(self._model, checkpoint.codec)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -42,8 +42,15 @@ class PolicySettings:
     reuse: Reuse = Reuse.NEVER
     reason_every_s: float = 10.0
     """With REFRESH: how long a text serves; then it is the draft of a new one."""
+    longest_text_s: float = np.inf
+    """With REFRESH: how long a text may serve at most; the checkpoint sets it."""
     commit_s: float = 0.0
     """How much of the chunk being played is kept at the start of the next: at least the time one inference takes."""
+
+    def with_longest_text(self, text_age_s: float) -> PolicySettings:
+        """Return the settings for a checkpoint whose texts serve `text_age_s` at most, 0 for any time."""
+        longest_s = text_age_s or np.inf
+        return replace(self, longest_text_s=longest_s, reason_every_s=min(self.reason_every_s, longest_s))
 
 
 def check_observation(observation: Observation, setup: RobotSetup) -> None:

@@ -78,6 +78,28 @@ def test_reasoning_is_the_mean_of_its_tokens_or_the_last_of_them(make_expert, in
     torch.testing.assert_close(nothing, embed(torch.zeros_like(expected)))
 
 
+def test_numbers_that_a_text_states_reach_the_reasoning_as_values(make_expert, inputs) -> None:
+    expert = make_expert(numbers=3, token_width=6)
+    embed, (hidden, valid) = expert.conditioning.embed, (inputs.reasoning.hidden_BLV, inputs.reasoning.valid_BL)
+    stated = torch.tensor([[0.9, 0.1, 0.2, 0.3], [0.9, float("nan"), float("nan"), 0.3]])
+    found = embed.pooled(hidden, valid, None, stated)
+    moved = embed.pooled(hidden, valid, None, stated + torch.tensor([0.0, 0.0, 0.0, 0.05]))
+    assert not torch.isclose(found, moved).all(1).any()
+    # Beyond the last three nothing is read, and a number that is missing is not one that is 0.5.
+    torch.testing.assert_close(
+        embed.pooled(hidden, valid, None, stated.clone().fill_(0.4)[:, 1:]),
+        embed.pooled(hidden, valid, None, stated.clone().fill_(0.4)),
+    )
+    half = embed.pooled(hidden, valid, None, stated.nan_to_num(0.5))
+    torch.testing.assert_close(half[0], found[0])
+    assert not torch.allclose(half[1], found[1])
+    assert found.isfinite().all()
+    with pytest.raises(ValueError, match="give its text's numbers"):
+        embed.pooled(hidden, valid)
+    with pytest.raises(ValueError, match=r"reads 33 numbers, must lie in 0\.\.32"):
+        make_expert(numbers=33)
+
+
 def test_the_reasoning_asks_the_image_for_what_the_text_chose(make_expert, inputs) -> None:
     expert = make_expert(sight=8, token_width=6, reasoning_tail=2)
     image = torch.randn(2, 5, inputs.tokens.shape[-1])

@@ -184,6 +184,27 @@ def test_draft_never_changes_the_text(decoder, image_prompt, wrong_at, length, t
     assert state.length == image_prompt.input_ids.shape[1] + TOKENS == state.prompt_length + int(made.lengths_B[0])
 
 
+@pytest.mark.parametrize("draft_from", ["itself", "free", "nothing"])
+def test_a_text_begins_with_one_of_its_openings(decoder, image_prompt, draft_from, tolerance):
+    def generate(**more):
+        return decoder.generate(prefill(decoder, image_prompt), max_new_tokens=TOKENS, stop_ids=NO_STOP, **more)
+
+    free = generate()
+    first = int(free.tokens_BN[0, 0])
+    assert torch.equal(generate(openings={first, 3}).tokens_BN, free.tokens_BN)
+    likely = decoder.logits(prefill(decoder, image_prompt).hidden_BD)[0].argsort(descending=True)
+    openings = {int(likely[5]), int(likely[9])}
+    begun = generate(openings=openings)
+    assert int(begun.tokens_BN[0, 0]) == int(likely[5])
+    drafts = {"itself": begun.tokens_BN, "free": free.tokens_BN, "nothing": free.tokens_BN[:, :0]}
+    made = decoder.verify(
+        prefill(decoder, image_prompt), drafts[draft_from], max_new_tokens=TOKENS, stop_ids=NO_STOP, openings=openings
+    )
+    assert torch.equal(made.tokens_BN, begun.tokens_BN)
+    assert made.accepted == (TOKENS if draft_from == "itself" else 0)
+    near(made.hidden_BND, begun.hidden_BND, tolerance)
+
+
 def test_a_prompt_that_is_read_in_pieces_is_the_same(decoder, image_prompt, tolerance):
     rows = 3
     several = {

@@ -75,7 +75,7 @@ def test_reasoning_embedding_of_forced_and_generated_text_is_the_same(make_polic
 
 @pytest.mark.parametrize("sight", [0, 64])
 def test_inference_reads_the_same_states_as_training(make_policy, world, sight: int) -> None:
-    policy = make_policy(sight=sight)
+    policy = make_policy(sight=sight, numbers=4)
     model, sample = policy.checkpoint.model.eval(), world.samples[0]
     batch = world.batcher(model.config)([sample, *world.samples[1:3]])
     with torch.no_grad():
@@ -93,6 +93,37 @@ def test_inference_reads_the_same_states_as_training(make_policy, world, sight: 
     torch.testing.assert_close(
         written, trained.reasoning.hidden_BLV[0][trained.reasoning.valid_BL[0]], rtol=1e-3, atol=1e-3
     )
+    assert (~trained.reasoning.numbers_BM[0].isnan()).any()
+    torch.testing.assert_close(thought.reasoning.numbers_BM[0], trained.reasoning.numbers_BM[0], equal_nan=True)
+
+
+def test_a_text_of_its_own_begins_as_the_robot_data_does_and_an_answer_anyhow(make_policy, world, codec) -> None:
+    policy, opening = make_policy(), codec.reasoning("Therefore")[0]
+    free, question = policy.infer(world.observation()).reasoning.text, "Which one?"
+    answer = policy.ask(question)
+    assert codec.reasoning(free)[0] != opening != codec.reasoning(answer)[0]
+    policy._model.config = replace(policy._model.config, openings=(opening,))
+    policy.reset(0)
+    written = policy.infer(world.observation()).reasoning.text
+    assert codec.reasoning(written)[0] == opening
+    policy.forget_reasoning()
+    policy.settings = replace(policy.settings, reuse=Reuse.DRAFT)
+    assert policy.infer(world.observation()).reasoning.text == written, "a draft of the same text is kept"
+    policy._last = replace(policy._last, text=free)
+    assert policy.infer(world.observation()).reasoning.text == written, "a draft that begins otherwise is not"
+    assert policy.ask(question) == answer
+    assert policy.infer(world.observation(), forced_reasoning=free).reasoning.text == free
+
+
+def test_a_checkpoint_says_how_long_its_texts_may_serve(make_policy, world) -> None:
+    policy = make_policy()
+    assert policy.settings.reason_every_s == PolicySettings().reason_every_s
+    config = replace(policy._model.config, text_age_s=2.0)
+    policy._model.config = config
+    for asked, used in ((10.0, 2.0), (1.0, 1.0)):
+        settings = PolicySettings(reuse=Reuse.REFRESH, reason_every_s=asked)
+        bounded = ChatVLA2Policy(policy.checkpoint, settings=settings)
+        assert (bounded.settings.reason_every_s, bounded.settings.longest_text_s) == (used, 2.0)
 
 
 @pytest.mark.parametrize("reuse", [Reuse.REFRESH, Reuse.DRAFT])

@@ -10,7 +10,8 @@ AdaLN layer i of N computes (gamma_i(t, c_i) + 1) x + beta_i(t, c_i). A variant 
   cross_attention  c_i = o; every layer attends to the reasoning tokens
   none             c_i = o; reasoning reaches the actions through the action tokens only
 The output layer counts as layer N. A new variant is one class here and one line in VARIANTS.
-Tensors: B batch, L reasoning tokens, I image tokens, Z state dims, V language width, D width of the action expert.
+Tensors: B batch, L reasoning tokens, M stated numbers, I image tokens, Z state dims, V language width, D width of the
+action expert.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class ReasoningTokens:
     hidden_BLV: Tensor
     valid_BL: Tensor
     """False where a row is padded."""
+    numbers_BM: Tensor | None = None
+    """The last numbers of the text as values, the last one last, NaN where it lacks them; None where nobody asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ class LatterHalf(ConditioningVariant):
         self, observation_BD: Tensor, reasoning: ReasoningTokens, image_BIV: Tensor | None = None
     ) -> LayerConditions:
         """Return o or r per layer."""
-        r_BD = self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL, image_BIV)
+        r_BD = self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL, image_BIV, reasoning.numbers_BM)
         return LayerConditions(
             embeddings=tuple(r_BD if self.reads_reasoning(layer) else observation_BD for layer in range(self.depth + 1))
         )
@@ -126,7 +129,7 @@ class Film(ConditioningVariant):
     ) -> LayerConditions:
         """Return the modulated observation for every layer."""
         scale_BD, shift_BD = self.scale_shift(
-            self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL, image_BIV)
+            self.embed.pooled(reasoning.hidden_BLV, reasoning.valid_BL, image_BIV, reasoning.numbers_BM)
         ).chunk(2, dim=-1)
         return LayerConditions(embeddings=(observation_BD * (1 + scale_BD) + shift_BD,) * (self.depth + 1))
 

@@ -5,13 +5,16 @@ Sizes S to H are ScaleDP's (ChatVLA-2 uses H, its "1B"); `tiny` is H's small lik
 `compact` has tiny's size and is made to learn from hundreds of demonstrations on a CPU, where tiny needs many more:
 it guesses the clean chunk, ten steps a token, from conditions too narrow to tell one demonstration from another, looks
 at the image tokens itself, says where the arm next grasps or lets go before it says the way there, and need not send
-the joints' own places through its layers. `compact_18` reads more of the text's end.
+the joints' own places through its layers. `compact_numbers` looks at what the text says of places, and at little else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from chatvla_policy.processing.stated_numbers import MOST_NUMBERS
+from chatvla_policy.strict_json import added
 
 __all__ = ["ACTION_SIZES", "ActionConfig", "Conditioning", "Embodiment", "Objective", "action_size"]
 
@@ -53,6 +56,8 @@ class ActionConfig:
     """Width that every action token, and the reasoning, is squeezed to; 0: the expert's own."""
     reasoning_tail: int = 0
     """Tokens at the end of the reasoning whose states make r; 0: the mean over all of them."""
+    numbers: int = added(0)
+    """Last numbers of the reasoning that r reads as values, beside the states; 0: none."""
     sight: int = 0
     """Most image tokens that the expert looks at itself; 0: it sees through the action tokens alone."""
     state_skip: bool = False
@@ -82,6 +87,8 @@ class ActionConfig:
         for name in ("token_width", "reasoning_tail", "sight"):
             if not 0 <= getattr(self, name) <= _LARGEST:
                 raise ValueError(f"the action expert's {name} is {getattr(self, name)}, must lie in 0..{_LARGEST}")
+        if not 0 <= self.numbers <= MOST_NUMBERS:
+            raise ValueError(f"the action expert reads {self.numbers} numbers, must lie in 0..{MOST_NUMBERS}")
         if not 0.0 <= self.keyframe <= _LARGEST:
             raise ValueError(f"the action expert's keyframe weight is {self.keyframe}, must lie in 0..{_LARGEST}")
         if not 0.0 <= self.dropout < 1.0:
@@ -128,8 +135,10 @@ ACTION_SIZES["compact"] = replace(
     keyframe=1.0,
     dropout=0.3,
 )
-ACTION_SIZES["compact_18"] = replace(ACTION_SIZES["compact"], reasoning_tail=18)
-"""A text about toys ends with their relation, the reference, where the toy stands and where it goes: 18 tokens."""
+ACTION_SIZES["compact_numbers"] = replace(
+    ACTION_SIZES["compact"], numbers=16, sight=0, token_width=4, reasoning_tail=2, dropout=0.5
+)
+"""A text about toys states three rectangles, and again where the toy stands and where it goes: 16 numbers."""
 ACTION_SIZES["compact_bare"] = replace(ACTION_SIZES["compact"], state_skip=False, keyframe=0.0)
 """For ablations: the conditions reach the chunk by the layers' modulation alone."""
 

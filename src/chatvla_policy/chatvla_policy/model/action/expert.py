@@ -130,7 +130,7 @@ class ActionExpert(nn.Module):
         heads, state_BZ = self.heads(robot), state_BZ.to(self.dtype)
         tokens_BSV, embedded_BD = tokens_BSV.to(self.dtype), heads.state(state_BZ)
         observation_BD = self.observation(tokens_BSV, embedded_BD)
-        cast = ReasoningTokens(hidden_BLV=reasoning.hidden_BLV.to(self.dtype), valid_BL=reasoning.valid_BL)
+        cast = replace(reasoning, hidden_BLV=reasoning.hidden_BLV.to(self.dtype))
         conditions = self.conditioning(observation_BD, cast, tokens_BSV[:, : -self.config.queries])
         return heads.guided(conditions, state_BZ, embedded_BD)
 
