@@ -13,6 +13,9 @@ from PIL import Image
 from chatvla_control.robot_spec import robot_spec
 from chatvla_training.data.assemble import assemble
 from chatvla_training.data.record import EpisodeRecord, encode_image, save_record
+from chatvla_training.training_run import train_recipe
+
+from .small_runs import small_recipe
 
 FACTS = {
     "task": "math_match",
@@ -68,3 +71,11 @@ def llava_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "chat.json"
     path.write_text(json.dumps(entries))
     return path
+
+
+@pytest.fixture(scope="session")
+def stage1(tmp_path_factory: pytest.TempPathFactory, arm_data: Path, llava_file: Path) -> Path:
+    """Return a finished stage-1 run."""
+    run = tmp_path_factory.mktemp("runs") / "stage1"
+    train_recipe(small_recipe(arm_data, llava_file), run)
+    return run

@@ -15,17 +15,15 @@ import pytest
 import torch
 
 from chatvla_policy.checkpoint import load_checkpoint
-from chatvla_policy.processing.stated_numbers import stated_numbers
 from chatvla_training.build_data import Collate, robot_data, robot_setups
 from chatvla_training.build_model import start_model
 from chatvla_training.data.errors import SourceError
-from chatvla_training.data.features import wording
-from chatvla_training.devices import make_accelerator
-from chatvla_training.keep_features import keep_features
-from chatvla_training.recipe import Recipe, RecipeError, changed
+from chatvla_training.recipe import RecipeError, changed
 from chatvla_training.trainer.loop import NotFiniteError
 from chatvla_training.trainer.run_folder import RunFolder, RunFolderError
-from chatvla_training.training_run import learn_texts, train_recipe
+from chatvla_training.training_run import train_recipe
+
+from .small_runs import small_recipe
 
 FIGURES = ("loss", "language", "action", "gradient", "lr")
 
@@ -33,45 +31,6 @@ FIGURES = ("loss", "language", "action", "gradient", "lr")
 def losses(run: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: line[key] for key in ("step", *FIGURES) if key in line} for line in lines if "loss" in line]
-
-
-@pytest.fixture(scope="module")
-def stage1(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """Return a finished stage-1 run."""
-    run = tmp_path_factory.mktemp("runs") / "stage1"
-    data, llava = request.getfixturevalue("arm_data"), request.getfixturevalue("llava_file")
-    train_recipe(small_recipe(data, llava), run)
-    return run
-
-
-def small_recipe(folder: Path, llava: Path, **changes):
-    values = {
-        "name": "small",
-        "summary": "",
-        "stage": "stage1",
-        "size": "micro",
-        "data": str(folder),
-        "image_text": f"qa={llava}",
-        "moe": "dynamic",
-        "experts": 2,
-        "top_k": 1,
-        "relative_actions": True,
-        "horizon": 8,
-        "steps": 6,
-        "batch": 8,
-        "micro_batch": 4,
-        "lr": 1e-3,
-        "lr_end": 1e-4,
-        "warmup": 2,
-        "ema": 0.9,
-        "precision": "fp32",
-        "workers": 0,
-        "validate_every": 3,
-        "validation_batches": 1,
-        "checkpoint_every": 2,
-        "storage": "as_is",
-    }
-    return Recipe(**(values | changes))
 
 
 def test_run_folder_tells_what_was_run(stage1: Path):
@@ -162,65 +121,6 @@ def test_stage2_trains_the_expert_alone_and_keeps_the_statistics(stage1: Path, t
     assert [line["step"] for line in features] == [line["step"] for line in direct]
     assert "language" not in features[0]
     assert (tmp_path / "kept/policy/manifest.json").exists()
-
-
-def test_kept_features_give_the_loss_of_the_whole_model(stage1: Path, tmp_path: Path, arm_data, llava_file):
-    from chatvla_training.data.features import FeatureCollate
-    from chatvla_training.trainer.task import FeatureTask, VlaTask
-
-    recipe = small_recipe(
-        arm_data,
-        llava_file,
-        stage="stage2",
-        moe="keep",
-        init=str(stage1 / "policy"),
-        reword=False,
-        cache_dtype="float32",
-    )
-    recipe = replace(recipe, cache_features=True)
-    robot = robot_data(recipe)
-    start = start_model(recipe, robot.specs("arx_r5"))
-    setups = robot_setups(recipe, robot, start.robots)
-    collate = Collate(start.model, start.codec, setups)
-    data = robot.train[0]
-    source = keep_features(recipe, start.model, collate, data, tmp_path, make_accelerator(recipe), init="x")
-    chosen = [0, 4, 7]
-    whole = collate([data.sample(index, 0) for index in chosen])
-    kept = FeatureCollate(collate.statistics)([source.sample(index, 0) for index in chosen])
-    start.model.eval()
-    loss = [
-        task.module(batch, generator=torch.Generator().manual_seed(1)).total()
-        for task, batch in ((VlaTask(start.model, {}), whole), (FeatureTask(start.model, {}), kept))
-    ]
-    assert loss[0].item() == pytest.approx(loss[1].item(), rel=1e-5)
-
-
-def test_kept_features_know_the_numbers_of_their_own_wording(stage1: Path, tmp_path: Path, arm_data, llava_file):
-    recipe = small_recipe(arm_data, llava_file, stage="stage2", moe="keep", init=str(stage1 / "policy"))
-    recipe = replace(recipe, cache_features=True, cache_draws=2, brief=0.5)
-    robot = robot_data(recipe)
-    start = start_model(recipe, robot.specs("arx_r5"))
-    collate = Collate(start.model, start.codec, robot_setups(recipe, robot, start.robots))
-    data = robot.train[0]
-    source = keep_features(recipe, start.model, collate, data, tmp_path, make_accelerator(recipe), init="x")
-    seen = [source.sample(index, draw) for index in range(len(data)) for draw in range(2)]
-    texts = [data.text(*wording(data, number, draws=2, seed=recipe.seed)) for number in range(2 * len(data))]
-    assert len(set(texts)) > len(data)
-    for sample, text in zip(seen, texts, strict=True):
-        assert len(sample.hidden_LV) == len(start.codec.reasoning(text)) + 1
-        np.testing.assert_array_equal(sample.numbers, stated_numbers(text))
-
-
-def test_a_run_learns_how_its_texts_begin_and_how_long_they_serve(tmp_path: Path, arm_data: Path, llava_file: Path):
-    recipe = small_recipe(arm_data, llava_file, text_age_s=1.5)
-    robot = robot_data(recipe)
-    start = start_model(recipe, robot.specs("arx_r5"))
-    learn_texts(start, robot, recipe)
-    assert start.model.config.text_age_s == 1.5
-    firsts = {start.codec.text([token]).strip() for token in start.model.config.openings}
-    begun = {data.text(0, draw).split()[0] for data in robot.train for draw in range(50)}
-    assert firsts
-    assert all(any(word.startswith(first) for word in begun) for first in firsts)
 
 
 def test_rotary_joints_are_relative_and_grippers_are_not(arm_data: Path, llava_file: Path):

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 2 on kept features is stage 2 on the whole model; and what a run learns of its texts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chatvla_policy.processing.stated_numbers import stated_numbers
+from chatvla_training.build_data import Collate, robot_data, robot_setups
+from chatvla_training.build_model import start_model
+from chatvla_training.data.features import FeatureCollate, wording
+from chatvla_training.devices import make_accelerator
+from chatvla_training.keep_features import keep_features
+from chatvla_training.trainer.task import FeatureTask, VlaTask
+from chatvla_training.training_run import learn_texts
+
+from .small_runs import small_recipe
+
+
+def test_kept_features_give_the_loss_of_the_whole_model(stage1: Path, tmp_path: Path, arm_data, llava_file):
+    recipe = small_recipe(
+        arm_data,
+        llava_file,
+        stage="stage2",
+        moe="keep",
+        init=str(stage1 / "policy"),
+        reword=False,
+        cache_dtype="float32",
+    )
+    recipe = replace(recipe, cache_features=True)
+    robot = robot_data(recipe)
+    start = start_model(recipe, robot.specs("arx_r5"))
+    setups = robot_setups(recipe, robot, start.robots)
+    collate = Collate(start.model, start.codec, setups)
+    data = robot.train[0]
+    source = keep_features(recipe, start.model, collate, data, tmp_path, make_accelerator(recipe), init="x")
+    chosen = [0, 4, 7]
+    whole = collate([data.sample(index, 0) for index in chosen])
+    kept = FeatureCollate(collate.statistics)([source.sample(index, 0) for index in chosen])
+    start.model.eval()
+    loss = [
+        task.module(batch, generator=torch.Generator().manual_seed(1)).total()
+        for task, batch in ((VlaTask(start.model, {}), whole), (FeatureTask(start.model, {}), kept))
+    ]
+    assert loss[0].item() == pytest.approx(loss[1].item(), rel=1e-5)
+
+
+def test_kept_features_know_the_numbers_of_their_own_wording(stage1: Path, tmp_path: Path, arm_data, llava_file):
+    recipe = small_recipe(arm_data, llava_file, stage="stage2", moe="keep", init=str(stage1 / "policy"))
+    recipe = replace(recipe, cache_features=True, cache_draws=2, brief=0.5)
+    robot = robot_data(recipe)
+    start = start_model(recipe, robot.specs("arx_r5"))
+    collate = Collate(start.model, start.codec, robot_setups(recipe, robot, start.robots))
+    data = robot.train[0]
+    source = keep_features(recipe, start.model, collate, data, tmp_path, make_accelerator(recipe), init="x")
+    seen = [source.sample(index, draw) for index in range(len(data)) for draw in range(2)]
+    texts = [data.text(*wording(data, number, draws=2, seed=recipe.seed)) for number in range(2 * len(data))]
+    assert len(set(texts)) > len(data)
+    for sample, text in zip(seen, texts, strict=True):
+        assert len(sample.hidden_LV) == len(start.codec.reasoning(text)) + 1
+        np.testing.assert_array_equal(sample.numbers, stated_numbers(text))
+
+
+def test_a_run_learns_how_its_texts_begin_and_how_long_they_serve(tmp_path: Path, arm_data: Path, llava_file: Path):
+    recipe = small_recipe(arm_data, llava_file, text_age_s=1.5)
+    robot = robot_data(recipe)
+    start = start_model(recipe, robot.specs("arx_r5"))
+    learn_texts(start, robot, recipe)
+    assert start.model.config.text_age_s == 1.5
+    firsts = {start.codec.text([token]).strip() for token in start.model.config.openings}
+    begun = {data.text(0, draw).split()[0] for data in robot.train for draw in range(50)}
+    assert firsts
+    assert all(any(word.startswith(first) for word in begun) for first in firsts)
