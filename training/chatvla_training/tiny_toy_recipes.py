@@ -117,7 +117,7 @@ TOYS_STAGE2 = replace(
     # A policy goes on with a text for so long; what it lifts and carries meanwhile is where the text does not say.
     text_age_s=2.0,
     brief=0.1,
-    steps=3000,
+    steps=4000,
 )
 
 TOY_RECIPES: tuple[Recipe, ...] = (

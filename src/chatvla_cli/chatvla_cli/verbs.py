@@ -51,8 +51,8 @@ VERBS: tuple[Verb, ...] = (
         "TASK is the name of a graph in launch/graphs. 'TASK --help' lists its arguments. Ctrl-C stops everything.",
         target="chatvla_cli.launch_verb:main",
         source="src/chatvla_cli/chatvla_cli/launch_verb.py",
-        # Without a policy the math bench runs the checkpoint that comes with the package.
-        model_words=r"\bpolicy:=(?!expert\b)|^(?!.*\bpolicy:=).*\bmath_match\b",
+        # Without a policy a bench runs the checkpoint that comes with the package for its task.
+        model_words=r"\bpolicy:=(?!expert\b)|^(?!.*\bpolicy:=)(?!.*\btask:=toy_sorting\b).*\b(math_match|toy_placement)\b",
     ),
     Verb(
         name="eval",
