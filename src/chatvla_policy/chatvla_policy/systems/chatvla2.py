@@ -34,6 +34,7 @@ from chatvla_policy.processing.boxes import parse_boxes
 from chatvla_policy.processing.contradiction import contradicts_itself
 from chatvla_policy.processing.images import ImagePreparer, PreparedImages
 from chatvla_policy.processing.prompts import question_prompt, robot_prompt
+from chatvla_policy.processing.stated_numbers import stated_numbers
 from chatvla_policy.runtime.inference import StageSeconds
 from chatvla_policy.systems.chunk_making import decided_rows, rows_within_limits, timed_chunk
 from chatvla_policy.systems.settings import PolicySettings, Reuse, check_observation
@@ -150,17 +151,26 @@ class ChatVLA2Policy:
     ) -> Inference:
         """Return reasoning and chunk for `observation`.
 
-        `forced_reasoning` replaces the policy's own text. With `settings.commit_s` set, the chunk begins with what
-        `previous_chunk` already decides. Raises ObservationError or PromptError when the input does not fit.
+        `forced_reasoning` replaces the policy's own text; one that does not say where things are, of a policy that acts
+        on such numbers, is what the policy thinks about instead of the instruction. With `settings.commit_s` set, the
+        chunk begins with what `previous_chunk` already decides. Raises ObservationError or PromptError where the input
+        does not fit.
         """
         check_observation(observation, self.setup)
         started = time.perf_counter()
         pictures = [observation.images[view] for view in self.setup.cameras]
         images = self._images(pictures)
         prepared = time.perf_counter()
-        thought, source = self._think(observation, images, self._variants(pictures), forced_reasoning)
+        # The thought's instruction is what it was about, so that it can be gone on with.
+        about, given = observation, forced_reasoning
+        if forced_reasoning is not None and self._lacks_places(forced_reasoning):
+            self._reasoner.check_length(forced_reasoning)
+            about, given = replace(observation, instruction=forced_reasoning), None
+        thought, source = self._think(about, images, self._variants(pictures), given)
         thought_at = time.perf_counter()
-        reasoning = self._reasoning(observation, thought.text, source, images, thought_at - started)
+        last = self._reasoning(about, thought.text, source, images, thought_at - started)
+        forced = source if forced_reasoning is None else ReasoningSource.FORCED
+        reasoning = replace(last, instruction=observation.instruction, source=forced)
         committed = decided_rows(
             self.setup,
             observation,
@@ -177,7 +187,7 @@ class ChatVLA2Policy:
             chunk_id=self._new_id(),
             checkpoint_hash=self.checkpoint.sha256,
         )
-        self._last = reasoning
+        self._last = last
         stats = router_stats(thought.trace, kind=InputKind.ROBOT, stamp_s=observation.stamp_s)
         self.stage_seconds = StageSeconds(
             preprocess=prepared - started,
@@ -241,6 +251,10 @@ class ChatVLA2Policy:
     def _variants(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[PreparedImages]:
         """Yield the further readings of the pictures; they are prepared only where a text is written."""
         return self._images.variants(pictures, self._model.config.readings - 1)
+
+    def _lacks_places(self, text: str) -> bool:
+        """Return whether the action expert reads numbers from a reasoning, and `text` states none."""
+        return bool(self._model.config.action.numbers) and bool(np.isnan(stated_numbers(text)).all())
 
     @property
     def _doubt(self) -> Callable[[str], bool] | None:

@@ -115,6 +115,27 @@ def test_a_text_of_its_own_begins_as_the_robot_data_does_and_an_answer_anyhow(ma
     assert policy.infer(world.observation(), forced_reasoning=free).reasoning.text == free
 
 
+def test_a_forced_text_without_numbers_is_thought_about_by_a_policy_that_acts_on_them(make_policy, world) -> None:
+    policy, forced = make_policy(numbers=4, settings=PolicySettings(reuse=Reuse.REFRESH)), "I should pick the card."
+    own = policy.infer(world.observation()).reasoning
+    policy.reset(0)
+    first = policy.infer(world.observation(), forced_reasoning=forced)
+    policy.reset(0)
+    asked = policy.infer(replace(world.observation(), instruction=forced))
+    assert first.reasoning.text == asked.reasoning.text != own.text
+    assert (first.reasoning.source, asked.reasoning.source) == (ReasoningSource.FORCED, ReasoningSource.GENERATED)
+    assert (first.reasoning.instruction, asked.reasoning.instruction) == (own.instruction, forced)
+    np.testing.assert_allclose(first.chunk.actions, asked.chunk.actions, atol=1e-5)
+    again = policy.infer(world.observation(stamp_s=2.0), forced_reasoning=forced).reasoning
+    assert (again.text, again.source) == (first.reasoning.text, ReasoningSource.FORCED)
+    back = policy.infer(world.observation(stamp_s=3.0)).reasoning
+    assert (back.text, back.source) == (own.text, ReasoningSource.GENERATED)
+    stated = "I should pick the card, from 516 428."
+    assert policy.infer(world.observation(), forced_reasoning=stated).reasoning.text == stated
+    plain = make_policy()
+    assert plain.infer(world.observation(), forced_reasoning=forced).reasoning.text == forced
+
+
 def test_a_checkpoint_says_how_long_its_texts_may_serve(make_policy, world) -> None:
     policy = make_policy()
     assert policy.settings.reason_every_s == PolicySettings().reason_every_s
