@@ -49,8 +49,11 @@ def keep_features(
                 shutil.rmtree(other)
         _compute(recipe, model, collate, data, place, accelerator, draws)
     accelerator.wait_for_everyone()
+    starts = recipe.starts if data.split == "train" else 1
     displacement = _displacement(recipe, data) if data.split == "train" else None
-    return FeatureSource(data, FeatureStore(place), draws=draws, seed=recipe.seed, displacement=displacement)
+    return FeatureSource(
+        data, FeatureStore(place), draws=draws, seed=recipe.seed, starts=starts, displacement=displacement
+    )
 
 
 def _displacement(recipe: Recipe, data: EpisodeDataset) -> Displacement | None:

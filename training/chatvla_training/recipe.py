@@ -113,6 +113,8 @@ class Recipe:
     cache_draws: int = 4
     """Wordings kept per frame."""
     cache_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    starts: int = 1
+    """Stage 2 on kept features: how often each sample of an episode's first second comes in a round of the data."""
     displace_rad: float = 0.0
     """Stage 2 on kept features: how far measured joints are moved from where they were (data/displacement.py)."""
 

@@ -117,7 +117,11 @@ TOYS_STAGE2 = replace(
     # A policy goes on with a text for so long; what it lifts and carries meanwhile is where the text does not say.
     text_age_s=2.0,
     brief=0.1,
-    steps=4000,
+    # An arm at home is at an episode's beginning or at its end; what tells is whether the toy is where it goes.
+    starts=4,
+    # Joints moved by more than the grip forgives hide from the arm whether it is there.
+    displace_rad=0.02,
+    steps=5000,
 )
 
 TOY_RECIPES: tuple[Recipe, ...] = (

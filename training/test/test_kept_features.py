@@ -62,6 +62,17 @@ def test_kept_features_know_the_numbers_of_their_own_wording(stage1: Path, tmp_p
     for sample, text in zip(seen, texts, strict=True):
         assert len(sample.hidden_LV) == len(start.codec.reasoning(text)) + 1
         np.testing.assert_array_equal(sample.numbers, stated_numbers(text))
+    often = keep_features(
+        replace(recipe, starts=3), start.model, collate, data, tmp_path, make_accelerator(recipe), init="x"
+    )
+    firsts = [index for index in range(len(data)) if data.seconds_into_episode(index) < 1.0]
+    assert 0 < len(firsts) < len(data)
+    assert len(often) == len(source) + 2 * len(firsts)
+    for number, index in enumerate(index for index in firsts for _ in range(2)):
+        again, once = often.sample(len(data) + number, 1), source.sample(index, 1)
+        assert again.id == once.id
+        np.testing.assert_array_equal(again.numbers, once.numbers)
+        assert torch.equal(again.hidden_LV, once.hidden_LV)
 
 
 def test_a_run_learns_how_its_texts_begin_and_how_long_they_serve(tmp_path: Path, arm_data: Path, llava_file: Path):

@@ -148,6 +148,10 @@ class EpisodeDataset:
         """Return the row of the data set at which sample `index` was seen."""
         return int(self._row_of_frame[self._frames[index]])
 
+    def seconds_into_episode(self, index: int) -> float:
+        """Return how long after its episode's beginning sample `index` was seen [s]."""
+        return (self.row_of(index) - self.episodes[self.episode_of(index)]["dataset_from_index"]) * self.step_period_s
+
     def texts(self) -> list[str]:
         """Return the stored reasoning of all samples."""
         return [self._reasoning[frame] for frame in self._frames]

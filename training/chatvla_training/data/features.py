@@ -37,6 +37,7 @@ __all__ = [
     "wording",
 ]
 
+START_S = 1.0
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -155,22 +156,27 @@ class FeatureSource:
         *,
         draws: int,
         seed: int = 0,
+        starts: int = 1,
         displacement: Displacement | None = None,
     ) -> None:
         """Join `data` with its features; `displacement` moves joints.
 
-        `store` holds `draws` wordings of each frame, those that `wording` draws with `seed`.
+        `store` holds `draws` wordings of each frame, those that `wording` draws with `seed`. Samples of an episode's
+        first second come `starts` times.
         """
         self.name, self._data, self._store, self._draws = f"features:{data.name}", data, store, draws
         self._seed = seed
+        first_N = np.flatnonzero([data.seconds_into_episode(index) < START_S for index in range(len(data))])
+        self._frame_N = np.concatenate([np.arange(len(data)), np.repeat(first_N, starts - 1)])
         self._displacement = displacement
 
     def __len__(self) -> int:
-        """Return the number of frames."""
-        return len(self._data)
+        """Return the number of frames, those that come several times counted so."""
+        return len(self._frame_N)
 
     def sample(self, index: int, draw: int) -> FeatureSample:
         """Return frame `index` with the wording and the displacement that `draw` picks."""
+        index = int(self._frame_N[index])
         number = index * self._draws + draw % self._draws
         tokens_SV, hidden_LV = self._store.read(number)
         actions, valid = self._data.chunk(index)
