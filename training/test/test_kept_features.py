@@ -11,6 +11,7 @@ import torch
 from chatvla_policy.processing.stated_numbers import stated_numbers
 from chatvla_training.build_data import Collate, robot_data, robot_setups
 from chatvla_training.build_model import start_model
+from chatvla_training.data import features
 from chatvla_training.data.features import FeatureCollate, wording
 from chatvla_training.devices import make_accelerator
 from chatvla_training.keep_features import keep_features
@@ -48,7 +49,9 @@ def test_kept_features_give_the_loss_of_the_whole_model(stage1: Path, tmp_path: 
     assert loss[0].item() == pytest.approx(loss[1].item(), rel=1e-5)
 
 
-def test_kept_features_know_the_numbers_of_their_own_wording(stage1: Path, tmp_path: Path, arm_data, llava_file):
+def test_kept_features_know_the_numbers_of_their_own_wording(
+    stage1: Path, tmp_path: Path, arm_data, llava_file, monkeypatch: pytest.MonkeyPatch
+):
     recipe = small_recipe(arm_data, llava_file, stage="stage2", moe="keep", init=str(stage1 / "policy"))
     recipe = replace(recipe, cache_features=True, cache_draws=2, brief=0.5)
     robot = robot_data(recipe)
@@ -62,10 +65,12 @@ def test_kept_features_know_the_numbers_of_their_own_wording(stage1: Path, tmp_p
     for sample, text in zip(seen, texts, strict=True):
         assert len(sample.hidden_LV) == len(start.codec.reasoning(text)) + 1
         np.testing.assert_array_equal(sample.numbers, stated_numbers(text))
+    # The episodes here last 0.6 s.
+    monkeypatch.setattr(features, "START_S", 0.3)
     often = keep_features(
         replace(recipe, starts=3), start.model, collate, data, tmp_path, make_accelerator(recipe), init="x"
     )
-    firsts = [index for index in range(len(data)) if data.seconds_into_episode(index) < 1.0]
+    firsts = [index for index in range(len(data)) if data.seconds_into_episode(index) < 0.3]
     assert 0 < len(firsts) < len(data)
     assert len(often) == len(source) + 2 * len(firsts)
     for number, index in enumerate(index for index in firsts for _ in range(2)):
