@@ -122,8 +122,8 @@ def check_training(policy: Path, spec: Mapping[str, Any], out: Path) -> None:
 
 
 def _differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the fields in which two recipes differ; what an older one does not know has its default."""
-    old = json.loads(json.dumps(Recipe.defaults())) | old
+    """Return the fields in which two recipes differ, the old one as it would be said now."""
+    old = Recipe.said_now(old)
     keys = (old.keys() | new.keys()) - set(_WORDS_ALONE)
     if not (old.get("init_sha256") and new.get("init_sha256")):
         keys -= {"init_sha256"}

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -22,6 +24,10 @@ ActionSize = Literal["", "tiny", "compact", "compact_numbers", "compact_bare", "
 
 class RecipeError(ValueError):
     """A recipe that can't run; the message names the key, its value and what is possible."""
+
+
+GONE: Mapping[str, Any] = {"earlier": 0.0}
+"""Fields of earlier versions, with the value at which they did nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +187,14 @@ class Recipe:
         return asdict(self)
 
     @classmethod
-    def defaults(cls) -> dict[str, Any]:
-        """Return the plain data of every field that has a default."""
-        return {item.name: item.default for item in fields(cls) if item.default is not MISSING}
+    def said_now(cls, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what an earlier version said of a recipe in the present fields, as plain data.
+
+        What it did not know has its default; what is gone and did nothing is left out.
+        """
+        known = {item.name: item.default for item in fields(cls) if item.default is not MISSING}
+        said = {name: value for name, value in before.items() if not (name in GONE and value == GONE[name])}
+        return json.loads(json.dumps(known)) | said
 
 
 def changed(recipe: Recipe, values: dict[str, str]) -> Recipe:

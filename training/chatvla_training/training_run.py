@@ -160,7 +160,7 @@ def claim(recipe: Recipe, run: RunFolder, accelerator: Accelerator, mixture: Mix
             "device": str(accelerator.device),
         },
     }
-    run.claim(config, defaults={"recipe": recipe.defaults()})
+    run.claim(config, said_now={"recipe": Recipe.said_now})
     for name, reasons in mixture.left_out().items() if run.writes else ():
         print(
             f"{name}: left out {', '.join(f'{count} ({reason})' for reason, count in reasons.items())}", file=sys.stderr

@@ -18,7 +18,7 @@ from chatvla_policy.checkpoint import load_checkpoint
 from chatvla_training.build_data import Collate, robot_data, robot_setups
 from chatvla_training.build_model import start_model
 from chatvla_training.data.errors import SourceError
-from chatvla_training.recipe import RecipeError, changed
+from chatvla_training.recipe import Recipe, RecipeError, changed
 from chatvla_training.trainer.loop import NotFiniteError
 from chatvla_training.trainer.run_folder import RunFolder, RunFolderError
 from chatvla_training.training_run import train_recipe
@@ -216,14 +216,15 @@ def test_another_recipe_in_the_same_folder_is_refused(stage1: Path, arm_data: Pa
 
 
 def test_run_that_an_older_version_began_goes_on(tmp_path: Path):
-    recipe = {"name": "small", "lr": 0.1}
+    now = Recipe(name="small", summary="", stage="stage1", steps=3, text_age_s=0.0).to_dict()
+    before = {key: value for key, value in now.items() if key not in ("text_age_s", "ratio")} | {"earlier": 0.0}
+    said_now = {"recipe": Recipe.said_now}
     folder = RunFolder(tmp_path)
-    folder.claim({"recipe": recipe, "data": {}})
-    folder.claim({"recipe": recipe | {"new_key": [1, 3]}, "data": {}}, defaults={"recipe": {"new_key": (1, 3)}})
-    with pytest.raises(RunFolderError, match=r"newer was 0, now 5"):
-        folder.claim(
-            {"recipe": recipe | {"newer": 5, "new_key": [1, 3]}, "data": {}}, defaults={"recipe": {"newer": 0}}
-        )
+    folder.claim({"recipe": before, "data": {}})
+    folder.claim({"recipe": now, "data": {}}, said_now=said_now)
+    folder.claim({"recipe": now | {"earlier": 0.5}, "data": {}}, keys=("data",))
+    with pytest.raises(RunFolderError, match=r"earlier was 0\.5, now None; text_age_s was 0\.0, now 5"):
+        folder.claim({"recipe": now | {"text_age_s": 5}, "data": {}}, said_now=said_now)
     folder.close()
 
 

@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -58,21 +58,20 @@ class RunFolder:
         config: Mapping[str, Any],
         *,
         keys: tuple[str, ...] = ("recipe", "data"),
-        defaults: Mapping[str, Mapping[str, Any]] | None = None,
+        said_now: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] | None = None,
     ) -> None:
         """Write config.json, or check that the folder's own says the same in `keys`.
 
-        What the folder's own does not know is taken from `defaults`: an older version has begun it.
+        `said_now` turns what an older version, which has begun it, said under a key into what this one would say.
         Raises RunFolderError, naming the entries that differ.
         """
         path = self.path / "config.json"
         plain = json.loads(json.dumps(config))
-        known = json.loads(json.dumps(defaults or {}))
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
             for key in keys:
                 old = before.get(key, {})
-                changed = _differences({**known[key], **old} if key in known else old, plain.get(key, {}))
+                changed = _differences(said_now[key](old) if said_now and key in said_now else old, plain.get(key, {}))
                 if changed:
                     raise RunFolderError(
                         f"{self.path} holds a run with another {key}: {'; '.join(changed)}. "
