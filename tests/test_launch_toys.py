@@ -28,7 +28,11 @@ def is_installed() -> bool:
 def test_graph_resolves_in_simulation_and_the_zeds_topics_become_the_policys() -> None:
     nodes = {node.name: node for node in read_graph(GRAPH).resolve({}, {"AMENT_PREFIX_PATH": ""}).nodes}
     assert list(nodes) == ["sim", "driver", "policy", "rollout"]
-    assert {nodes[name].parameters["robot"] for name in ("sim", "policy", "rollout")} == {"franka"}
+    assert {nodes[name].parameters["robot"] for name in ("sim", "rollout")} == {"franka"}
+    assert "tiny_toys" in nodes["policy"].parameters.values()
+    for words in ({"policy": "expert"}, {"task": "toy_sorting"}):
+        scripted = {node.name: node for node in read_graph(GRAPH).resolve(words, {"AMENT_PREFIX_PATH": ""}).nodes}
+        assert scripted["policy"].parameters["robot"] == "franka"
     assert dict(nodes["sim"].remappings)["zed/zed_node/rgb/color/rect/image"] == "camera/right/image_raw"
     assert nodes["driver"].parameters["port"] == "sim"
     assert nodes["rollout"].parameters["view"] == "right"
