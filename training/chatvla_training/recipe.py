@@ -179,6 +179,10 @@ class Recipe:
             raise RecipeError(f"ema is {self.ema}, must lie in 0 to below 1")
         if self.displace_rad < 0 or (self.displace_rad and not self.cache_features):
             raise RecipeError(f"displace_rad is {self.displace_rad}; it must be positive and needs cache_features")
+        if self.starts < 1 or (self.starts > 1 and not self.cache_features):
+            raise RecipeError(f"starts is {self.starts}; it must be at least 1, and more than 1 needs cache_features")
+        if self.text_age_s < 0:
+            raise RecipeError(f"text_age_s is {self.text_age_s}; it must not be negative")
         if self.cache_features and self.stage != "stage2":
             raise RecipeError(f"cache_features needs a frozen language model: stage2, not {self.stage}")
 

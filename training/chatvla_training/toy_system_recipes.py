@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes of the other systems for the toy bench: those of the math bench, with what the toy plan changes in its own.
 
-Robot, camera, chunk, data, action expert, readings, earlier texts and steps follow the toy plan; what makes a system
+Robot, camera, chunk, data, action expert, readings, age of texts and steps follow the toy plan; what makes a system
 is the math bench's. All but the diffusion policy start from what the toy plan starts its own stage 1 from.
 """
 

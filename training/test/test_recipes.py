@@ -56,6 +56,9 @@ def test_keys_are_read_by_type():
         ({"precision": "fp8"}, "'fp32', 'bf16'"),
         ({"ratio": "1"}, "1:3"),
         ({"cache_features": "true"}, "stage2"),
+        ({"starts": "2"}, "cache_features"),
+        ({"starts": "0"}, "at least 1"),
+        ({"text_age_s": "-1"}, "negative"),
         ({"steps": "0"}, "at least 1"),
     ],
 )

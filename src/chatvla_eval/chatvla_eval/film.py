@@ -6,6 +6,7 @@ MP4 where imageio's ffmpeg is installed, else an animated GIF.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ _GREY = (150, 155, 165)
 _GREEN = (120, 220, 130)
 _RED = (255, 130, 110)
 _PANEL = (24, 26, 32)
+_MARK = re.compile(r"<\|[a-z_]{1,24}\|>")
 
 
 class TrialFilm:
@@ -91,9 +93,9 @@ def draw_frame(
 
 
 def _wrap(text: str, font: object, width: int) -> list[str]:
-    """Return `text` in lines of at most `width` pixels; a word that is longer is cut."""
+    """Return `text` without marks, in lines of at most `width` pixels; a word that is longer is cut."""
     lines = [""]
-    for word in text[:1000].split():
+    for word in re.sub(r" (?=[.,])", "", _MARK.sub(" ", text[:1000])).split():
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width:  # type: ignore[attr-defined]
             lines[-1] = longer
