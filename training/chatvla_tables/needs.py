@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chatvla_eval.trial import trial_seed
 from chatvla_policy.checkpoint import CheckpointError
-from chatvla_policy.systems import checkpoint_folder
+from chatvla_policy.systems import checkpoint_folder, shipped_names
 from chatvla_tables.plan import Unit, spared
 from chatvla_tables.rows import EVAL_SEED
 from chatvla_tables.settings import PlanSettings, start_name
@@ -34,7 +34,8 @@ def missing(units: Sequence[Unit], settings: PlanSettings) -> list[str]:
     data = {unit.spec["data"] for unit in trainings if unit.spec["stage"] != "language" or unit.spec["data"]}
     data |= {unit.spec["arguments"][0] for unit in left if unit.kind == "relabel"}
     own = f"{settings.out}/"
-    shipped = ", or give --start tiny_base, which ships with the package" if settings.size == "tiny" else ""
+    base = f"{settings.size}_base"
+    shipped = f", or give --start {base}, which ships with the package" if base in shipped_names() else ""
     found = [f"{said}{shipped}" for start in sorted(starts) if not start.startswith(own) and (said := _start(start))]
     found += [_data(name) for name in sorted(data) if not name.startswith(own)]
     return [sentence for sentence in found if sentence]

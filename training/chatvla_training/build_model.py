@@ -17,7 +17,7 @@ from chatvla_policy.model.backbone import load_backbone, resolve_folder
 from chatvla_policy.model.chatvla2 import ChatVLA2, Stage
 from chatvla_policy.model.config import BackboneConfig, ChatVLA2Config, chatvla2_config
 from chatvla_policy.model.moe import MoeConfig, MoeKind
-from chatvla_policy.model.upcycle import upcycle_backbone
+from chatvla_policy.model.upcycle import average_experts, upcycle_backbone
 from chatvla_policy.processing.images import ImageConfig
 from chatvla_policy.processing.tokens import TextCodec
 from chatvla_policy.systems import SHIPPED, shipped_names
@@ -177,10 +177,13 @@ def _rebuilt(model: ChatVLA2, config: ChatVLA2Config, recipe: Recipe) -> ChatVLA
     """Return `model` with the mixture and action expert of `config`; what both have keeps its weights."""
     if config == model.config:
         return model
-    backbone = model.backbone
-    if config.moe.kind != model.config.moe.kind:
-        if model.config.moe.kind is not MoeKind.DENSE:
-            raise RecipeError(f"{recipe.init} is {model.config.moe.kind} already; leave moe at keep")
+    backbone, kinds = model.backbone, (model.config.moe.kind, config.moe.kind)
+    if kinds == (MoeKind.DYNAMIC, MoeKind.DENSE):
+        # The action expert was trained on what the experts said.
+        return ChatVLA2(config, average_experts(backbone))
+    if kinds[0] != kinds[1]:
+        if kinds[0] is not MoeKind.DENSE:
+            raise RecipeError(f"{recipe.init} is {kinds[0]} already; leave moe at keep")
         backbone = upcycle_backbone(backbone, config.moe, seed=recipe.seed)
     fresh = ChatVLA2(config, backbone)
     expert = fresh.expert.state_dict()

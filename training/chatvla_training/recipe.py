@@ -52,7 +52,8 @@ class Recipe:
     action_size: ActionSize = ""
     """Action expert of a new model, or a new one in stage 2; empty takes that of `size`, in stage 2 that of init."""
     moe: MoeName = "keep"
-    """Mixture of experts; a dense start is upcycled. keep: as in init."""
+    """Mixture of experts: a dense start is upcycled; keep: as in init; dense averages the experts of a dynamic one and
+    makes the action expert anew, which read what they said."""
     experts: int = 8
     top_k: int = 2
     balance_weight: float = 0.0

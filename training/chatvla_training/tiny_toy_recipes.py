@@ -123,6 +123,15 @@ TOYS_STAGE2 = replace(
     displace_rad=0.02,
     steps=5000,
 )
+TOYS_BASE = replace(
+    TOYS_SETTLE,
+    name="tiny_toys_base",
+    summary="tiny, toys: a dense start for other systems, made of the shipped policy's experts",
+    init="tiny_toys",
+    moe="dense",
+    action_size="tiny",
+    steps=60,
+)
 
 TOY_RECIPES: tuple[Recipe, ...] = (
     TOYS_OBJECTS,
@@ -134,8 +143,11 @@ TOY_RECIPES: tuple[Recipe, ...] = (
     TOYS_SETTLE,
     TOYS_STAGE1,
     TOYS_STAGE2,
+    TOYS_BASE,
 )
-TOY_PLANS: dict[str, tuple[str, ...]] = {"tiny_toys": tuple(recipe.name for recipe in TOY_RECIPES)}
+TOY_PLANS: dict[str, tuple[str, ...]] = {
+    "tiny_toys": tuple(recipe.name for recipe in TOY_RECIPES if recipe is not TOYS_BASE)
+}
 TOY_DEMOS: dict[str, tuple[str, ...]] = {
     "data/toy_placement": ("toy_placement", "--episodes", "1200", "--frame-hz", "4"),
 }

@@ -13,10 +13,12 @@ import torch
 from torch.nn import functional
 
 from chatvla_control.robot_spec import robot_spec
+from chatvla_policy.checkpoint import load_checkpoint
+from chatvla_policy.model.moe import MoeKind
 from chatvla_policy.processing.prompts import question_prompt
 from chatvla_training import build_model
 from chatvla_training.build_data import Collate
-from chatvla_training.build_model import StartModel, start_model
+from chatvla_training.build_model import StartModel, init_folder, start_model
 from chatvla_training.first_weights import RECTANGLES
 from chatvla_training.objectives import Built, make_objective
 from chatvla_training.recipes import find_recipe
@@ -204,3 +206,19 @@ def test_imagined_tokens_of_a_scene_say_what_is_seen_there() -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert start.model.backbone.get_input_embeddings().weight.grad is None
+
+
+def test_base_of_other_systems_has_the_experts_mean_and_a_new_action_expert() -> None:
+    recipe = find_recipe("tiny_toys_base")
+    start, policy = start_model(recipe, [robot_spec("franka")]).model, load_checkpoint(init_folder("tiny_toys")).model
+    assert start.config.moe.kind is MoeKind.DENSE
+    name = "layers.2.mlp.{}down_proj.weight"
+    states = policy.backbone.model.language_model.state_dict()
+    mean = sum(states[name.format(f"experts.{number}.")].float() for number in range(8)) / 8
+    found = start.backbone.model.language_model.state_dict()[name.format("")]
+    torch.testing.assert_close(found, mean, rtol=1e-5, atol=1e-6)
+    learned = policy.expert.state_dict()
+    trained = {key: value for key, value in start.expert.state_dict().items() if value.dim() > 1 and key in learned}
+    alike = [key for key, value in trained.items() if torch.equal(value, learned[key].float()) and value.any()]
+    assert trained
+    assert not alike

@@ -32,7 +32,7 @@ from chatvla_policy.model.moe.config import MoeConfig, MoeKind
 from chatvla_policy.model.moe.config import Path as RoutePath
 from chatvla_policy.model.tensor_files import PlannedTensor, TensorEntry, chunks_of, entry_chunks, write_shards
 
-__all__ = ["upcycle", "upcycle_backbone"]
+__all__ = ["average_experts", "upcycle", "upcycle_backbone"]
 
 MLP_WEIGHT = re.compile(r"^(model\.language_model\.layers\.(\d+)\.mlp)\.((?:gate|up|down)_proj\.weight)$")
 COMPANIONS = ("*.json", "*.txt", "*.jinja")
@@ -78,6 +78,27 @@ def upcycle_backbone(dense: Backbone, moe: MoeConfig, *, seed: int = 0) -> Backb
         states.update(_router(name, tensor, moe, seed))
     result.load_state_dict(states)
     return result.train(dense.training)
+
+
+def average_experts(mixture: Backbone) -> Backbone:
+    """Return the dense model whose MLPs are the means of `mixture`'s experts; `mixture` stays as it is.
+
+    Of experts that are still copies of one MLP it is the model that they were made of, up to rounding. Those that were
+    trained on from one start can be averaged as fine-tuned models can (model soups, Wortsman et al. 2022).
+    Raises BackboneError for a mixture that is not of routed experts alone.
+    """
+    moe = mixture.moe_config
+    if moe.kind is not MoeKind.DYNAMIC:
+        raise BackboneError(f"the model is of kind {moe.kind}; only the experts of a dynamic mixture can be averaged")
+    result = Backbone(mixture.config, MoeConfig(kind=MoeKind.DENSE)).to(device=mixture.device, dtype=mixture.dtype)
+    states = mixture.state_dict()
+    means = {
+        name: torch.stack([states[target] for target in _targets(name, moe)]).mean(dim=0)
+        for name in result.state_dict()
+        if name not in states
+    }
+    result.load_state_dict({name: means.get(name, states.get(name)) for name in result.state_dict()})
+    return result.train(mixture.training)
 
 
 def _plan(entries: dict[str, TensorEntry], moe: MoeConfig, seed: int) -> Iterator[PlannedTensor]:

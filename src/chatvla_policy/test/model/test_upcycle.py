@@ -9,7 +9,7 @@ import torch
 from chatvla_policy.model.backbone import BackboneError, load_backbone
 from chatvla_policy.model.moe import MoeConfig, MoeKind, Path, Routing, routing
 from chatvla_policy.model.tiny import make_tiny_folder
-from chatvla_policy.model.upcycle import upcycle, upcycle_backbone
+from chatvla_policy.model.upcycle import average_experts, upcycle, upcycle_backbone
 
 
 def logits(model, prompt, path=Path.UNDERSTANDING):
@@ -63,6 +63,28 @@ def test_mixture_is_not_upcycled_twice(folder, tmp_path):
     once = upcycle(folder, MoeConfig(), tmp_path / "once")
     with pytest.raises(BackboneError, match="mixture of kind dynamic already"):
         upcycle(once, MoeConfig(), tmp_path / "twice")
+
+
+def test_average_of_copies_is_the_dense_model_again(upcycled, dense):
+    found, wanted = average_experts(upcycled()).state_dict(), dense.state_dict()
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=0)
+
+
+def test_average_of_experts_that_differ_is_their_mean(upcycled):
+    mixture = upcycled(experts=3, different=True)
+    found, states = average_experts(mixture), mixture.state_dict()
+    name = "model.language_model.layers.1.mlp.{}up_proj.weight"
+    experts = [states[name.format(f"experts.{number}.")] for number in range(3)]
+    torch.testing.assert_close(found.state_dict()[name.format("")], sum(experts) / 3)
+    assert found.moe_config.kind == MoeKind.DENSE
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MoeKind if kind != MoeKind.DYNAMIC])
+def test_only_routed_experts_are_averaged(upcycled, kind):
+    with pytest.raises(BackboneError, match="only the experts of a dynamic mixture"):
+        average_experts(upcycled(kind=kind))
 
 
 def test_nothing_is_left_after_a_failure(folder, tmp_path):
