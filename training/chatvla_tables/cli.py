@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`chatvla tables [TABLE|systems|router|all] --size tiny --out DIR`: train, evaluate, write the tables."""
+"""`chatvla tables TABLE ... --size tiny --out DIR`, or `all`: train, evaluate, write the tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ WORDS = {name.removeprefix("table"): name for name in TABLES} | {ROUTER: ROUTER}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tables; return 0 when every unit ran, 1 when some failed, 130 on Ctrl-C."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
-    names = list(WORDS.values()) if options.table == "all" else [WORDS[options.table]]
+    asked = WORDS if "all" in options.tables else dict.fromkeys(options.tables)
+    names = [WORDS[word] for word in asked]
     try:
         settings = _settings(options)
         units = plan(names, settings)
@@ -92,7 +93,14 @@ def _settings(options: argparse.Namespace) -> PlanSettings:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser(prog="chatvla tables", description="Train and evaluate the rows of the paper's tables.")
-    parser.add_argument("table", type=one_of("table", [*WORDS, "all"]), help=f"of: {', '.join([*WORDS, 'all'])}")
+    known = [*WORDS, "all"]
+    parser.add_argument(
+        "tables",
+        nargs="+",
+        type=one_of("table", known),
+        metavar="TABLE",
+        help=f"one or several, run in this order, of: {', '.join(known)}",
+    )
     parser.add_argument("--size", type=one_of("size", SIZES), default=DEFAULT_SIZE, help=f"of: {', '.join(SIZES)}")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/tables"), help="folder of all runs; the same one goes on"

@@ -88,6 +88,19 @@ def test_no_evaluated_scene_is_one_of_the_demonstrations(tmp_path):
     assert "shows the scenes of the evaluations" in said
 
 
+def test_several_tables_share_what_they_have_in_common(tmp_path, capsys):
+    words = ["--out", str(tmp_path / "out"), "--start", "tiny_base", "--data", "nowhere", "--dry-run"]
+    listed = []
+    for tables in (["swap"], ["6"], ["swap", "6"], ["6", "swap", "6"]):
+        assert main([*tables, *words]) == 0
+        listed.append([line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]])
+    swap, six, both, again = listed
+    assert both[: len(swap)] == swap
+    assert again[: len(six)] == six
+    assert set(both) == set(again) == set(swap) | set(six)
+    assert len(both) == len(again) == len(set(both)) < len(swap) + len(six)
+
+
 def test_what_is_missing_is_said_before_anything_runs(tmp_path, capsys):
     words = ["systems", "--out", str(tmp_path / "out"), "--start", str(tmp_path / "none"), "--data", "nowhere"]
     assert main([*words, "--dry-run"]) == 0

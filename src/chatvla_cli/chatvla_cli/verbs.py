@@ -126,8 +126,9 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         name="tables",
         summary="train and evaluate the rows of the paper's tables, with intervals, beside the paper's numbers",
-        usage="[1|3|4|5|6|swap|frozen|systems|router|all] --size tiny --out DIR [--seeds N]",
-        details="Example: ./chatvla tables 6 --out runs/tables --dry-run\n"
+        usage="TABLE [TABLE ...] --size tiny --out DIR [--seeds N]",
+        details="Tables: 1, 3, 4, 5, 6, swap, frozen, systems, router; all is every one of them.\n"
+        "Example: ./chatvla tables 6 swap --out runs/tables --dry-run\n"
         "A stopped command goes on where it was; --dry-run lists what it would do and the time it would take.",
         target="chatvla_tables.cli:main",
         source="training/chatvla_tables/cli.py",
