@@ -9,7 +9,14 @@ import pytest
 
 from chatvla_policy.systems import SHIPPED, load_policy, shipped_names, system_of
 
-MEGABYTES = {"tiny": 30, "tiny_base": 15, "tiny_chatvla1": 15, "tiny_toys": 30, "tiny_toys_base": 15, "tiny_vlm2vla": 15}
+MEGABYTES = {
+    "tiny": 30,
+    "tiny_base": 15,
+    "tiny_chatvla1": 15,
+    "tiny_toys": 30,
+    "tiny_toys_base": 15,
+    "tiny_vlm2vla": 15,
+}
 SYSTEM = {"tiny": "chatvla2", "tiny_chatvla1": "chatvla1", "tiny_toys": "chatvla2", "tiny_vlm2vla": "vlm2vla"}
 
 
