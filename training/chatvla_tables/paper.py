@@ -87,6 +87,8 @@ _MATH: dict[tuple[str, str, str], PaperCell] = {
     ("table1", "full", "open_world"): FULL,
     ("table1", "dense_film", "in_domain"): PaperCell(success=(12, 13), reasoning=5.2),
     ("table1", "dense_film", "open_world"): PaperCell(success=(10, 52), ocr=0.21, math=0.06),
+    ("table1", "dense_film_robot", "in_domain"): PaperCell(success=(12, 13), reasoning=5.2),
+    ("table1", "dense_film_robot", "open_world"): PaperCell(success=(10, 52), ocr=0.21, math=0.06),
     ("table1", "chatvla1", "in_domain"): PaperCell(success=(10, 13), reasoning=5.8),
     ("table1", "chatvla1", "open_world"): PaperCell(success=(4, 52), ocr=1.08, math=0.42),
     ("table1", "diffusion_policy", "in_domain"): PaperCell(success=(7, 13)),

@@ -247,7 +247,8 @@ def _extras(row: Row, table: Table, settings: PlanSettings) -> list[Unit]:
 def _questions(settings: PlanSettings, name: str, count: int) -> Unit:
     """Return the unit that draws `count` short questions about the size's task into the folder `name`."""
     spec = {"count": count, "source": QUESTIONS[settings.task]}
-    return _unit("questions", evals_folder(settings) / name, (), count, spec)
+    # Pictures, drawn again where they are missing: not for the folder that is kept.
+    return _unit("questions", settings.out / "data" / name, (), count, spec)
 
 
 def _unit(kind: str, folder: Path, after: tuple[str, ...], amount: int, spec: dict[str, Any]) -> Unit:

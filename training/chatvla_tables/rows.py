@@ -94,6 +94,11 @@ ROWS: Mapping[str, Row] = {
             name="dense_film", label="dense + FiLM (close to DexVLA)", stages=(("dense_film1", {}), ("dense_film2", {}))
         ),
         Row(
+            name="dense_film_robot",
+            label="dense + FiLM on robot data alone (the authors' baselines)",
+            stages=(("dense_film1", {"ratio": (0, 1), "image_text": ""}), ("dense_film2", {})),
+        ),
+        Row(
             name="chatvla1",
             label="ChatVLA-1: static experts",
             stages=(("chatvla1_1", {}), ("chatvla1_2", {}), ("chatvla1_3", {})),

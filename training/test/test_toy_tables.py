@@ -149,7 +149,9 @@ def test_start_and_demonstrations_of_the_toys_are_named_with_what_makes_them(tmp
     monkeypatch.chdir(tmp_path)
     asked = settings(tmp_path / "out")
     start, data = missing(plan(["systems"], asked), asked)
-    assert start.endswith("; `./chatvla train tiny_toys` makes it")
+    assert start.endswith(
+        "; `./chatvla train tiny_toys` makes it, or give --start tiny_toys_base, which ships with the package"
+    )
     assert "`./chatvla demos toy_placement --episodes 1200 --frame-hz 4 --out data/toy_placement` records them" in data
 
 
@@ -160,7 +162,7 @@ def test_questions_are_about_toys_short_and_each_stands_alone(tmp_path):
         ("router_questions", {"count": 10, "source": "toys_all"}),
     ]
     (router,) = kinds["router"]
-    assert router.spec["arguments"][-1] == str(tmp_path / "evals" / "router_questions" / EXTRAS["questions"])
+    assert router.spec["arguments"][-1] == str(tmp_path / "data" / "router_questions" / EXTRAS["questions"])
     questions = read_questions(write_questions(tmp_path / "asked", count=3, source="toys_all"))
     assert len(questions) == 3
     assert all(len(asked.answers[0]) <= LONGEST_ANSWER for asked in questions)
