@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from chatvla_eval.opengl import choose_opengl
-from chatvla_eval.policies import make_policy
+from chatvla_eval.policies import keep_text, make_policy
 from chatvla_eval.results import source_commit
 from chatvla_eval.trial import trial_seed
 from chatvla_sim.benches import make_bench
@@ -56,13 +56,17 @@ def write_questions(folder: Path, *, count: int, source: str = "all") -> Path:
 
 
 def measure_latency(policy: str, folder: Path, *, task: str, scenes: int) -> Path:
-    """Write how long a first decision takes, which writes a text, and the next one; medians over `scenes` [s]."""
+    """Write how long a first decision takes, which writes a text, and the next, which keeps it.
+
+    Medians over `scenes` [s]; texts are kept as the policy node keeps them.
+    """
     choose_opengl()
     bench = make_bench(task)
     loop = ClosedLoop(bench)
     first: list[float] = []
     following: list[float] = []
     asked = make_policy(policy, task=task, spec=bench.spec, truth=bench.truth)
+    keep_text(asked)
     # The first call of a process pays for what later ones find made.
     for index in range(scenes + 1):
         seed = trial_seed(EVAL_SEED, index)

@@ -63,7 +63,7 @@ def claim_line(claim: Mapping[str, Any]) -> str:
     if claim["kind"] == "drop":
         return f"- {claim['paper']}. Here it **{claim['verdict']}**: {_falls(claim)}."
     if "p" in claim:
-        why = f" (p = {claim['p']:.2g}, McNemar)"
+        why = f" ({_p(claim['p'])}, McNemar)"
     else:
         why = f" ({measure_word(claim['measure'])} {_interval(claim['difference'])} against the first row)"
     return f"- {claim['paper']}. Here it **{claim['verdict']}**{why}."
@@ -71,11 +71,16 @@ def claim_line(claim: Mapping[str, Any]) -> str:
 
 def _falls(claim: Mapping[str, Any]) -> str:
     with_it, without = (
-        f"{fall['before']}/{fall['n']} to {fall['after']}/{fall['n']} (p = {fall['p']:.2g}, McNemar)"
+        f"{fall['before']}/{fall['n']} to {fall['after']}/{fall['n']} ({_p(fall['p'])}, McNemar)"
         for fall in (claim["reference"], claim["own"])
     )
     apart = _interval({key: 100 * value for key, value in claim["difference"].items()}, digits=0)
     return f"the first row goes from {with_it}, {claim['row']} from {without}; its fall is {apart} points deeper"
+
+
+def _p(value: float) -> str:
+    """Return a p value as text; those that were rounded to nothing as less than the last digit."""
+    return f"p = {value:.2g}" if value else "p < 1e-6"
 
 
 def _interval(found: Mapping[str, float], *, digits: int = 2) -> str:

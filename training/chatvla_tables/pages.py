@@ -79,7 +79,7 @@ def _extras(results: Mapping[str, Any]) -> list[str]:
         "## Understanding and time",
         "",
         "Short questions on scenes of a seed that nothing was trained on, exact match; the start is what all rows were "
-        "trained from. Time of a decision in one thread, alone on the machine: with a text, and the next one.",
+        "trained from. Time of a decision in one thread, alone on the machine: the first writes a text, the next keeps it.",
         "",
         "| row | right | start | retained | difference, 95% | first decision [s] | next [s] |",
         "|" + "---|" * 7,
@@ -89,7 +89,7 @@ def _extras(results: Mapping[str, Any]) -> list[str]:
         if "understanding" in row:
             asked = row["understanding"]
             apart = asked["difference"]
-            cells = [f"{100 * asked[who]['mean']:.0f}% of {asked['n']}" for who in ("policy", "base")]
+            cells = [f"{100 * asked[who]['mean']:.1f}% of {asked['n']}" for who in ("policy", "base")]
             cells += ["-" if asked["retention"] is None else f"{100 * asked['retention']:.0f}%{_ends(asked)}"]
             cells += [f"{100 * apart['low']:+.0f} to {100 * apart['high']:+.0f} points"]
         times = [f"{row['latency'][key]:.2f}" for key in ("first_s", "next_s")] if "latency" in row else ["-", "-"]

@@ -161,7 +161,7 @@ def test_page_of_the_systems_shows_what_is_retained_and_how_long_a_decision_take
         folder.mkdir(parents=True)
         (folder / EXTRAS[kind]).write_text(json.dumps(content))
     page = table_page(table_results("systems", settings(tmp_path), failed={}), plot="x.svg")
-    assert "| 60% of 200 | 80% of 200 | 75% [60, -] | -30 to -10 points | 1.25 | 0.10 |" in page
+    assert "| 60.0% of 200 | 80.0% of 200 | 75% [60, -] | -30 to -10 points | 1.25 | 0.10 |" in page
     assert "| ChatVLA-2: dynamic experts 8/2, latter half | 0 | 9/10 |" in page
     assert "43/52, OCR 3.58, math 1.73" in page
     assert "success 43/52 with the full method, 4/52 with ChatVLA-1: static experts. Here: **not run**." in page

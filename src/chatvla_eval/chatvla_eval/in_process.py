@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import traceback
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from chatvla_control.contracts import ActionChunk, Inference, Policy
 from chatvla_control.scene import SceneTruth
 from chatvla_eval.delayed import DelayedPolicy
-from chatvla_eval.policies import make_policy
+from chatvla_eval.policies import keep_text, make_policy
 from chatvla_eval.session import TrialSetup, Watch
 from chatvla_sim.bench import Bench
 from chatvla_sim.benches import make_bench
@@ -107,10 +106,7 @@ class InProcessSession:
         self._policy: Policy = make_policy(
             self._policy_wanted, task=self._task, spec=self._bench.spec, truth=self._bench.truth
         )
-        settings = getattr(self._policy, "settings", None)
-        if hasattr(settings, "reuse"):
-            # As the policy node by default: a score in process and one through ROS then mean the same.
-            self._policy.settings = replace(settings, reuse=type(settings.reuse)("refresh"))  # type: ignore[attr-defined]
+        keep_text(self._policy)
         # A policy of several cameras gets its own, where the bench has them; else it says itself what is missing.
         cameras = getattr(getattr(self._policy, "setup", None), "cameras", ())
         if set(cameras) <= set(self._bench.cameras):

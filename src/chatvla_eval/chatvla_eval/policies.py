@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +13,15 @@ from chatvla_control.contracts import Policy
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.scene import SceneTruth
 
-__all__ = ["EXPERT", "PolicyUnavailableError", "load_checkpoint_policy", "make_policy", "policy_name", "system_name"]
+__all__ = [
+    "EXPERT",
+    "PolicyUnavailableError",
+    "keep_text",
+    "load_checkpoint_policy",
+    "make_policy",
+    "policy_name",
+    "system_name",
+]
 
 EXPERT = "expert"
 
@@ -34,6 +43,16 @@ def make_policy(name: str, *, task: str, spec: RobotSpec, truth: Callable[[], Sc
     except ValueError as error:
         raise PolicyUnavailableError(f"policy {name!r} cannot act: {error}") from error
     return policy
+
+
+def keep_text(policy: Policy) -> None:
+    """Let `policy` go on with its text and look anew, as the policy node does by default; nothing where it has none.
+
+    A score or a time in this process and one through ROS then mean the same.
+    """
+    settings = getattr(policy, "settings", None)
+    if hasattr(settings, "reuse"):
+        policy.settings = replace(settings, reuse=type(settings.reuse)("refresh"))  # type: ignore
 
 
 def policy_name(name: str) -> str:
