@@ -79,7 +79,8 @@ def _extras(results: Mapping[str, Any]) -> list[str]:
         "## Understanding and time",
         "",
         "Short questions on scenes of a seed that nothing was trained on, exact match; the start is what all rows were "
-        "trained from. Time of a decision in one thread, alone on the machine: the first writes a text, the next keeps it.",
+        "trained from. Time of a decision in one thread, alone on the machine: the first writes a text, the next keeps "
+        "it.",
         "",
         "| row | right | start | retained | difference, 95% | first decision [s] | next [s] |",
         "|" + "---|" * 7,
