@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ WORDS = {name.removeprefix("table"): name for name in TABLES} | {ROUTER: ROUTER}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tables; return 0 when every unit ran, 1 when some failed, 130 on Ctrl-C."""
+    """Run the tables; return 0 when every unit ran, 1 when some failed, 130 on Ctrl-C and SIGTERM."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     asked = WORDS if "all" in options.tables else dict.fromkeys(options.tables)
     names = [WORDS[word] for word in asked]
@@ -54,11 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if lacking:
         return 2
+    # Ended as by Ctrl-C: units stop in order, and their time is written down.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         failed = execute(units, jobs=options.jobs, folder=folder, times=times, quiet=options.quiet)
     except KeyboardInterrupt:
         print("chatvla tables: stopped; the same command goes on", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     results = options.results or options.out.resolve() / "results"
     for name in names:
         if name != ROUTER:
