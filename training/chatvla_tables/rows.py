@@ -95,7 +95,7 @@ ROWS: Mapping[str, Row] = {
         ),
         Row(
             name="dense_film_robot",
-            label="dense + FiLM on robot data alone (the authors' baselines)",
+            label="dense + FiLM on robot data alone",
             stages=(("dense_film1", {"ratio": (0, 1), "image_text": ""}), ("dense_film2", {})),
         ),
         Row(

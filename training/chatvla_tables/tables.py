@@ -87,9 +87,9 @@ def _above(table: str, source: str, *, task: str = "math_match", without: str = 
 
 _TOYS = _above("table1", "ChatVLA-2, Table 2", task="toy_placement")
 _BASELINES = (
-    "The authors fine-tuned their baselines on robot data of the tasks (OpenReview, answer to Q1 on fine-tuned "
-    "versions): DexVLA's numbers stand beside both rows with FiLM, the one with the full method's image-text data and "
-    "the one without."
+    'The authors say that their baselines "were fine-tuned on robotic data of our tasks" (OpenReview, answer to Q1 on '
+    "fine-tuned versions), not whether with image-text data beside it: DexVLA's numbers stand beside both rows with "
+    "FiLM, the one with the full method's image-text data and the one without."
 )
 _KEYFRAME = (
     "At this size the action expert guesses a keyframe from the first and the last of its layers' conditions and acts "
