@@ -8,14 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["StopSignals"]
+__all__ = ["StopAsked", "StopSignals"]
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 """SIGINT is ignored in a shell's background job unless it is taken."""
 
 
+class StopAsked(KeyboardInterrupt):
+    """A signal asked to stop.
+
+    Not KeyboardInterrupt itself: `python -m` forgets its exit code and dies of SIGINT when one has left a string that
+    `exec` ran, as a dataclass' making does, even when it was caught (bpo-1054041).
+    """
+
+
 class StopSignals:
-    """Handlers of SIGINT and SIGTERM: KeyboardInterrupt within `allowed()`; remembered for its next entry elsewhere."""
+    """Handlers of SIGINT and SIGTERM: StopAsked within `allowed()`; remembered for its next entry elsewhere."""
 
     def __init__(self) -> None:
         self._allowed = False
@@ -33,11 +41,11 @@ class StopSignals:
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt when a signal comes, at once when one came before."""
+        """Raise StopAsked when a signal comes, at once when one came before."""
         try:
             self._allowed = True
             if self._asked:
-                raise KeyboardInterrupt
+                raise StopAsked
             yield
         finally:
             self._allowed = False
@@ -46,4 +54,4 @@ class StopSignals:
         del number, frame
         self._asked = True
         if self._allowed:
-            raise KeyboardInterrupt
+            raise StopAsked

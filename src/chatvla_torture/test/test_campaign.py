@@ -237,3 +237,20 @@ def test_signal_while_the_scratch_folder_is_made_ends_the_campaign_as_any_other(
     assert "stopped before its end" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_signal_while_a_part_is_imported_keeps_the_exit_code(tmp_path: Path) -> None:
+    """Making a dataclass runs a string; `python -m` dies of SIGINT once a KeyboardInterrupt has left one."""
+    lines = [
+        "import signal, sys",
+        "from chatvla_torture.stop_signals import StopSignals",
+        "stop = StopSignals()",
+        "try:",
+        "    with stop.taken(), stop.allowed():",
+        "        exec('signal.raise_signal(signal.SIGTERM)')",
+        "except KeyboardInterrupt:",
+        "    sys.exit(130)",
+    ]
+    (tmp_path / "stopped_in_exec.py").write_text("\n".join(lines))
+    ended = subprocess.run([sys.executable, "-m", "stopped_in_exec"], cwd=tmp_path, check=False)
+    assert ended.returncode == 130
