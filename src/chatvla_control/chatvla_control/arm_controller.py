@@ -2,10 +2,11 @@
 """Control one robot: check and play chunks, hold when in doubt, latch faults. No ROS; clocks are passed in.
 
 The driver node and the in-process rollouts run this same class. What merely holds: no chunk, a refused chunk, a chunk
-that ended or expired, a clock that jumped, joint states that stay away (nothing is commanded until they return; then
-control starts anew from the measured pose). What latches until clear_fault: an explicit stop, a port error, a measured
-position that is not finite or far outside the limits, a tracking error that lasts. While latched the arm brakes within
-its limits and holds, and every chunk is refused.
+that ended or expired, a clock that jumped, joint states that stay away (the arm brakes as commanded; at rest nothing is
+commanded until they return, then control starts anew from the measured pose). What latches until clear_fault: an
+explicit stop, a port error, a measured position that is not finite or far outside the limits, a tracking error that
+lasts. While latched the arm brakes within its limits and holds, and every chunk is refused; an arm that is found far
+outside its limits is not commanded at all.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.arm_port import OUTSIDE_RAD
 from chatvla_control.cartesian_spec import CartesianSpec
 from chatvla_control.chunk_check import CheckSettings, ChunkFault, FaultCode, check_chunk
 from chatvla_control.chunk_player import ChunkPlayer, Command, PlayerSettings
@@ -36,7 +38,7 @@ class DriverPhase(StrEnum):
     """What the arm does, as diagnostics report it."""
 
     NO_STATE = "no_state"
-    """The measured joints are unknown: nothing is commanded."""
+    """The measured joints are unknown: braking as commanded, or at rest and nothing is commanded."""
     HOLDING = "holding"
     PLAYING = "playing"
     SETTLING = "settling"
@@ -52,7 +54,7 @@ class ControllerSettings:
     """Largest distance of a rotary joint from its command; grippers are left out, they close on objects."""
     tracking_time_s: float = 0.5
     """A tracking error that lasts this long latches a fault."""
-    outside_rad: float = 0.1
+    outside_rad: float = OUTSIDE_RAD
     """A rotary joint measured this far outside its limits is not moved."""
 
 
@@ -105,6 +107,7 @@ class ArmController:
         self._tracking_error_rad = 0.0
         self._tracking_bad_s = 0.0
         self._started = False
+        self._outside = False
         self._command_known = False
         self._last_s = -math.inf
         self._phase = DriverPhase.NO_STATE
@@ -120,7 +123,7 @@ class ArmController:
         `measured` [rad, m], shape (D,); None refuses: without it nothing can be judged.
         """
         known = measured is not None and bool(np.isfinite(measured).all())
-        if known and measured is not None and not self._started and not self._fault:
+        if known and measured is not None and not self._fault:
             self._start(measured, now_s)
         if self._fault:
             fault = ChunkFault(
@@ -148,8 +151,9 @@ class ArmController:
         self._last_refusal = f"{fault.code.value}: {fault.message}"
 
     def step(self, *, now_s: float, measured: Array | None, elapsed_s: float | None = None) -> Command | None:
-        """Return the command for this tick, or None when nothing may be commanded (joint states unknown).
+        """Return the command for this tick, or None when nothing may be commanded.
 
+        That is when the joint states are unknown and the arm is at rest as commanded, or it lies outside its limits.
         `measured` [rad, m], shape (D,), None when missing or too old. `elapsed_s` since the last step by a steady
         clock; without it differences of `now_s` count.
         """
@@ -163,17 +167,26 @@ class ArmController:
             self.latch(f"measured position of {joint} is not a finite number; check the arm's encoders and cabling")
             measured = None
         if measured is None:
-            self._player.drop()
-            self._started = False
-            self._phase = DriverPhase.FAULT if self._fault else DriverPhase.NO_STATE
-            return None
-        if not self._started:
-            self._start(measured, now_s)
+            return self._step_blind(now_s, elapsed_s)
+        if self._start(measured, now_s):
             elapsed_s = None
+        if not self._started:
+            self._phase = DriverPhase.FAULT
+            return None
         self._watch_tracking(measured, tick_s)
         command = self._player.step(now_s, elapsed_s)
         self._phase = DriverPhase.FAULT if self._fault else DriverPhase(command.phase.value)
         return command
+
+    def _step_blind(self, now_s: float, elapsed_s: float | None) -> Command | None:
+        """Brake from the last command, which needs no measurement; at rest command nothing and begin anew later."""
+        self._phase = DriverPhase.FAULT if self._fault else DriverPhase.NO_STATE
+        self._player.drop()
+        self._started = self._started and self._in_motion()
+        return self._player.step(now_s, elapsed_s) if self._started else None
+
+    def _in_motion(self) -> bool:
+        return bool(self._player.velocities.any())
 
     def stop(self, reason: str) -> None:
         """Brake within the limits, hold, and latch `reason` until clear_fault."""
@@ -185,17 +198,23 @@ class ArmController:
         self._phase = DriverPhase.FAULT
         self._player.drop()
 
+    def lose(self) -> None:
+        """Note that commands do not reach the arm: when they do again, control starts anew from the measured pose."""
+        self._player.drop()
+        self._started = False
+
     def clear_fault(self) -> str | None:
         """Release the latch and return the fault's sentence, or None when there was none.
 
-        Control starts anew from the measured pose; grippers keep their commanded opening, so that a held object stays
-        held.
+        Control starts anew from the measured pose; an arm that still brakes does so first. Grippers keep their
+        commanded opening, so that a held object stays held.
         """
         cleared = self._fault or None
         if cleared:
             self._fault = ""
             self._tracking_bad_s = 0.0
-            self._started = False
+            self._outside = False
+            self._started = self._started and self._in_motion()
         return cleared
 
     def status(self) -> ControllerStatus:
@@ -211,19 +230,25 @@ class ArmController:
             tracking_error_rad=self._tracking_error_rad,
         )
 
-    def _start(self, measured: Array, now_s: float) -> None:
+    def _start(self, measured: Array, now_s: float) -> bool:
+        """Begin at rest at `measured`, unless begun already or the arm lies outside; return whether it began."""
+        if self._started or self._outside:
+            return False
         outside = np.maximum(self.spec.lower - measured, measured - self.spec.upper)
         far = self._rotary & (outside > self._settings.outside_rad)
         if far.any():
             joint = int(np.argmax(far))
             name = self.spec.joint_names[joint]
+            self._outside = True
             self.latch(
                 f"{name} is measured at {measured[joint]:.3f} rad, {outside[joint]:.3f} outside its limits; "
                 "move the arm by hand, then call driver/clear_fault"
             )
+            return False
         start = np.where(self._rotary, measured, self._player.positions) if self._command_known else measured
         self._player.reset(start, now_s)
         self._started = self._command_known = True
+        return True
 
     def _watch_tracking(self, measured: Array, tick_s: float) -> None:
         error = np.abs(self._player.positions - measured) * self._rotary

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from chatvla_control.cartesian_spec import CartesianSpec
 from chatvla_control.robot_spec import RobotSpec
 
-__all__ = ["ArmPort", "ArmPortError", "ArmStateMissingError", "JointState"]
+__all__ = ["OUTSIDE_RAD", "ArmPort", "ArmPortError", "ArmStateMissingError", "JointState", "hold_pose"]
+
+OUTSIDE_RAD = 0.1
+"""A rotary joint measured this far outside its limits is not moved: leading it back would be one long step."""
+_OLD_S = 0.1
 
 
 class ArmPortError(RuntimeError):
@@ -66,8 +70,25 @@ class ArmPort(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Hold the present pose at once; must work after a fault."""
+        """Hold the present pose at once; must work after a fault and without fresh states.
+
+        Without them, and for an arm far outside its limits, nothing is commanded that could move it (see hold_pose).
+        """
 
     @abstractmethod
     def close(self) -> None:
         """Leave the arm in its safe rest mode and free the connection."""
+
+
+def hold_pose(spec: RobotSpec, state: JointState, now_s: float) -> NDArray[np.float64] | None:
+    """Return where to hold the rotary joints of a measured arm [rad], shape (J,); None where that could move it.
+
+    That is when the state is 0.1 s old or older, since the arm may have moved on, not finite, or outside the limits by
+    OUTSIDE_RAD; the command from before then stays in force. A pose a little outside is moved to the limit.
+    """
+    rotary = np.array([joint.unit == "rad" for joint in spec.joints])
+    measured, low, high = state.positions[rotary], spec.lower[rotary], spec.upper[rotary]
+    if abs(now_s - state.stamp_s) >= _OLD_S or not np.isfinite(measured).all():
+        return None
+    held = np.clip(measured, low, high)
+    return None if np.abs(held - measured).max() > OUTSIDE_RAD else held

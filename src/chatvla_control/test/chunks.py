@@ -23,6 +23,13 @@ def wave(steps: int = 50, period_s: float = 0.02, amplitude: float = 0.1, hz: fl
     return HOME + amplitude * (1 - np.cos(2 * np.pi * hz * times))[:, None] * rotary
 
 
+def swing() -> np.ndarray:
+    """70 rows in which left_joint1 comes to 2 rad/s in 0.4 s and goes on so."""
+    times = np.arange(70) * 0.02
+    way = np.where(times < 0.4, 2.5 * times**2, 0.4 + 2.0 * (times - 0.4))
+    return HOME + way[:, None] * np.eye(14)[0]
+
+
 def chunk(rows: np.ndarray | None = None, **changes: Any) -> ActionChunk:
     """A good chunk that starts at NOW_S, with `changes`."""
     actions = wave() if rows is None else rows

@@ -12,11 +12,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
 
 from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 
 from .arm_peer import SPEC, Client
-from .chunks import HOME, chunk, wave
+from .chunks import HOME, chunk, swing, wave
 
 DRIVER = """
 import sys
@@ -185,6 +188,66 @@ def test_signal_brakes_and_ends_the_driver(ros_domain: int, number: signal.Signa
             assert driver.wait(3.0) == 0
             last = client.commands[-1]
             assert np.abs(last.velocity).max() < 1e-6
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+@pytest.mark.parametrize("event", ["states fall silent", "SIGINT"])
+def test_arm_in_motion_brakes_and_never_turns_back(ros_domain: int, event: str) -> None:
+    """Neither the pose from before the silence nor that from before the signal is commanded again."""
+    driver = start_driver(namespace="/fast")
+    way: list[float] = []
+    try:
+        with Client(ros_domain, "/fast") as client:
+            client.node.create_subscription(
+                JointState, "sim/joint_command", lambda msg: way.append(msg.position[0]), 100
+            )
+            client.wait(lambda: bool(client.commands), 20.0)
+            client.wait(lambda: client.chunks.get_subscription_count() > 0)
+            send_wave(client, actions=swing(), valid_until_s=client.now_s() + 3.0)
+            client.wait(lambda: client.positions[0] > HOME[0] + 0.7)
+            if event == "SIGINT":
+                os.kill(driver.pid, signal.SIGINT)
+                assert driver.wait(5.0) == 0
+            else:
+                client.alive = False
+                client.wait(lambda: client.value("phase") == "no_state")
+                time.sleep(0.5)
+            steps = np.diff(way)
+            assert steps.min() > -1e-9
+            assert np.abs(client.commands[-1].velocity).max() < 1e-6
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def commands_after_clearing(client: Client) -> bool:
+    client.call("clear_fault")
+    client.commands.clear()
+    time.sleep(0.2)
+    return bool(client.commands)
+
+
+def test_time_that_no_message_holds_silences_the_driver_only_while_it_lasts(ros_domain: int) -> None:
+    driver = start_driver("-p", "use_sim_time:=true", namespace="/clock")
+    seconds = [1_700_000_000]
+    try:
+        with Client(ros_domain, "/clock") as client:
+            clock = client.node.create_publisher(Clock, "/clock", 10)
+            client.node.create_timer(
+                0.01,
+                lambda: clock.publish(Clock(clock=Time(sec=seconds[0], nanosec=time.monotonic_ns() % 1_000_000_000))),
+            )
+            client.wait(lambda: bool(client.commands), 20.0)
+            seconds[0] = 2**31 - 1
+            time.sleep(0.5)
+            seconds[0] = 1_700_000_100
+            client.wait(lambda: int(client.value("ticks_unpublished") or 0) > 0)
+            assert "time is 21474836" in client.value("fault")
+            # The driver may not have heard of the new time yet.
+            client.wait(lambda: commands_after_clearing(client))
+            assert driver.poll() is None
     finally:
         driver.kill()
         driver.wait()

@@ -102,13 +102,15 @@ class AuditedController(ArmController):
             self._counts = dict.fromkeys(self._counts, 0)
         return command
 
-    def _start(self, measured: Array, now_s: float) -> None:
+    def _start(self, measured: Array, now_s: float) -> bool:
         """Start from the measured pose: the next command follows rest there, not the last command."""
-        super()._start(measured, now_s)
+        if not super()._start(measured, now_s):
+            return False
         positions = self._player.positions
         self._before = Command(
             positions=positions, velocities=np.zeros_like(positions), phase=PlayPhase.HOLDING, tick_s=0.0
         )
+        return True
 
     def _watch_hold(self, command: Command, now_s: float) -> None:
         """From two periods after the last chunk's end on, every joint only nears the place where it comes to rest."""

@@ -53,10 +53,10 @@ def _trajectory_arm(node: Node, spec: RobotSpec, *, create: bool) -> TrajectoryA
         node,
         "states_topic",
         "/joint_states",
-        "Joint states of the arm, at 50 Hz or more; of the gripper too, if they come here.",
+        "Joint states of the arm, at 50 Hz or more; what other topics say of its joints does not count.",
     )
     gripper_states = declare(
-        node, "gripper_states_topic", "/joint_states", "Joint states of the gripper, where they come apart."
+        node, "gripper_states_topic", "/joint_states", "Joint states of the gripper; may be the arm's topic."
     )
     prefix = declare(node, "joint_prefix", "panda_joint", "The hardware's joint names without their number 1 .. 7.")
     gripper_kind = declare(

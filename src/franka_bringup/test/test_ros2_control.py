@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+import yaml
+from sensor_msgs.msg import JointState
 
 from chatvla_control.arm_port import ArmPortError, ArmStateMissingError
 from chatvla_control.contracts import ActionChunk, ActionMode
@@ -102,6 +104,40 @@ def test_port_reads_arm_and_gripper_from_two_broadcasters_and_commands_both(node
         wait(lambda: abs(port.read().positions[7] - 0.0425) < 1e-3)
         arm.leave()
         wait(lambda: _refuses(port, target))
+
+
+def test_a_joined_topic_that_repeats_the_arm_does_not_stand_in_for_its_broadcaster(
+    node: Any, request: pytest.FixtureRequest
+) -> None:
+    shipped = yaml.safe_load((request.path.parents[1] / "config" / "driver.yaml").read_text())["/**"]["ros__parameters"]
+    topics = shipped["states_topic"], shipped["gripper_states_topic"]
+    port = port_of(node, states_topics=topics)
+    broadcaster, joined = (node.create_publisher(JointState, topic, 10) for topic in topics)
+    assert f"panda_joint1' on {topics[0]} yet" in _missing(port)
+    wait(lambda: broadcaster.publish(JointState(name=HARDWARE, position=[0.8] * 7)) or KNUCKLE in _missing(port))
+    assert f"on {topics[1]} yet" in _missing(port)
+
+    def repeat_joined(knuckle: float) -> float:
+        """Publish an old arm and a gripper on the joined topic until the gripper was heard; return the port's stamp."""
+        msg = JointState(name=[*HARDWARE, KNUCKLE], position=[*[0.9] * 7, knuckle])
+        opening_m = 0.085 * (1.0 - knuckle / 0.7929)
+        wait(lambda: joined.publish(msg) or (not _missing(port) and abs(port.read().positions[7] - opening_m) < 1e-6))
+        return port.read().stamp_s
+
+    repeat_joined(0.0)
+    newest = iter(np.linspace(1.0, 1.1, 2000).tolist())
+
+    def broadcast() -> bool:
+        """Publish a new arm; return whether just this one was heard, so that none is still on its way."""
+        value = next(newest)
+        broadcaster.publish(JointState(name=HARDWARE, position=[value] * 7))
+        time.sleep(0.02)
+        return bool(port.read().positions[0] == value)
+
+    wait(broadcast)
+    arm = port.read().positions[:7]
+    assert repeat_joined(0.3) == repeat_joined(0.5)
+    assert np.array_equal(port.read().positions[:7], arm)
 
 
 def test_missing_controller_is_named(node: Any) -> None:
@@ -214,11 +250,16 @@ def pose_chunk(rows: np.ndarray, now_s: float) -> ActionChunk:
 
 
 def _readable(port: TrajectoryArm) -> bool:
+    return not _missing(port)
+
+
+def _missing(port: TrajectoryArm) -> str:
+    """Return what the port says of a joint that has not come, empty when all have."""
     try:
         port.read()
-    except ArmStateMissingError:
-        return False
-    return True
+    except ArmStateMissingError as error:
+        return str(error)
+    return ""
 
 
 def _refuses(port: TrajectoryArm, target: np.ndarray) -> bool:

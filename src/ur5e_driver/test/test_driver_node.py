@@ -84,8 +84,19 @@ def test_port_speaks_with_controller_and_gripper(node: Any) -> None:
     wait(lambda: commands and fingers)
     assert commands[-1] == pytest.approx([0.11, 0.21, 0.31, 0.41, 0.51, 0.61])
     assert fingers[-1] == pytest.approx(0.7929 / 2)
+    time.sleep(0.2)
     port.stop()
-    wait(lambda: commands[-1] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]))
+    time.sleep(0.2)
+    # What was measured a while ago is not commanded.
+    assert commands[-1] == pytest.approx([0.11, 0.21, 0.31, 0.41, 0.51, 0.61])
+
+    def stopped() -> bool:
+        states.publish(JointState(name=[*names, KNUCKLE], position=[*(values[n] for n in names), 0.7929]))
+        time.sleep(0.05)
+        port.stop()
+        return commands[-1] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+
+    wait(stopped)
 
 
 def _read(port: ForwardPositionArm, publish: Callable[[], None]) -> str:

@@ -26,7 +26,8 @@ from chatvla_control.contracts import ActionChunk
 __all__ = ["ControlLoop", "Jitter", "Tick"]
 
 _KEPT_TICKS = 1000
-_BRAKE_S = 1.0
+_BRAKE_SPARE_S = 0.5
+"""What braking at the end may take beyond the time that the limits need."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +62,21 @@ class ControlLoop:
         on_tick: Callable[[Tick], None],
         state_timeout_s: float,
         realtime_priority: int = 0,
+        on_crash: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_tick` may fail: the loop goes on. `on_crash` is called when the loop itself ended by an error."""
         self._port = port
         self._controller = controller
         self._clock = clock
         self._on_tick = on_tick
         self._state_timeout_s = state_timeout_s
         self._realtime_priority = realtime_priority
+        self._on_crash = on_crash
+        self._crash = ""
+        self._unsaid: tuple[int, str] = (0, "")
         self._period_s = 1.0 / controller.rate_hz
+        spec = controller.spec
+        self._brake_s = float((spec.velocity / spec.acceleration).max()) + _BRAKE_SPARE_S
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control_loop", daemon=True)
@@ -86,12 +94,16 @@ class ControlLoop:
         self._thread.start()
 
     def close(self) -> None:
-        """Brake within the limits, hold, and close the port; returns when that is done."""
+        """Brake within the limits, hold, and close the port; returns when that is done.
+
+        Joint states must go on arriving meanwhile: who calls it serves the node's callbacks.
+        """
         if not self._ending.is_set():
-            self.stop("the driver shuts down")
-            self._ending.set()
+            with self._lock:
+                self._ending.set()
+                self._controller.stop("the driver shuts down")
             if self._thread.is_alive():
-                self._thread.join(_BRAKE_S + 2.0)
+                self._thread.join(self._brake_s + 2.0)
 
     def accept(self, chunk: ActionChunk) -> ChunkFault | None:
         """Pass a chunk to the controller with the newest measured state; return why it was refused."""
@@ -111,8 +123,13 @@ class ControlLoop:
             self._controller.stop(reason)
 
     def clear_fault(self) -> str | None:
-        """Release the latch; the port is connected anew when it had failed. Returns the fault's sentence or None."""
+        """Release the latch; the port is connected anew when it had failed. Returns the fault's sentence or None.
+
+        A loop that ends keeps its latch.
+        """
         with self._lock:
+            if self._ending.is_set():
+                return None
             self._port_failed = False
             return self._controller.clear_fault()
 
@@ -120,6 +137,11 @@ class ControlLoop:
         """Return the controller's status and what the loop waits for (empty when nothing)."""
         with self._lock:
             return self._controller.status(), self._waiting_for
+
+    def trouble(self) -> tuple[str, int, str]:
+        """Return why the loop ended by itself (empty while it runs), how many `on_tick` failed, and the last error."""
+        with self._lock:
+            return self._crash, *self._unsaid
 
     def jitter(self) -> Jitter | None:
         """Return the loop's timing; None before the second tick."""
@@ -136,6 +158,18 @@ class ControlLoop:
             # Without the right (CAP_SYS_NICE) the loop runs at the default priority; jitter then shows in diagnostics.
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._realtime_priority))
+        try:
+            self._tick_until_ended()
+        except Exception as error:
+            with self._lock:
+                self._crash = f"the control loop ended: {type(error).__name__}: {error}"
+                self._controller.latch(self._crash)
+        self._try(self._port.stop)
+        self._try(self._port.close)
+        if self._crash:
+            self._on_crash()
+
+    def _tick_until_ended(self) -> None:
         due_s = last_s = time.monotonic()
         brake_until_s: float | None = None
         while True:
@@ -151,11 +185,9 @@ class ControlLoop:
             command = self._tick(tick_s - last_s)
             last_s = tick_s
             if self._ending.is_set():
-                brake_until_s = brake_until_s or tick_s + _BRAKE_S
+                brake_until_s = brake_until_s or tick_s + self._brake_s
                 if command is None or not command.velocities.any() or tick_s > brake_until_s:
-                    break
-        self._try(self._port.stop)
-        self._try(self._port.close)
+                    return
 
     def _tick(self, elapsed_s: float) -> Command | None:
         state = self._read()
@@ -177,7 +209,12 @@ class ControlLoop:
             if not self._port_held:
                 self._port_held = True
                 self._try(self._port.stop)
-        self._on_tick(Tick(state=state if fresh else None, command=command, now_s=now_s))
+        try:
+            self._on_tick(Tick(state=state if fresh else None, command=command, now_s=now_s))
+        except Exception as error:
+            # What others hear of it must not end the control of the arm: a time that no message holds, say.
+            with self._lock:
+                self._unsaid = self._unsaid[0] + 1, f"{type(error).__name__}: {error}"
         return command
 
     def _read(self) -> JointState | None:
@@ -211,6 +248,7 @@ class ControlLoop:
         with self._lock:
             self._port_failed = True
             self._controller.latch(f"port error: {error}")
+            self._controller.lose()
 
     def _fresh(self, state: JointState | None, now_s: float) -> bool:
         return state is not None and abs(now_s - state.stamp_s) <= self._state_timeout_s

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
-from chatvla_control.arm_port import ArmPort, ArmPortError, ArmStateMissingError, JointState
+from chatvla_control.arm_port import ArmPort, ArmPortError, ArmStateMissingError, JointState, hold_pose
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.grippers import Gripper
 from chatvla_control.ros.joint_inbox import JointInbox
@@ -42,7 +42,7 @@ class ControlledArm(ArmPort):
         steady_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`joints`: the hardware's name of each rotary joint of `spec`; `rate_hz`: how often commands come;
-        `states_topics`: where joint states come, the arm's and the gripper's together or apart.
+        `states_topics`: where joint states come, the arm's on the first and the gripper's on the last.
         """
         self.spec, self.rate_hz = spec, rate_hz
         self.rotary = np.array([joint.unit == "rad" for joint in spec.joints])
@@ -51,7 +51,14 @@ class ControlledArm(ArmPort):
         self.hardware_names = [joints[joint.name] for joint in spec.joints if joint.unit == "rad"]
         self._node, self._gripper = node, gripper
         self._connect_timeout_s, self._steady_clock = connect_timeout_s, steady_clock
-        self._inbox = JointInbox(node, states_topics, [joints.get(joint.name, gripper.joint) for joint in spec.joints])
+        arm_states, gripper_states = states_topics[0], states_topics[-1]
+        self._inbox = JointInbox(
+            node,
+            {
+                joints.get(joint.name, gripper.joint): arm_states if joint.unit == "rad" else gripper_states
+                for joint in spec.joints
+            },
+        )
         self._publisher = node.create_publisher(message, topic, 1)
 
     @abstractmethod
@@ -92,13 +99,16 @@ class ControlledArm(ArmPort):
         self._gripper.command(float(positions[~self.rotary][0]), self._steady_clock())
 
     def stop(self) -> None:
-        """Command the measured arm, at rest; the gripper keeps its command, so that a held object stays held."""
+        """Command the measured arm, at rest; the gripper keeps its command, so that a held object stays held.
+
+        Without a fresh state the last command stays in force: it ends at rest, too.
+        """
         try:
-            measured = self.read().positions[self.rotary]
+            state = self.read()
         except ArmStateMissingError:
             return
-        if np.isfinite(measured).all():
-            hold = np.clip(measured, self.spec.lower[self.rotary], self.spec.upper[self.rotary])
+        hold = hold_pose(self.spec, state, self._node.get_clock().now().nanoseconds * 1e-9)
+        if hold is not None:
             self._publish(self.holding(hold))
 
     def close(self) -> None:

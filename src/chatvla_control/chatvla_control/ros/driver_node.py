@@ -31,7 +31,7 @@ from chatvla_control.ros.control_loop import ControlLoop, Tick
 from chatvla_control.ros.convert import ConversionError, action_chunk_from_msg, joint_state_to_msg
 from chatvla_control.ros.parameters import declare
 from chatvla_control.ros.qos import NEWEST
-from chatvla_control.ros.spin import spin_until, stop_on_signals
+from chatvla_control.ros.spin import serving, spin_until, stop_on_signals
 from chatvla_msgs.msg import ActionChunk as ActionChunkMsg
 
 __all__ = ["ArmDriverNode", "run_driver"]
@@ -50,7 +50,9 @@ class ArmDriverNode(Node):
         *,
         node_name: str = "driver",
         controller: type[ArmController] = ArmController,
+        on_crash: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_crash` is called, from another thread, when the control loop ended by an error."""
         super().__init__(node_name)
         self._port = port_factory(self)
         self._spec = self._port.spec
@@ -85,6 +87,7 @@ class ArmDriverNode(Node):
             on_tick=self._publish_tick,
             state_timeout_s=state_timeout_s,
             realtime_priority=priority,
+            on_crash=on_crash,
         )
         self.create_subscription(ActionChunkMsg, "action_chunk", self._on_chunk, NEWEST)
         self.create_service(Trigger, "driver/stop", self._on_stop)
@@ -96,9 +99,15 @@ class ArmDriverNode(Node):
         self._loop.start()
 
     def close(self) -> None:
-        """Brake, hold, close the port and destroy the node."""
-        self._loop.close()
+        """Brake, hold, close the port and destroy the node; its callbacks are served until the arm rests."""
+        with serving(self):
+            self._loop.close()
         self.destroy_node()
+
+    @property
+    def crash(self) -> str:
+        """Why the control loop ended by itself; empty otherwise."""
+        return self._loop.trouble()[0]
 
     def _on_chunk(self, msg: ActionChunkMsg) -> None:
         try:
@@ -151,6 +160,7 @@ class ArmDriverNode(Node):
     def _publish_diagnostics(self) -> None:
         status, waiting_for = self._loop.status()
         jitter = self._loop.jitter()
+        _, unsaid, why = self._loop.trouble()
         values = {
             "phase": status.phase.value,
             "fault": status.fault,
@@ -162,6 +172,8 @@ class ArmDriverNode(Node):
             "deadline_misses": str(status.deadline_misses),
             "tracking_error_rad": f"{status.tracking_error_rad:.4f}",
         }
+        if unsaid:
+            values |= {"ticks_unpublished": str(unsaid), "unpublished_because": f"{why:.200}"}
         if jitter is not None:
             values |= {f"jitter_{name}_ms": f"{getattr(jitter, f'{name}_ms'):.3f}" for name in ("p50", "p99", "max")}
         report = DiagnosticStatus(
@@ -205,12 +217,14 @@ def run_driver(
     sys.setswitchinterval(0.0005)
     node: ArmDriverNode | None = None
     try:
-        node = ArmDriverNode(port_factory, node_name=node_name, controller=controller)
+        node = ArmDriverNode(port_factory, node_name=node_name, controller=controller, on_crash=stop.set)
         # Garbage collection leaves out what exists now: looking through all of it holds the loop up for 10 ms.
         gc.collect()
         gc.freeze()
         spin_until(node, stop)
-        return 0
+        if node.crash:
+            print(f"{node_name}: {node.crash}; the arm holds its last command", file=sys.stderr)
+        return 1 if node.crash else 0
     except (ValueError, RuntimeError) as error:
         print(f"{node_name}: {error}", file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import JointState as JointStateMsg
 
-from chatvla_control.arm_port import ArmPort, ArmPortError, ArmStateMissingError, JointState
+from chatvla_control.arm_port import ArmPort, ArmPortError, ArmStateMissingError, JointState, hold_pose
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import ConversionError, joint_state_from_msg, joint_state_to_msg
 from chatvla_control.ros.qos import NEWEST_UNRELIABLE
@@ -44,7 +44,7 @@ class SimArm(ArmPort):
             return self._state
 
     def write(self, positions: NDArray[np.float64]) -> None:
-        """Publish the command. Raises ArmPortError when the node's context has ended."""
+        """Publish the command. Raises ArmPortError when no message holds the time or the node's context has ended."""
         self._commanded = positions
         rest = np.zeros_like(positions)
         command = JointState(
@@ -52,18 +52,25 @@ class SimArm(ArmPort):
         )
         try:
             self._publisher.publish(joint_state_to_msg(self.spec.joint_names, command))
+        except ConversionError as error:
+            raise ArmPortError(f"cannot publish sim/joint_command: {error}; set the clock right") from error
         except Exception as error:
             raise ArmPortError(f"cannot publish sim/joint_command: {error}; the node is shutting down") from error
 
     def stop(self) -> None:
-        """Command the measured pose; grippers keep their command, so that a held object stays held."""
+        """Command the measured pose; grippers keep their command, so that a held object stays held.
+
+        Without a fresh state the last command stays in force.
+        """
         with self._lock:
             state, commanded = self._state, self._commanded
-        if state is None or not np.isfinite(state.positions).all():
+        arms = None if state is None else hold_pose(self.spec, state, self._now_s())
+        if state is None or arms is None:
             return
-        rotary = np.array([joint.unit == "rad" for joint in self.spec.joints])
-        hold = state.positions if commanded is None else np.where(rotary, state.positions, commanded)
-        self.write(np.clip(hold, self.spec.lower, self.spec.upper))
+        hold = np.array(state.positions if commanded is None else commanded)
+        hold[[joint.unit == "rad" for joint in self.spec.joints]] = arms
+        if np.isfinite(hold).all():
+            self.write(np.clip(hold, self.spec.lower, self.spec.upper))
 
     def close(self) -> None:
         """Stop listening; the simulator keeps the last command."""
