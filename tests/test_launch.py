@@ -121,12 +121,19 @@ def test_a_driver_is_never_restarted_and_every_other_death_ends_the_launch() -> 
                 assert (node.get("on_exit") == "shutdown") != (node["name"] == "policy")
 
 
-def test_a_real_robot_starts_no_simulator(tmp_path: Path) -> None:
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Return an environment in which the graphs find their packages, built or not."""
     share = tmp_path / "share"
-    (share / "ament_index" / "resource_index" / "packages").mkdir(parents=True)
-    (share / "ament_index" / "resource_index" / "packages" / "chatvla").touch()
-    (share / "chatvla").symlink_to(ROOT, target_is_directory=True)
-    environment = {"AMENT_PREFIX_PATH": str(tmp_path)}
+    packages = share / "ament_index" / "resource_index" / "packages"
+    packages.mkdir(parents=True)
+    for name, folder in (("chatvla", ROOT), ("chatvla_franka_bringup", ROOT / "src" / "franka_bringup")):
+        (packages / name).touch()
+        (share / name).symlink_to(folder, target_is_directory=True)
+    return {"AMENT_PREFIX_PATH": str(tmp_path)}
+
+
+def test_a_real_robot_starts_no_simulator(environment: dict[str, str]) -> None:
     values = {"robot": "arx_r5", "policy": "checkpoints/math", "camera_serial": "123"}
     resolved = read_graph(GRAPH).resolve(values, environment)
     nodes = {node.name: node for node in resolved.nodes}
@@ -136,10 +143,32 @@ def test_a_real_robot_starts_no_simulator(tmp_path: Path) -> None:
     assert nodes["top"].parameters["serial_no"] == "123"
     assert nodes["top"].respawn
     assert nodes["policy"].executable == "policy_node"
-    # A checkpoint moves real arms only where a person has named it.
-    unnamed = {node.name: node for node in read_graph(GRAPH).resolve({"robot": "arx_r5"}, environment).nodes}
-    assert unnamed["policy"].executable == "expert_node"
     assert not LOCAL.keys() & nodes["driver"].environment.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (name, {**values, **policy})
+        for name, values in (
+            ("math_match", {"robot": "arx_r5"}),
+            ("math_match", {"robot": "arx_r5", "camera": "sim"}),
+            ("toy_placement", {"robot": "franka", "camera": "sim"}),
+            ("toy_placement", {"robot": "franka", "camera": "sim", "port": "moveit", "task": "toy_sorting"}),
+        )
+        for policy in ({}, {"policy": "expert"}, {"policy": "a/checkpoint"})
+    ],
+)
+def test_a_real_robot_is_moved_by_nothing_but_a_checkpoint_that_a_person_has_named(
+    environment: dict[str, str], name: str, values: dict[str, str]
+) -> None:
+    resolved = read_graph(GRAPH.with_name(f"{name}.launch.yaml")).resolve(values, environment)
+    executables = [node.executable for node in resolved.nodes]
+    assert "driver_node" in executables
+    assert "expert_node" not in executables
+    named = values.get("policy") == "a/checkpoint"
+    assert ("policy_node" in executables) == named
+    assert any("Name a checkpoint with policy:=FOLDER" in message for message in resolved.messages) != named
 
 
 @needs_install

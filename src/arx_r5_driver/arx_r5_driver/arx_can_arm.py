@@ -9,18 +9,20 @@ SDK's compiled part needs ROS's kdl_parser library and Linux's SocketCAN: it is 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import importlib.util
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.arm_port import ArmPort, ArmPortError, JointState
+from chatvla_control.arm_port import OUTSIDE_RAD, ArmPort, ArmPortError, JointState
 from chatvla_control.robot_spec import RobotSpec
 
 __all__ = ["ArxCanArm"]
@@ -46,6 +48,7 @@ class ArxCanArm(ArmPort):
         network: Path = _NETWORK,
         clock: Callable[[], float] = time.time,
         steady_clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if left_can == right_can:
             raise ArmPortError(f"both arms are set to {left_can!r}; give each arm its own CAN interface")
@@ -59,36 +62,29 @@ class ArxCanArm(ArmPort):
         self._network = network
         self._clock = clock
         self._steady_clock = steady_clock
+        self._sleep = sleep
         self._heard: dict[str, tuple[str, float]] = {}
         self._arms: list[Any] = []
 
     def connect(self) -> None:
         """Open both interfaces, and command the measured pose so that the arms hold. Raises ArmPortError.
 
-        Called again it keeps the open arms: a second SingleArm on one interface would command against the first.
+        Called again it keeps the open arms: a second SingleArm on one interface would command against the first. When
+        an arm sends nothing its pose is unknown: nothing is commanded, and arms just opened are damped and let go.
         """
         for side, interface in self._interfaces.items():
             self._check_interface(side, interface)
         self._heard = {}
-        if self._arms:
-            self.stop()
-            return
-        single_arm = _load_single_arm()
-        arms: list[Any] = []
-        for side, interface in self._interfaces.items():
-            config = {
-                "can_port": interface,
-                "type": self._arm_type,
-                "num_joints": _JOINTS + 1,
-                "dt": 1.0 / self.spec.rate_hz,
-            }
-            try:
-                arms.append(single_arm(config))
-            except Exception as error:
-                raise ArmPortError(f"the {side} arm on {interface} does not start: {error}; check its power") from error
-        self._arms = arms
-        # The SDK's receive thread needs some frames before the first reading is true.
-        time.sleep(_SETTLE_S)
+        known = bool(self._arms)
+        try:
+            if not known:
+                self._open()
+            self._await_frames()
+        except ArmPortError:
+            if not known:
+                with contextlib.suppress(ArmPortError):
+                    self.close()
+            raise
         self.stop()
 
     def read(self) -> JointState:
@@ -121,21 +117,75 @@ class ArxCanArm(ArmPort):
                 ) from error
 
     def stop(self) -> None:
-        """Command the measured pose; an arm that cannot be read goes into the SDK's protect mode."""
-        for arm in self._connected():
-            try:
-                seven = np.asarray(arm.get_joint_positions(), np.float64)
-                if seven.shape != (_JOINTS + 1,) or not np.isfinite(seven).all():
-                    raise ValueError(f"positions are {seven}")
-                low, high = self.spec.lower[:_JOINTS], self.spec.upper[:_JOINTS]
-                arm.set_joint_positions(np.clip(seven[:_JOINTS], low, high).tolist())
-            except Exception:
-                arm.protect_mode()
+        """Command the measured pose; an arm that cannot be read or is far outside its limits goes into protect mode.
+
+        An arm that is silent keeps its last command: where the SDK says that it is, it was a while ago. Raises
+        ArmPortError when an arm takes neither; the other one is stopped all the same.
+        """
+        self._do_with_each(self._connected(), self._hold)
 
     def close(self) -> None:
-        """Put both arms into the SDK's protect mode, which damps them, and let them go."""
+        """Put both arms into the SDK's protect mode, which damps them, and let them go.
+
+        Raises ArmPortError when an arm does not take it; the other one is damped all the same.
+        """
         arms, self._arms = self._arms, []
-        for arm in arms:
+        self._do_with_each(arms, _damp)
+
+    def _open(self) -> None:
+        single_arm = _load_single_arm()
+        for side, interface in self._interfaces.items():
+            config = {
+                "can_port": interface,
+                "type": self._arm_type,
+                "num_joints": _JOINTS + 1,
+                "dt": 1.0 / self.spec.rate_hz,
+            }
+            try:
+                self._arms.append(single_arm(config))
+            except Exception as error:
+                raise ArmPortError(f"the {side} arm on {interface} does not start: {error}; check its power") from error
+
+    def _await_frames(self) -> None:
+        """Wait until the SDK's readings are true, which takes some frames. Raises ArmPortError when none came."""
+        before = [self._frames(side, interface) for side, interface in self._interfaces.items()]
+        self._sleep(_SETTLE_S)
+        for (side, interface), frames in zip(self._interfaces.items(), before, strict=True):
+            if self._frames(side, interface) == frames:
+                raise ArmPortError(
+                    f"the {side} arm on {interface} sent nothing for {_SETTLE_S} s; check its power and emergency "
+                    f"stop: `candump {interface}` must show frames"
+                )
+
+    def _do_with_each(self, arms: Sequence[Any], act: Callable[[Any, str], None]) -> None:
+        """Do `act`, which stops an arm, with every arm; then raise the first failure as ArmPortError."""
+        failures: list[tuple[str, Exception]] = []
+        for (side, interface), arm in zip(self._interfaces.items(), arms, strict=False):
+            try:
+                act(arm, interface)
+            except Exception as error:
+                failures.append((f"the {side} arm on {interface}", error))
+        if failures:
+            who, error = failures[0]
+            raise ArmPortError(
+                f"{who} cannot be stopped: {error}; use the emergency stop, then check the CAN interface with `ip link`"
+            ) from error
+
+    def _hold(self, arm: Any, interface: str) -> None:
+        frames, heard_s = self._heard.get(interface, ("", math.inf))
+        with contextlib.suppress(OSError):
+            silent = self._rx_packets(interface).read_text() == frames
+            if silent and self._steady_clock() - heard_s > _SILENCE_S:
+                return
+        try:
+            seven = np.asarray(arm.get_joint_positions(), np.float64)
+            if seven.shape != (_JOINTS + 1,) or not np.isfinite(seven).all():
+                raise ValueError(f"positions are {seven}")
+            pose = np.clip(seven[:_JOINTS], self.spec.lower[:_JOINTS], self.spec.upper[:_JOINTS])
+            if np.abs(pose - seven[:_JOINTS]).max() > OUTSIDE_RAD:
+                raise ValueError(f"positions are {seven}: leading them back into the limits would be one long step")
+            arm.set_joint_positions(pose.tolist())
+        except Exception:
             arm.protect_mode()
 
     def _connected(self) -> list[Any]:
@@ -157,14 +207,21 @@ class ArxCanArm(ArmPort):
         values[_JOINTS] *= self._open_m / self._open_rad
         return values
 
-    def _listen(self, side: str, interface: str) -> None:
+    def _frames(self, side: str, interface: str) -> str:
+        """Return how many frames the interface has received, as the kernel writes it."""
         try:
-            frames = (self._network / interface / "statistics" / "rx_packets").read_text()
+            return self._rx_packets(interface).read_text()
         except OSError as error:
             raise ArmPortError(
                 f"CAN interface {interface!r} of the {side} arm is gone ({error}); "
                 "plug it in, then call driver/clear_fault"
             ) from error
+
+    def _rx_packets(self, interface: str) -> Path:
+        return self._network / interface / "statistics" / "rx_packets"
+
+    def _listen(self, side: str, interface: str) -> None:
+        frames = self._frames(side, interface)
         now_s = self._steady_clock()
         if self._heard.get(interface, ("", 0.0))[0] != frames:
             self._heard[interface] = (frames, now_s)
@@ -191,6 +248,11 @@ class ArxCanArm(ArmPort):
                 f"CAN interface {interface!r} of the {side} arm is down; "
                 f"`sudo ip link set {interface} up type can bitrate 1000000`"
             )
+
+
+def _damp(arm: Any, interface: str) -> None:
+    del interface
+    arm.protect_mode()
 
 
 def _load_single_arm() -> Callable[[dict[str, Any]], Any]:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ArxCanArm drives two arms through the maker's own Python code; only the compiled part is replaced."""
+"""ArxCanArm drives two arms through the maker's own Python code; only the compiled part is replaced.
+
+Where the SDK is not installed, a stand-in takes the place of its Python code, too.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,85 +19,25 @@ import pytest
 from arx_r5_driver import arx_can_arm
 from arx_r5_driver.arx_can_arm import ArxCanArm
 from chatvla_control.arm_port import ArmPortError
-from chatvla_control.robot_spec import robot_spec
 
-SPEC = robot_spec("arx_r5")
-HOME = np.array(SPEC.home)
-OPEN_RAD = 5.03
+from .arx_cell import HOME, OPEN_RAD, SPEC, Interfaces, Network, stand_ins
+
 SDK = importlib.util.find_spec("arx_r5_sdk")
 needs_sdk = pytest.mark.skipif(SDK is None, reason="pip install --no-deps arx-r5-sdk==1.0.0 (builds in about 80 s)")
 
 
-class Interfaces:
-    """The compiled class of the SDK: its methods as single_arm_interface.cpp binds them, recording the calls."""
-
-    made: ClassVar[list[Interfaces]] = []
-
-    def __init__(self, urdf_path: str, name: str, kind: int) -> None:
-        assert isinstance(urdf_path, str)
-        assert isinstance(kind, int)
-        self.urdf_path, self.name = urdf_path, name
-        self.joints = [*HOME[:6].tolist(), 0.088 * OPEN_RAD / 0.088]
-        self.status = -1
-        self.commanded: list[float] = []
-        self.catch: float | None = None
-        Interfaces.made.append(self)
-
-    def arx_x(self, first: float, second: float, third: float) -> None: ...
-
-    def set_arm_status(self, state: int) -> bool:
-        self.status = state
-        return True
-
-    def set_joint_positions(self, positions: list[float]) -> bool:
-        assert len(positions) == 6
-        assert all(isinstance(value, float) for value in positions)
-        self.commanded = positions
-        return True
-
-    def set_catch(self, position: float) -> bool:
-        assert isinstance(position, float)
-        self.catch = position
-        return True
-
-    def get_joint_positions(self) -> list[float]:
-        return self.joints
-
-    def get_joint_velocities(self) -> list[float]:
-        return [0.1] * 7
-
-
 @pytest.fixture
 def sdk(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Interfaces]]:
-    """The SDK's own Python files over a recording stand-in for its compiled part."""
-    compiled = types.ModuleType("arx_r5_sdk.lib")
-    compiled.arx_r5_python = types.ModuleType("arx_r5_sdk.lib.arx_r5_python")  # type: ignore[attr-defined]
-    compiled.arx_r5_python.InterfacesPy = Interfaces  # type: ignore[attr-defined]
-    compiled.kinematic_solver = types.ModuleType("arx_r5_sdk.lib.kinematic_solver")  # type: ignore[attr-defined]
+    """The SDK's own Python files, where installed, over a recording stand-in for its compiled part."""
     for name in [name for name in sys.modules if name.split(".")[0] == "arx_r5_sdk"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "arx_r5_sdk.lib", compiled)
+    for name, module in stand_ins(installed=SDK is not None).items():
+        monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(arx_can_arm.ctypes, "CDLL", lambda *arguments, **options: None)
-    monkeypatch.setattr(arx_can_arm, "_SETTLE_S", 0.0)
     Interfaces.made = []
     yield Interfaces
     for name in [name for name in sys.modules if name.split(".")[0] == "arx_r5_sdk"]:
         sys.modules.pop(name)
-
-
-class Network:
-    """A folder that looks like /sys/class/net with CAN interfaces in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.now_s = 0.0
-        for name in ("can0", "can1", "eth0"):
-            (folder / name / "statistics").mkdir(parents=True)
-            (folder / name / "operstate").write_text("up\n")
-            self.receive(name, 1)
-
-    def receive(self, name: str, frames: int) -> None:
-        (self.folder / name / "statistics" / "rx_packets").write_text(f"{frames}\n")
 
 
 @pytest.fixture
@@ -104,7 +46,8 @@ def network(tmp_path: Path) -> Network:
 
 
 def arm(network: Network, **options: Any) -> ArxCanArm:
-    return ArxCanArm(SPEC, network=network.folder, clock=lambda: 5.0, steady_clock=lambda: network.now_s, **options)
+    clocks: dict[str, Any] = {"clock": lambda: 5.0, "steady_clock": lambda: network.now_s, "sleep": network.sleep}
+    return ArxCanArm(SPEC, network=network.folder, **clocks, **options)
 
 
 @needs_sdk
@@ -116,7 +59,6 @@ def test_connects_one_sdk_arm_per_interface_and_holds(sdk: type[Interfaces], net
     assert all(made.status == 5 for made in sdk.made)
 
 
-@needs_sdk
 def test_connecting_again_makes_no_second_arm(sdk: type[Interfaces], network: Network) -> None:
     port = arm(network)
     port.connect()
@@ -124,7 +66,54 @@ def test_connecting_again_makes_no_second_arm(sdk: type[Interfaces], network: Ne
     assert len(sdk.made) == 2
 
 
-@needs_sdk
+@pytest.mark.parametrize(("silent", "side"), [("can0", "left"), ("can1", "right")])
+def test_a_silent_arm_is_not_connected_and_no_arm_is_commanded(
+    sdk: type[Interfaces], network: Network, silent: str, side: str
+) -> None:
+    network.on.remove(silent)
+    port = arm(network)
+    with pytest.raises(ArmPortError, match=f"the {side} arm on {silent} sent nothing for 0.5 s; check its power"):
+        port.connect()
+    assert [made.commanded for made in sdk.made] == [[], []]
+    assert [made.status for made in sdk.made] == [2, 2]
+    network.on.add(silent)
+    port.connect()
+    assert [made.name for made in sdk.made] == ["can0", "can1"] * 2
+    assert [made.commanded for made in sdk.made[2:]] == [HOME[:6].tolist()] * 2
+
+
+def test_an_arm_that_fell_silent_is_not_commanded_when_connecting_again(
+    sdk: type[Interfaces], network: Network
+) -> None:
+    port = arm(network)
+    port.connect()
+    network.on.remove("can1")
+    sdk.made[1].joints = [0.2] * 7
+    with pytest.raises(ArmPortError, match="right arm on can1 sent nothing"):
+        port.connect()
+    assert [made.commanded for made in sdk.made] == [HOME[:6].tolist()] * 2
+    network.on.add("can1")
+    port.connect()
+    assert len(sdk.made) == 2
+    assert sdk.made[1].commanded == [0.2] * 6
+
+
+def test_an_arm_that_does_not_start_leaves_the_other_damped(
+    sdk: type[Interfaces], network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Interfaces.__init__
+
+    def begin_left_only(self: Interfaces, urdf_path: str, name: str, kind: int) -> None:
+        if name == "can1":
+            raise OSError("no motor")
+        begin(self, urdf_path, name, kind)
+
+    monkeypatch.setattr(Interfaces, "__init__", begin_left_only)
+    with pytest.raises(ArmPortError, match="the right arm on can1 does not start: no motor"):
+        arm(network).connect()
+    assert [made.status for made in sdk.made] == [2]
+
+
 def test_reads_both_arms_in_spec_order_with_the_gripper_in_metres(sdk: type[Interfaces], network: Network) -> None:
     port = arm(network)
     port.connect()
@@ -136,7 +125,6 @@ def test_reads_both_arms_in_spec_order_with_the_gripper_in_metres(sdk: type[Inte
     assert state.stamp_s == 5.0
 
 
-@needs_sdk
 def test_writes_six_joints_and_the_gripper_to_each_arm(sdk: type[Interfaces], network: Network) -> None:
     port = arm(network, gripper_open_rad=-3.4)
     port.connect()
@@ -150,7 +138,6 @@ def test_writes_six_joints_and_the_gripper_to_each_arm(sdk: type[Interfaces], ne
     assert sdk.made[0].status == 5
 
 
-@needs_sdk
 def test_stop_commands_the_measured_pose(sdk: type[Interfaces], network: Network) -> None:
     port = arm(network)
     port.connect()
@@ -159,16 +146,49 @@ def test_stop_commands_the_measured_pose(sdk: type[Interfaces], network: Network
     assert np.allclose(sdk.made[0].commanded, [0.2, 0.3, 0.4, 0.1, 0.1, 0.1])
 
 
-@needs_sdk
 def test_stop_protects_an_arm_that_cannot_be_read(sdk: type[Interfaces], network: Network) -> None:
     port = arm(network)
     port.connect()
     sdk.made[0].joints = [float("nan")] * 7
     port.stop()
     assert sdk.made[0].status == 2
+    assert sdk.made[1].status == 5
 
 
-@needs_sdk
+def test_stop_leads_an_arm_a_little_outside_its_limits_back_and_protects_one_far_outside(
+    sdk: type[Interfaces], network: Network
+) -> None:
+    port = arm(network)
+    port.connect()
+    high = SPEC.upper[:6].tolist()
+    sdk.made[0].joints = [*high[:5], high[5] + 0.05, 0.0]
+    sdk.made[1].joints = [*high[:5], high[5] + 0.15, 0.0]
+    port.stop()
+    assert [made.status for made in sdk.made] == [5, 2]
+    assert [made.commanded for made in sdk.made] == [high, HOME[:6].tolist()]
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_one_dead_arm_does_not_keep_the_other_from_being_stopped_and_damped(
+    sdk: type[Interfaces], network: Network, dead: int
+) -> None:
+    port = arm(network)
+    port.connect()
+    left, right = sdk.made
+    for made in (left, right):
+        made.joints = [0.2] * 7
+    sdk.made[dead].dead = True
+    side, interface = (("left", "can0"), ("right", "can1"))[dead]
+    sentence = f"the {side} arm on {interface} cannot be stopped: No such device or address; use the emergency stop"
+    with pytest.raises(ArmPortError, match=sentence):
+        port.stop()
+    assert sdk.made[1 - dead].commanded == [0.2] * 6
+    with pytest.raises(ArmPortError, match=sentence):
+        port.close()
+    assert sdk.made[1 - dead].status == 2
+    port.close()
+
+
 def test_close_leaves_both_arms_damped(sdk: type[Interfaces], network: Network) -> None:
     port = arm(network)
     port.connect()
@@ -179,7 +199,6 @@ def test_close_leaves_both_arms_damped(sdk: type[Interfaces], network: Network) 
         port.write(HOME)
 
 
-@needs_sdk
 def test_silent_bus_is_an_error_though_the_sdk_repeats_its_values(sdk: type[Interfaces], network: Network) -> None:
     port = arm(network)
     port.connect()
@@ -193,7 +212,19 @@ def test_silent_bus_is_an_error_though_the_sdk_repeats_its_values(sdk: type[Inte
         port.read()
 
 
-@needs_sdk
+def test_stop_leaves_a_silent_arm_at_its_last_command(sdk: type[Interfaces], network: Network) -> None:
+    port = arm(network)
+    port.connect()
+    port.read()
+    network.now_s = 0.3
+    network.receive("can0", 9)
+    for made in sdk.made:
+        made.joints = [0.2] * 7
+    port.stop()
+    assert [made.commanded for made in sdk.made] == [[0.2] * 6, HOME[:6].tolist()]
+    assert [made.status for made in sdk.made] == [5, 5]
+
+
 def test_unplugged_adapter_is_an_error(sdk: type[Interfaces], network: Network) -> None:
     port = arm(network)
     port.connect()
@@ -202,7 +233,6 @@ def test_unplugged_adapter_is_an_error(sdk: type[Interfaces], network: Network) 
         port.read()
 
 
-@needs_sdk
 def test_reading_of_the_wrong_width_is_an_error(sdk: type[Interfaces], network: Network) -> None:
     port = arm(network)
     port.connect()

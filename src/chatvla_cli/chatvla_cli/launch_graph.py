@@ -155,7 +155,7 @@ class _Scope:
             ((tag, body),) = entity.items()
             action = getattr(self, f"on_{tag.replace('-', '_')}", None)
             if action is None:
-                raise GraphError(f"tag '{tag}' is not supported by this reader; see chatvla_cli/launch_graph.py")
+                raise GraphError(f"tag '{tag}' is read by ROS 2's own 'ros2 launch' only; use that")
             if isinstance(body, list) or self.applies(body):
                 action(body)
 

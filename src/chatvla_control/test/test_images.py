@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -40,6 +41,18 @@ def test_grey_image_survives() -> None:
 
 def test_last_row_may_lack_its_padding() -> None:
     assert np.array_equal(image_from_msg(padded(image_to_msg(RGB, 0.0, "c"), 7, last_row=False)), RGB)
+
+
+def test_padding_that_is_not_there_takes_no_memory() -> None:
+    image = Image(height=1, width=1, encoding="rgb8", step=60_000_000, data=bytes([1, 2, 3]))
+    depth = Image(height=1, width=1, encoding="16UC1", step=60_000_000, data=bytes([232, 3]))
+    tracemalloc.start()
+    try:
+        assert image_from_msg(image).tolist() == [[[1, 2, 3]]]
+        assert depth_from_msg(depth).tolist() == [[1.0]]
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("bigendian", [0, 1])

@@ -117,7 +117,7 @@ def depth_from_msg(msg: Image) -> NDArray[np.float32]:
 
 
 def _rows(msg: Image, pixel_bytes: int) -> NDArray[np.uint8]:
-    """Return the image's bytes without row padding, shape (H, W * pixel_bytes)."""
+    """Return a view of the image's bytes without row padding, shape (H, W * pixel_bytes)."""
     height, width, step = int(msg.height), int(msg.width), int(msg.step)
     if height < 1 or width < 1 or height * width > _MAX_PIXELS:
         raise ConversionError(
@@ -130,10 +130,8 @@ def _rows(msg: Image, pixel_bytes: int) -> NDArray[np.uint8]:
     data = np.frombuffer(msg.data, np.uint8)
     if data.size < step * (height - 1) + width * pixel_bytes:
         raise ConversionError("data", f"image has {data.size} bytes, {height} rows of {step} bytes were announced")
-    if data.size < step * height:
-        # Some drivers leave out the last row's padding.
-        data = np.concatenate([data, np.zeros(step * height - data.size, np.uint8)])
-    return data[: step * height].reshape(height, step)[:, : width * pixel_bytes]
+    # Not reshaped: some drivers leave out the last row's padding, and a step may claim gigabytes of it.
+    return np.lib.stride_tricks.as_strided(data, (height, width * pixel_bytes), (step, 1), writeable=False)
 
 
 def _filled(
