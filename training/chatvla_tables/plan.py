@@ -47,7 +47,6 @@ EXTRAS = {
 _PROOFS = EXTRAS | {
     "train": "policy/manifest.json",
     "step0": "manifest.json",
-    "counterfactual": "divergence.svg",
     "router": "router.json",
     "relabel": "language.jsonl",
 }

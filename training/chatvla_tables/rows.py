@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The experiments as data: each row says which recipes it runs and what it changes in them.
 
-All rows of a size share the start, the data, the seeds and the steps; what a row does not name is the full method's.
+All rows of a size share the start, the data, the seeds and the steps; what a row does not name is the full method's. Of
+the robot data, VLM2VLA's language leaves out episodes in which the arm was pushed.
 Rows with the same recipes and changes are trained once, whatever tables they stand in.
 """
 

@@ -245,6 +245,18 @@ def test_systems_are_compared_on_the_same_data_and_asked_for_understanding_and_t
     assert len(by_kind["understanding"]) == 4
 
 
+def test_a_unit_is_done_by_its_figures_and_not_by_plots_or_pages(tmp_path):
+    units = plan(["swap", "systems", ROUTER], settings(tmp_path))
+    for kind in ("counterfactual", "understanding", ROUTER):
+        unit = next(unit for unit in units if unit.kind == kind)
+        unit.folder.mkdir(parents=True)
+        for name in ("divergence.svg", "router_after_robot.svg", f"{kind}.md", f"{kind}.html", "answers.json"):
+            (unit.folder / name).write_text("x")
+        assert not unit.done
+        (unit.folder / f"{kind}.json").write_text("{}")
+        assert unit.done
+
+
 def test_what_measures_time_runs_alone_and_last(tmp_path):
     def unit(name, kind, spec):
         folder = tmp_path / "evals" / name

@@ -20,6 +20,7 @@ from chatvla_eval.bag_table import bag_row, write_bag_table
 from chatvla_eval.policies import policy_name, system_name
 from chatvla_eval.report import write_report
 from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_commit, write_results
+from chatvla_eval.short_names import short_names
 from chatvla_eval.statistics import proportion
 from chatvla_eval.summary_table import summary_table
 from chatvla_eval.trial import SEEDS_PER_RUN
@@ -27,8 +28,12 @@ from chatvla_eval.trial_result import TrialResult
 
 if TYPE_CHECKING:
     from chatvla_eval.ros.bag_scores import ScoredBag
+    from chatvla_eval.session import TrialSetup
 
 __all__ = ["main"]
+
+_OF_A_TRIAL = ("split", "swap", "forced_reasoning", "force_correct")
+_OWN_TEXT, _RIGHT_TEXT = "(the policy's own text)", "(the right reasoning)"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,20 +53,21 @@ def main(argv: Sequence[str]) -> int:
 
 def _recorded(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
     """Score what was recorded: results.json over all bags, a line for each."""
-    from chatvla_eval.ros.bag_scores import bag_names, score_bag
+    from chatvla_eval.ros.bag_scores import score_bag
 
     scored = [
         score_bag(bag, name=name, namespace=arguments.namespace, report=arguments.report)
-        for bag, name in zip(bags, bag_names(bags), strict=True)
+        for bag, name in zip(bags, short_names(bags), strict=True)
     ]
     tasks = sorted({bag.task for bag in scored})
     if len(tasks) > 1:
         raise ValueError(f"the bags hold several tasks, {', '.join(tasks)}; score them apart")
     if len({bag.simulation for bag in scored}) > 1:
         raise ValueError("some bags are of the simulator and some of a real robot; score them apart")
-    trials = [trial for bag in scored for trial in _named(bag, many=len(scored) > 1)]
-    # Trials of several bags are numbered on.
-    numbered = [replace(trial, index=index) for index, trial in enumerate(trials)] if len(scored) > 1 else trials
+    trials = _told_apart(scored)
+    # Trials of several bags, or of several rollouts in one, are numbered on.
+    alone = len(scored) == 1 and len({trial.index for trial in trials}) == len(trials)
+    numbered = trials if alone else [replace(trial, index=index) for index, trial in enumerate(trials)]
     info = _info(scored, numbered, source_commit())
     write_results(arguments.out, info, numbered)
     if arguments.report:
@@ -76,40 +82,57 @@ def _recorded(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
             print(f"  {topic} left out in part: {why}", file=sys.stderr)
     print(summary_table(results_dict(info, numbered)))
     print(f"  results   {arguments.out / RESULTS_NAME}")
-    alone = [results_dict(_info([bag], bag.trials, info.commit), bag.trials) for bag in scored]
-    rows = [bag_row(bag.name, results, bag.unread) for bag, results in zip(scored, alone, strict=True)]
+    apart = [results_dict(_info([bag], bag.trials, info.commit), bag.trials) for bag in scored]
+    rows = [bag_row(bag.name, results, bag.unread) for bag, results in zip(scored, apart, strict=True)]
     print(f"  by bag    {write_bag_table(arguments.out, rows, task=info.task, commit=info.commit)}")
     if arguments.report:
         print(f"  report    {write_report(arguments.out)}")
     return 0
 
 
-def _named(bag: ScoredBag, *, many: bool) -> list[TrialResult]:
-    """Return the bag's trials, with its name where there are several bags."""
-    return [replace(trial, scene={"bag": bag.name, **trial.scene}) if many else trial for trial in bag.trials]
+def _told_apart(scored: Sequence[ScoredBag]) -> list[TrialResult]:
+    """Return all trials, each with its bag's name and what was asked for in it, as far as these differ."""
+    asked = [
+        {"bag": bag.name} | {key: getattr(setup, key) for key in _OF_A_TRIAL} for bag in scored for setup in bag.setups
+    ]
+    differing = [key for key in asked[0] if any(one[key] != asked[0][key] for one in asked)]
+    trials = [trial for bag in scored for trial in bag.trials]
+    return [
+        replace(trial, scene={key: one[key] for key in differing} | trial.scene)
+        for trial, one in zip(trials, asked, strict=True)
+    ]
 
 
 def _info(scored: Sequence[ScoredBag], trials: Sequence[TrialResult], commit: str) -> RunInfo:
     policies = list(dict.fromkeys(bag.policy for bag in scored))
+    setups = [setup for bag in scored for setup in bag.setups]
+    acted_on = list(dict.fromkeys(_acted_on(setup) for setup in setups))
     return RunInfo(
         task=scored[0].task,
-        split=" + ".join(dict.fromkeys(bag.split for bag in scored)),
+        split=" + ".join(dict.fromkeys(setup.split for setup in setups)),
         seed=trials[0].seed // SEEDS_PER_RUN,
         trials=len(trials),
         policy=" + ".join(policies),
         system=" + ".join(dict.fromkeys(filter(None, map(system_name, policies)))),
         privileged=any(bag.privileged for bag in scored),
         simulation=all(bag.simulation for bag in scored),
-        swap=any(bag.swap for bag in scored),
+        swap=any(setup.swap for setup in setups),
+        forced_reasoning="" if acted_on in ([_OWN_TEXT], [_RIGHT_TEXT]) else " + ".join(acted_on),
+        force_correct=acted_on == [_RIGHT_TEXT],
+        fonts=tuple(dict.fromkeys(font for setup in setups for font in setup.fonts)),
         transport="bag",
         commit=commit,
     )
 
 
+def _acted_on(setup: TrialSetup) -> str:
+    """Return the text that was forced in a trial, or the words for what else the policy acted on."""
+    return _RIGHT_TEXT if setup.force_correct else setup.forced_reasoning or _OWN_TEXT
+
+
 def _policies(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
     """Replay the bags through each policy and compare the first two."""
     from chatvla_eval.ros.bag_policies import compared_on_bags, policy_table, replayed_bags
-    from chatvla_eval.ros.bag_scores import bag_names
 
     runs = []
     for number, policy in enumerate(arguments.policy):
@@ -117,7 +140,7 @@ def _policies(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
         runs.append(replayed_bags(bags, policy, folder, namespace=arguments.namespace, seed=arguments.seed))
     results: dict[str, Any] = {
         "commit": source_commit(),
-        "bags": bag_names(bags),
+        "bags": short_names(bags),
         "policies": runs,
     }
     if len(runs) == 2:

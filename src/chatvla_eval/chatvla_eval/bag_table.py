@@ -14,7 +14,19 @@ from chatvla_eval.summary_table import policy_label
 
 __all__ = ["bag_row", "bag_table", "write_bag_table"]
 
-_KEPT = ("split", "policy", "system", "privileged", "simulation", "seed", "demonstration_scenes", "swap", "summary")
+_KEPT = (
+    "split",
+    "policy",
+    "system",
+    "privileged",
+    "simulation",
+    "seed",
+    "demonstration_scenes",
+    "swap",
+    "forced_reasoning",
+    "force_correct",
+    "summary",
+)
 
 
 def bag_row(bag: str, results: Mapping[str, Any], unread: Mapping[str, str]) -> dict[str, Any]:
@@ -34,6 +46,8 @@ def bag_table(rows: Sequence[Mapping[str, Any]], *, task: str, commit: str) -> s
         lines.append(f"| {' | '.join([*cells, *(_mean(row['summary'][name]) for name in measures)])} |")
     lines += ["", f"Brackets: 95% intervals over the bag's trials. Commit {commit}.", ""]
     lines += [f"{row['bag']}: {DEMONSTRATION_NOTE}.\n" for row in rows if row["demonstration_scenes"]]
+    lines += [f"{row['bag']}: forced reasoning: {row['forced_reasoning']}\n" for row in rows if row["forced_reasoning"]]
+    lines += [f"{row['bag']}: the right reasoning is forced.\n" for row in rows if row["force_correct"]]
     lines += [
         f"{row['bag']}: {topic} left out in part: {why}.\n" for row in rows for topic, why in row["unread"].items()
     ]

@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace, results: list[TrialResult]) -> None:
     """Run all trials, appending to `results` and writing results.json after each; then what was asked for beyond."""
     jobs = _jobs(arguments)
     info = _info(arguments)
-    before = read_before(arguments.against, arguments.task) if arguments.against else None
+    before = read_before(arguments.against, task=arguments.task, split=arguments.split) if arguments.against else None
     if info.on_demonstrations():
         print(f"chatvla eval: {DEMONSTRATION_WARNING}", file=sys.stderr)
     forced: list[TrialResult] = []
@@ -163,8 +163,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seed",
         type=_seed,
-        default=1,
-        help="the same seed gives the same trials; in_domain of seed 0 are the demonstrations' scenes (default: 1)",
+        default=100,
+        help="the same seed gives the same trials; in_domain of seeds 0 to 4 are demonstrations' scenes (default: 100)",
     )
     parser.add_argument("--out", type=Path, help="folder for results.json and the film of the first trial")
     parser.add_argument("--font", type=_font, nargs="+", default=[], help="font files to write equation and cards with")

@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["MeanInterval", "Proportion", "RatioInterval", "mean_interval", "proportion", "ratio_interval"]
 
 Z_95 = 1.959963984540054
 RESAMPLES = 10_000
 _SEED = 20_251
+_MOST_PICKS = 2**22
+"""So many picks are drawn at once: all resamples of a hundred thousand scores would take gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,7 @@ def mean_interval(scores: Sequence[float]) -> MeanInterval:
     if n == 0:
         return MeanInterval(mean=math.nan, n=0, low=math.nan, high=math.nan)
     values = np.asarray(scores, dtype=np.float64)
-    picks = np.random.default_rng(_SEED).integers(0, n, size=(RESAMPLES, n))
-    low, high = np.quantile(values[picks].mean(axis=1), (0.025, 0.975))
+    low, high = np.quantile(_resampled(values[:, None])[:, 0], (0.025, 0.975))
     return MeanInterval(mean=float(values.mean()), n=n, low=float(low), high=float(high))
 
 
@@ -89,9 +91,22 @@ def ratio_interval(pairs: Sequence[tuple[float, float]]) -> RatioInterval:
     values = np.asarray(pairs, dtype=np.float64).reshape(n, 2)
     if n == 0 or values[:, 1].mean() == 0.0:
         return RatioInterval(ratio=math.nan, n=n, low=math.nan, high=math.nan)
-    picks = np.random.default_rng(_SEED).integers(0, n, size=(RESAMPLES, n))
-    above, below = (values[:, column][picks].mean(axis=1) for column in (0, 1))
+    above, below = _resampled(values).T
     ratios = np.divide(above, below, out=np.full(RESAMPLES, np.inf), where=below > 0.0)
     low, high = np.quantile(ratios, (0.025, 0.975), method="nearest")
     ratio = values[:, 0].mean() / values[:, 1].mean()
     return RatioInterval(ratio=float(ratio), n=n, low=float(low), high=float(high))
+
+
+def _resampled(values_NK: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the means of RESAMPLES resamples of the rows, shape (RESAMPLES, K): the same whatever _MOST_PICKS is."""
+    n, columns = values_NK.shape
+    rng = np.random.default_rng(_SEED)
+    means = np.empty((RESAMPLES, columns))
+    step = max(1, _MOST_PICKS // n)
+    for first in range(0, RESAMPLES, step):
+        block = means[first : first + step]
+        picks = rng.integers(0, n, size=(len(block), n))
+        for column in range(columns):
+            block[:, column] = values_NK[:, column][picks].mean(axis=1)
+    return means

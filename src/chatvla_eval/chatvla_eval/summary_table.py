@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from chatvla_eval.demonstrations import DEMONSTRATION_NOTE
+from chatvla_eval.trial import SEEDS_PER_RUN
 
-__all__ = ["policy_label", "summary_table", "trial_line"]
+__all__ = ["policy_label", "seeds_label", "summary_table", "swap_label", "trial_line"]
 
 
 def policy_label(results: Mapping[str, Any]) -> str:
@@ -18,14 +19,28 @@ def policy_label(results: Mapping[str, Any]) -> str:
     return f"{label} (privileged)" if results["privileged"] else label
 
 
+def seeds_label(results: Mapping[str, Any]) -> str:
+    """Return the run's seed; where bags were scored, those of all runs in them."""
+    of_trials = [trial["seed"] // SEEDS_PER_RUN for trial in results["trials"] if results["transport"] == "bag"]
+    seeds = dict.fromkeys([results["seed"], *of_trials])
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def swap_label(results: Mapping[str, Any]) -> str:
+    """Return that cards were swapped, and in how many trials where these differ; empty where they were not."""
+    swapped = [trial.get("swap", results["swap"]) for trial in results["trials"]]
+    some = f" in {sum(swapped)} of {len(swapped)} trials" if len(set(swapped)) > 1 else ""
+    return f"cards swapped against the same seeds{some}" if results["swap"] else ""
+
+
 def summary_table(results: Mapping[str, Any]) -> str:
     """Return the table of a results.json, one line per rate; the subsets follow, indented."""
     where = "simulation" if results["simulation"] else "real robot"
-    lines = [f"{results['task']} · {results['split']} · {policy_label(results)} · {where} · seed {results['seed']}"]
+    lines = [f"{results['task']} · {results['split']} · {policy_label(results)} · {where} · {seeds_label(results)}"]
     if results.get("demonstration_scenes"):
         lines.append(DEMONSTRATION_NOTE)
-    if results["swap"]:
-        lines.append("cards swapped against the same seeds")
+    if swapped := swap_label(results):
+        lines.append(swapped)
     if results["force_correct"]:
         lines.append("the right reasoning is forced")
     if results["forced_reasoning"]:

@@ -28,9 +28,11 @@ SEEDS_PER_RUN = 100_000
 
 @dataclass
 class Touched:
-    """Which object was taken last, and which the grippers came nearest to, over the course of a trial."""
+    """Which objects were taken first and last, and which the grippers came nearest to, over the course of a trial."""
 
+    first: str = ""
     name: str = ""
+    """The one taken last."""
     placed_since_s: float | None = None
     approach: Approach = field(default_factory=Approach)
     untouched: SceneTruth | None = None
@@ -43,6 +45,7 @@ class Touched:
         for truth in (*watch.seen, watch.truth):
             held = next((item.name for item in truth.objects if item.held), "")
             self.name = truth.placed or held or self.name
+            self.first = self.first or self.name
         if not watch.truth.placed:
             self.placed_since_s = None
         elif self.placed_since_s is None:
@@ -117,20 +120,23 @@ def score_trial(task: Task, setup: TrialSetup, watch: Watch, touched: Touched, *
     """Return the result of a trial that ended with `watch`."""
     truth = watch.truth
     text = watch.texts[0] if watch.texts else ""
-    # Objects move in the course of a trial, and a text that points at them is right or wrong about its own time.
-    scored = task.score(text, touched.untouched or truth)
+    # Objects move in the course of a trial, and a text that points at them is right or wrong about its own time, as it
+    # is about the step that was next then.
+    untouched = touched.untouched or truth
+    scored = task.score(text, untouched)
+    picked = touched.first if task.in_steps else touched.name
     success = truth.success and not watch.error
     labels = {item.name: item.label for item in truth.objects}
     # Only a trial in which nothing was taken needs it, and it takes time.
-    approached = "" if success or touched.name else touched.approach.name
+    approached = "" if success or picked else touched.approach.name
     written = bool(text)
     cause = failure_cause(
         scored,
         success=success,
         written=written,
-        picked=touched.name,
+        picked=picked,
         approached=approached,
-        target=truth.target,
+        target=untouched.target,
         timed_out=timed_out,
         error=watch.error,
         refused=watch.refused,
@@ -143,14 +149,14 @@ def score_trial(task: Task, setup: TrialSetup, watch: Watch, touched: Touched, *
         text=text,
         answer=scored.answer,
         texts=len(watch.texts),
-        picked=labels.get(touched.name, touched.name),
+        picked=labels.get(picked, picked),
         measures=dict(scored.measures) | dict(task.outcome(truth)),
         parts=dict(scored.parts),
         success=success,
         cause=cause,
         seconds=round(watch.elapsed_s, 3),
         subsets=tuple(truth.subsets),
-        link=broken_link(cause, scored, written=written, approached=approached, target=truth.target),
+        link=broken_link(cause, scored, written=written, approached=approached, target=untouched.target),
         chosen=labels.get(scored.choice, ""),
         approached=labels.get(approached, ""),
         counts=dict(watch.counts),

@@ -25,7 +25,7 @@ class TrialResult:
     texts: int
     """Number of distinct reasoning texts in the trial."""
     picked: str
-    """Label of the object that was placed, or last held; empty when none was."""
+    """Label of the object that was placed, or last held; in a task of steps, first held. Empty when none was."""
     measures: dict[str, int]
     parts: dict[str, int]
     success: bool

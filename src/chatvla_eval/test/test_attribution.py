@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from chatvla_eval.against import AgainstError, against
 from chatvla_eval.attribution import agreement, forced_correct, links
 from chatvla_eval.causes import LINKS, broken_link
 from chatvla_eval.cli import main
@@ -109,6 +110,24 @@ def test_comparison_pairs_trials_by_seed():
     assert found["n"] == 1
     assert found["success"]["only_first"] == 1
     assert found["ocr"]["difference"] == -2
+
+
+@pytest.mark.parametrize("split", ["in_domain", "open_world + in_domain"])
+def test_runs_of_different_splits_are_not_paired(tmp_path, capsys, split):
+    """The same seeds draw other scenes: refused before the first trial."""
+    before = {"task": "math_match", "split": split, "policy": "p", "swap": False, "trials": [{"seed": 1}]}
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    words = ["--split", "open_world", "--trials", "1", "--quiet", "--no-film", "--against", str(tmp_path)]
+    assert main(["math_match", *words, "--out", str(tmp_path / "after")]) == 1
+    complaint = capsys.readouterr().err
+    assert f"is of split '{split}', this run of 'open_world'" in complaint
+    assert "--split" in complaint
+    assert not (tmp_path / "after" / "results.json").exists()
+    with pytest.raises(AgainstError, match="other scenes"):
+        against(before, before | {"split": "open_world"}, "before")
+    trials = [{"seed": 1, "success": True, "ocr": 4, "math": 2}]
+    same = before | {"trials": trials}
+    assert against(same, same, "before")["n"] == 1
 
 
 @pytest.mark.slow

@@ -3,35 +3,17 @@
 
 import json
 
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
-from rclpy.serialization import serialize_message
-
-from chatvla_control.arm_port import JointState
-from chatvla_control.contracts import Reasoning, ReasoningSource
-from chatvla_control.robot_spec import robot_spec
-from chatvla_control.ros.convert import joint_state_to_msg, reasoning_to_msg
-from chatvla_control.ros.convert_scene import scene_truth_to_msg
-from chatvla_control.ros.images import image_to_msg
-from chatvla_eval.bags.bag_writer import BagWriter
-from chatvla_eval.bags.message_types import MessageTypes
-from chatvla_eval.bags.metadata import TopicInfo
 from chatvla_eval.cli import main
 from chatvla_eval.ros.bag_policies import compared_on_bags
-from chatvla_eval.ros.bag_scores import bag_names
+from chatvla_eval.short_names import short_names
 from chatvla_eval.tasks.example_scene import GOOD_TEXT, scene
 
-SPEC = robot_spec("arx_r5")
-START_S = 1_700_000_000.0
-KINDS = {
-    "reasoning": "chatvla_msgs/msg/Reasoning",
-    "joint_states": "sensor_msgs/msg/JointState",
-    "sim/bench_state": "chatvla_msgs/msg/BenchState",
-    "camera/top/image_raw": "sensor_msgs/msg/Image",
-}
+from .small_bags import START_S, scored, write_bag
+
 NOTE = {
     "instruction": "Pick the card.",
     "equation": "3 + 4",
@@ -64,38 +46,6 @@ TOY_TEXT = (
     f"The toy is {pointed('red car', 100, 100, 200, 200)}. The reference is {pointed('blue box', 400, 400, 600, 700)}. "
     f"I should put the red car to the left of the blue box, at the {pointed('goal', 300, 400, 400, 500)}."
 )
-
-
-def write_bag(folder, *, texts=((0.5, GOOD_TEXT),), truths=(), robot=False):
-    """Write a bag of two seconds; `robot` adds camera and joints."""
-    writer = BagWriter(folder, MessageTypes())
-    for name, kind in KINDS.items():
-        writer.add_topic(TopicInfo(name=f"/chatvla/{name}", msgtype=kind))
-    messages = []
-    for after_s, text in texts:
-        reasoning = Reasoning(
-            id="r", text=text, stamp_s=START_S + after_s, source=ReasoningSource.GENERATED, policy="tiny"
-        )
-        messages.append((after_s, "reasoning", reasoning_to_msg(reasoning)))
-    for truth in truths:
-        messages.append((truth.stamp_s - START_S, "sim/bench_state", scene_truth_to_msg(truth, real_time_factor=1.0)))
-    rng, still = np.random.default_rng(0), np.zeros(SPEC.width)
-    for tick in range(100 if robot else 0):
-        after_s = 0.02 * (tick + 1)
-        state = JointState(positions=np.array(SPEC.home), velocities=still, efforts=still, stamp_s=START_S + after_s)
-        messages.append((after_s, "joint_states", joint_state_to_msg(SPEC.joint_names, state)))
-        if tick % 2 == 0:
-            image = rng.integers(0, 255, (48, 64, 3), np.uint8)
-            messages.append((after_s, "camera/top/image_raw", image_to_msg(image, START_S + after_s, "camera")))
-    for after_s, name, message in sorted(messages, key=lambda item: item[0]):
-        writer.write(f"/chatvla/{name}", round((START_S + after_s) * 1e9), serialize_message(message))
-    writer.close()
-    return folder
-
-
-def scored(out, *bags, more=()):
-    code = main(["--bag", *map(str, bags), "--out", str(out), *more])
-    return code, json.loads((out / "results.json").read_text()) if code == 0 else {}
 
 
 def test_notes_of_a_person_score_a_real_robots_bag(tmp_path, capsys):
@@ -197,7 +147,7 @@ def test_bags_of_one_name_stay_apart_and_one_given_twice_counts_once(tmp_path):
 
 def test_names_take_as_many_folders_as_tell_bags_apart(tmp_path):
     folders = [tmp_path / name for name in ("a/x/run", "b/x/run", "b/y/run", "other")]
-    assert bag_names(folders) == ["a/x/run", "b/x/run", "y/run", "other"]
+    assert short_names(folders) == ["a/x/run", "b/x/run", "y/run", "other"]
 
 
 def test_bags_of_simulator_and_robot_do_not_mix(tmp_path, capsys):

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from chatvla_eval.cli import main
+from chatvla_eval.counterfactual.command import write
 from chatvla_eval.counterfactual.doses import BASE, DOSE_NAMES, SWAPPED, dose_texts
 from chatvla_eval.counterfactual.heading import STAYS, heading, path_distance_m
-from chatvla_eval.counterfactual.summary import comparison, summary
+from chatvla_eval.counterfactual.summary import comparison, markdown, summary
+from chatvla_eval.demonstrations import DEMONSTRATION_NOTE, DEMONSTRATION_WARNING
 from chatvla_eval.tasks import task_by_name
 from chatvla_eval.tasks.example_scene import scene
 
@@ -76,6 +78,28 @@ def test_flip_needs_both_texts_followed():
     assert (test["only_first"], test["both"]) == (1, 1)
 
 
+def test_scenes_of_the_demonstrations_are_named(tmp_path, capsys):
+    for split, seed, warned in (("in_domain", "4", 1), ("in_domain", "5", 0), ("open_world", "4", 0)):
+        words = ["--policy", str(tmp_path), "--split", split, "--seed", seed, "--frames", "1", "--quiet"]
+        assert main(["counterfactual", *words, "--out", str(tmp_path / "out")]) == 1
+        assert capsys.readouterr().err.count(DEMONSTRATION_WARNING) == warned
+
+
+def test_figures_are_there_only_once_plots_and_pages_are(tmp_path):
+    found = {"policy": "tiny", "privileged": False, "frames": [frame()], "summary": summary([frame()])}
+    results = {"task": "math_match", "split": "in_domain", "seed": 4, "commit": "c", "frames_asked": 1}
+    results |= {"policies": [found], "demonstration_scenes": True}
+    obstacle = tmp_path / "counterfactual.html"
+    obstacle.mkdir()
+    with pytest.raises(OSError, match=obstacle.name):
+        write(tmp_path, results)
+    assert not (tmp_path / "counterfactual.json").exists()
+    obstacle.rmdir()
+    assert DEMONSTRATION_NOTE in write(tmp_path, results)
+    assert DEMONSTRATION_NOTE not in markdown(results | {"demonstration_scenes": False})
+    assert json.loads((tmp_path / "counterfactual.json").read_text()) == results
+
+
 @pytest.mark.slow
 def test_expert_flips_every_time_and_its_paraphrase_changes_nothing(tmp_path, capsys):
     words = ["--policy", "expert", "--frames", "4", "--seed", "3", "--jobs", "1", "--quiet", "--out", str(tmp_path)]
@@ -98,6 +122,7 @@ def test_untrained_checkpoint_heads_nowhere_and_two_policies_are_compared(tmp_pa
     words = ["--policy", "expert", "--policy", str(tmp_path / "random"), "--frames", "2", "--resamples", "1"]
     assert main(["counterfactual", *words, "--jobs", "1", "--quiet", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "counterfactual.json").read_text())
+    assert (found["seed"], found["demonstration_scenes"]) == (100, False)
     expert, random = found["policies"]
     assert random["summary"]["flip"]["k"] == 0
     assert {one["heading"] for one in random["frames"][0]["doses"].values()} == {STAYS}

@@ -8,6 +8,8 @@ import pytest
 
 from chatvla_control.contracts import InputKind, RouterStats
 from chatvla_eval.cli import main
+from chatvla_eval.demonstrations import DEMONSTRATION_NOTE, DEMONSTRATION_WARNING
+from chatvla_eval.router.command import write
 from chatvla_eval.router.traffic import counted, drift
 
 
@@ -46,6 +48,31 @@ def test_figures_of_even_and_uneven_loads():
     assert counted(InputKind.ROBOT, [None]) is None
 
 
+def test_scenes_of_the_demonstrations_are_named(tmp_path, capsys):
+    words = ["--policy", str(tmp_path), "--split", "in_domain", "--trials", "1", "--out", str(tmp_path / "out")]
+    for seed, warned in (("4", 1), ("5", 0)):
+        assert main(["router", *words, "--seed", seed]) == 1
+        assert capsys.readouterr().err.count(DEMONSTRATION_WARNING) == warned
+
+
+def test_figures_are_there_only_once_plots_and_pages_are(tmp_path):
+    part = counted(InputKind.ROBOT, [stats([[10, 10, 10, 10]])])
+    assert part is not None
+    model = {"when": "after", "policy": "p", "kinds": {"robot": part.to_dict()}, "drift_between_kinds": None}
+    results = {"paper": "p", "commit": "c", "demonstration_scenes": True, "models": [model]}
+    obstacle = tmp_path / "router_after_robot.svg"
+    obstacle.mkdir()
+    with pytest.raises(OSError, match=obstacle.name):
+        write(tmp_path, results)
+    assert not (tmp_path / "router.json").exists()
+    obstacle.rmdir()
+    assert DEMONSTRATION_NOTE in write(tmp_path, results)
+    # Who has the old file open keeps it whole: the new one took its place by a rename.
+    with (tmp_path / "router.json").open() as before:
+        assert DEMONSTRATION_NOTE not in write(tmp_path, results | {"demonstration_scenes": False})
+        assert json.load(before) == results
+
+
 @pytest.mark.slow
 def test_both_kinds_before_and_after(tmp_path, capsys):
     from chatvla_policy.systems.untrained import save_untrained
@@ -54,6 +81,7 @@ def test_both_kinds_before_and_after(tmp_path, capsys):
     words = ["--policy", str(tmp_path / "random"), "--before", str(tmp_path / "random"), "--trials", "2"]
     assert main(["router", *words, "--out", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "router.json").read_text())
+    assert (found["seed"], found["split"], found["demonstration_scenes"]) == (100, "open_world", False)
     for model in found["models"]:
         assert {kind: part["inputs"] for kind, part in model["kinds"].items()} == {"understanding": 2, "robot": 2}
         for part in model["kinds"].values():

@@ -39,9 +39,13 @@ def test_a_trial_counts_its_steps_and_a_short_one_some_of_them() -> None:
     assert whole.measures == {"recognition": 4, "affordance": 1, "steps": 4}
     assert not cut.success
     assert 1 <= cut.measures["steps"] < 4
+    # The text is about the first step, so the first toy taken is the one that it chose, whatever came after it.
+    assert (cut.cause, cut.link) == ("execution", "execution")
+    assert whole.picked == whole.chosen == cut.picked == cut.chosen == whole.scene["toys"][0]
     info = RunInfo(
         task="toy_sorting", split="in_domain", seed=0, trials=2, policy="expert", privileged=True, simulation=True
     )
     summary = results_dict(info, [whole, cut])["summary"]
     assert summary["steps"]["of"] == 4
+    assert (summary["agreement"]["k"], summary["agreement"]["n"]) == (2, 2)
     assert summary["steps"]["mean"] == (4 + cut.measures["steps"]) / 2

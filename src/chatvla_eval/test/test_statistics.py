@@ -2,11 +2,13 @@
 """Intervals agree with published values and behave at the ends."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from chatvla_eval.statistics import mean_interval, proportion, ratio_interval
+from chatvla_eval import statistics
+from chatvla_eval.statistics import RESAMPLES, mean_interval, proportion, ratio_interval
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,30 @@ def test_mean_interval_is_near_the_normal_one_and_repeatable():
     assert interval.low == pytest.approx(2.0 - half, abs=0.02)
     assert interval.high == pytest.approx(2.0 + half, abs=0.02)
     assert mean_interval(scores) == interval
+
+
+@pytest.mark.parametrize("n", [1, 3, 52, 419, 2000])
+def test_intervals_are_those_of_all_resamples_drawn_at_once(n):
+    rng = np.random.default_rng(n)
+    above, below = rng.random(n), rng.random(n) + 0.1
+    picks = np.random.default_rng(statistics._SEED).integers(0, n, size=(RESAMPLES, n))
+    low, high = np.quantile(above[picks].mean(axis=1), (0.025, 0.975))
+    found = mean_interval(above.tolist())
+    assert (found.low, found.high) == (low, high)
+    ratios = above[picks].mean(axis=1) / below[picks].mean(axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975), method="nearest")
+    found = ratio_interval(list(zip(above.tolist(), below.tolist(), strict=True)))
+    assert (found.low, found.high) == (low, high)
+
+
+def test_memory_does_not_grow_with_the_number_of_scores(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 200)
+    tracemalloc.start()
+    mean_interval([0.0, 1.0] * 100_000)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # All picks at once are 320 MB.
+    assert most < 120e6
 
 
 def test_mean_of_nothing_is_not_a_number():

@@ -16,6 +16,7 @@ from chatvla_eval.tasks import task_by_name
 from chatvla_eval.tasks.example_scene import ORIGIN, scene
 from chatvla_eval.tasks.toy_placement import overlap, stated_boxes, stated_placement
 from chatvla_policy.systems.untrained import save_untrained
+from chatvla_sim.toy_placement.instructions import PHRASINGS, RELATION_PHRASES, instruction
 
 TASK = task_by_name("toy_placement")
 LABELS = ("red car", "blue box", "green duck")
@@ -106,6 +107,36 @@ def test_a_text_without_a_goal_is_judged_by_its_words() -> None:
 def test_wordings_of_every_relation_are_understood(text: str, relation: str) -> None:
     said = stated_placement(text, LABELS)
     assert (said.toy, said.relation, said.reference) == ("red car", relation, "blue box")
+
+
+@pytest.mark.parametrize(
+    ("text", "relation"),
+    [
+        ("Put the red car on the table to the left of the blue box.", "left"),
+        ("Put the red car to the left of the blue box on the table.", "left"),
+        ("Take the red car, which is on the right, and put it in front of the blue box.", "front"),
+        ("The red car on the left belongs behind the blue box.", "behind"),
+        ("Find the blue box and put the red car behind it.", "behind"),
+        ("Find the blue box on the right and put the red car to the left of it.", "left"),
+        ("Look for the blue box, then move the red car before it.", "front"),
+        ("Take the red car, find the blue box, and put it behind it.", "behind"),
+        ("There is the blue box and the red car belongs behind it.", "behind"),
+        ("Find the blue box and put the red car below the blue box.", "below"),
+    ],
+)
+def test_other_places_and_pronouns_do_not_confuse(text: str, relation: str) -> None:
+    said = stated_placement(text, LABELS)
+    assert (said.toy, said.relation, said.reference) == ("red car", relation, "blue box")
+    assert stated_placement("Put the red car behind it.", LABELS).reference == ""
+
+
+@pytest.mark.parametrize("part", ["robot", "open_world"])
+def test_the_benchs_own_phrasings_are_understood(part: str) -> None:
+    for number in range(len(PHRASINGS[part])):
+        for relation in RELATION_PHRASES:
+            text = instruction(part, number, toy="red car", relation=relation, reference="blue box")
+            said = stated_placement(text, LABELS)
+            assert (said.toy, said.relation, said.reference) == ("red car", relation, "blue box"), text
 
 
 def test_boxes_that_are_none_are_left_out() -> None:

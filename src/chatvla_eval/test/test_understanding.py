@@ -10,7 +10,7 @@ from PIL import Image
 
 from chatvla_eval.cli import main
 from chatvla_eval.understanding.benchmarks import UnknownMetricError, default_metric
-from chatvla_eval.understanding.command import markdown
+from chatvla_eval.understanding.command import evaluated, markdown, write
 from chatvla_eval.understanding.metrics import FORMULAS, anls, choice, exact, mtvqa, relaxed, score_of, vqa, yes_no
 from chatvla_eval.understanding.questions import QuestionsError, read_questions
 from chatvla_eval.understanding.vqa_words import normal_answer
@@ -165,6 +165,23 @@ def test_page_gives_retention_with_its_interval_and_says_what_is_left_out():
     assert "MME.tsv: the benchmark's own score has more, left out here: accuracy+." in page
 
 
+def test_results_are_there_only_once_the_pages_are(tmp_path):
+    rate = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 1}
+    entry = {"file": "a.json", "metric": "exact", "n": 1, "policy": rate, "policy_answers": []}
+    results = {"policy": "p", "base": "", "commit": "c", "sets": [entry]}
+    obstacle = tmp_path / "understanding.html"
+    obstacle.mkdir()
+    with pytest.raises(OSError, match=obstacle.name):
+        write(tmp_path, results)
+    assert not (tmp_path / "understanding.json").exists()
+    obstacle.rmdir()
+    write(tmp_path, results)
+    # Who has the old file open keeps it whole: the new one took its place by a rename.
+    with (tmp_path / "understanding.json").open() as before:
+        write(tmp_path, results | {"commit": "d"})
+        assert json.load(before) == results
+
+
 def encoded(colour):
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30), colour).save(buffer, "PNG")
@@ -231,6 +248,35 @@ def test_checkpoint_is_asked_and_its_base_retains_all_of_itself(tmp_path, capsys
     assert found["retention_interval"] == ({"low": 1, "high": 1} if right else {"low": None, "high": None})
     assert "| TextVQA_x.tsv | vqa | 1 |" in capsys.readouterr().out
     assert main(["understanding", "--data", str(tmp_path / "gone.tsv"), "--policy", str(tmp_path / "random")]) == 1
+
+
+@pytest.mark.slow
+def test_files_of_one_name_stay_apart_and_answers_outlive_what_comes_after_them(tmp_path, capsys):
+    from chatvla_policy.systems.untrained import save_untrained
+
+    save_untrained(tmp_path / "random", robot="arx_r5", max_tokens=8)
+    for folder in ("MME", "other"):
+        (tmp_path / folder).mkdir()
+        turns = [{"from": "human", "value": f"{folder}?"}, {"from": "gpt", "value": "yes"}]
+        (tmp_path / folder / "test.json").write_text(json.dumps([{"id": 0, "conversations": turns}]))
+    files, random = [tmp_path / name / "test.json" for name in ("MME", "other", "MME")], str(tmp_path / "random")
+    kept = []
+    found = evaluated(files, policy=random, base=random, keep=kept.append)
+    told = [(one["file"], one["metric"], one["policy_answers"][0]["question"]) for one in found["sets"]]
+    # The folder's name is no benchmark's, and a file given twice is one.
+    assert told == [("MME/test.json", "exact", "MME?"), ("other/test.json", "exact", "other?")]
+    assert ["base_answers" in one["sets"][-1] for one in kept] == [False, True, False, True]
+    assert not any("policy" in one["sets"][-1] for one in kept)
+    out = tmp_path / "out"
+    (out / "understanding.html").mkdir(parents=True)
+    words = ["understanding", "--data", *map(str, files), "--policy", random, "--quiet", "--out", str(out)]
+    assert main(words) == 1
+    assert f"the answers to whole files are in {out / 'answers.json'}" in capsys.readouterr().err
+    saved = json.loads((out / "answers.json").read_text())["sets"]
+    assert [one["policy_answers"] for one in saved] == [one["policy_answers"] for one in found["sets"]]
+    (out / "understanding.html").rmdir()
+    assert main(words) == 0
+    assert sorted(path.name for path in out.iterdir()) == [f"understanding.{end}" for end in ("html", "json", "md")]
 
 
 def test_adapter_of_vlmevalkit_with_the_package_itself(tmp_path):

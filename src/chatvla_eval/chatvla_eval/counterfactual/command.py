@@ -15,9 +15,11 @@ from chatvla_eval.arguments import ArgumentParser, count, one_of
 from chatvla_eval.counterfactual.doses import DOSES
 from chatvla_eval.counterfactual.replay import FrameSettings, replay_frame
 from chatvla_eval.counterfactual.summary import comparison, divergence_plot, heading_plot, markdown, summary
+from chatvla_eval.demonstrations import DEMONSTRATION_WARNING, shows_demonstrations
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.parallel import default_jobs
-from chatvla_eval.policies import PolicyUnavailableError
+from chatvla_eval.policies import EXPERT, PolicyUnavailableError
+from chatvla_eval.report.frame import write_aside
 from chatvla_eval.report.from_markdown import write_pages
 from chatvla_eval.results import source_commit
 from chatvla_eval.tasks import TASKS
@@ -43,26 +45,26 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write(folder: Path, results: dict[str, Any]) -> str:
-    """Write counterfactual.json, .md, .html and the plots into `folder`; return the page."""
+    """Write the plots, counterfactual.md, .html and, last, .json into `folder`; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
     page = markdown(results)
-    files = {
-        "counterfactual.json": json.dumps(results, indent=1, allow_nan=False) + "\n",
-        "headings.svg": heading_plot(results),
-        "divergence.svg": divergence_plot(results),
-    }
-    for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8")
+    for name, plot in {"headings.svg": heading_plot, "divergence.svg": divergence_plot}.items():
+        (folder / name).write_text(plot(results), encoding="utf-8")
     plots = "\n![Headings](headings.svg)\n\n![Divergence](divergence.svg)\n"
     write_pages(folder, "counterfactual", page + plots)
+    write_aside(folder / "counterfactual.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return page
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:
+    shown = shows_demonstrations(arguments.split, [trial_seed(arguments.seed, 0)]) and {*arguments.policy} != {EXPERT}
+    if shown:
+        print(f"chatvla eval counterfactual: {DEMONSTRATION_WARNING}", file=sys.stderr)
     results: dict[str, Any] = {
         "task": arguments.task,
         "split": arguments.split,
         "seed": arguments.seed,
+        "demonstration_scenes": shown,
         "simulation": True,
         "commit": source_commit(),
         "frames_asked": arguments.frames,
@@ -108,7 +110,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--task", type=one_of("task", sorted(DOSES)), default="math_match", help="task of the frames")
     parser.add_argument("--split", default="open_world", help="split to draw frames from")
     parser.add_argument("--frames", type=count, default=52, help="number of trials whose first frame is taken")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same frames")
+    parser.add_argument("--seed", type=int, default=100, help="the same seed gives the same frames")
     parser.add_argument("--resamples", type=count, default=4, help="samples of the noise floor per frame")
     parser.add_argument("--jobs", type=count, default=default_jobs(), help="frames side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/counterfactual"), help="folder for results and plots")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from chatvla_eval.counterfactual.doses import BASE, DOSE_NAMES, SWAPPED
+from chatvla_eval.demonstrations import DEMONSTRATION_NOTE
 from chatvla_eval.paired import mcnemar
 from chatvla_eval.plots.bars import Bar, bars
 from chatvla_eval.statistics import mean_interval, proportion
@@ -55,6 +56,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"First frames of {results['frames_asked']} trials, seed {results['seed']}, commit {results['commit']}.",
         "",
     ]
+    if results.get("demonstration_scenes"):
+        lines += [f"Frames: {DEMONSTRATION_NOTE}.", ""]
     for policy in results["policies"]:
         found = policy["summary"]
         name = f"{policy['policy']}{' (privileged)' if policy['privileged'] else ''}"

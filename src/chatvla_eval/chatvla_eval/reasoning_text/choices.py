@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from chatvla_eval.reasoning_text.tokens import Kind, Token
+from chatvla_eval.reasoning_text.tokens import OR_WORDS, Kind, Token
 
 __all__ = ["Claim", "find_claims"]
 
 _ENDS = {Kind.STOP, Kind.NOT, Kind.PICK, Kind.PICKED, Kind.QUESTION}
 _SOFT_ENDS = {Kind.AND, Kind.COMMA, Kind.EQUAL}
+_JOINTS = {Kind.AND, Kind.COMMA}
+_OF_A_NAME = {Kind.CARD, Kind.PLACE, Kind.NUMBER, Kind.OPEN, Kind.CLOSE}
+_LINKS = OR_WORDS | {
+    "a", "also", "an", "at", "both", "either", "else", "even", "in", "its", "number", "of", "on", "one", "that", "the",
+    "this", "to", "too", "with",
+}  # fmt: skip
+"""Words that may stand in the name of a card: with any other, or a verb, it is a statement about cards."""
 _NEGATION_REACH = 4
 
 
@@ -43,6 +50,7 @@ def find_claims(tokens: Sequence[Token], used: set[int]) -> list[Claim]:
         elif token.kind in {Kind.CORRECT, Kind.ANSWER}:
             claim = _judged(tokens, index, used)
         if claim and (claim.places or claim.values):
+            claim = _with_others(tokens, index, claim, used)
             claims.append(claim)
             if claim.explicit:
                 used.update(claim.indices)
@@ -98,3 +106,76 @@ def _collect(
             values.add(token.number)
             indices.add(index)
     return Claim(places=frozenset(places), values=frozenset(values), explicit=explicit, indices=frozenset(indices))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """One more card of a list."""
+
+    places: frozenset[str]
+    values: frozenset[int]
+    indices: frozenset[int]
+    joined: bool
+    """Whether "and" or "or" joins it; a comma alone may also join what a statement begins with."""
+
+
+def _with_others(tokens: Sequence[Token], verb: int, claim: Claim, used: set[int]) -> Claim:
+    """Return `claim` with the cards that a list names beside it: "the left card, the middle one or the right one".
+
+    `verb` is the index of the word that makes the claim: the list goes on away from it.
+    """
+    forward = max(claim.indices) > verb
+    span = range(max(claim.indices) + 1, len(tokens)) if forward else range(min(claim.indices) - 1, -1, -1)
+    items, ends = _items(tokens, span, used)
+    taken: list[_Item] = []
+    for item in items:
+        pair, alone = item.places and item.values, not (claim.places and claim.values)
+        if pair and (alone or not forward) and not any(tokens[index].is_or for index in span):
+            # "Pick the right card, 3 (left), 1 (middle)": what lies where.
+            ends = False
+            break
+        taken.append(item)
+    if not ends:
+        taken = taken[: max((number for number, item in enumerate(taken, start=1) if item.joined), default=0)]
+    counted = any(" from " in place for place in claim.places)
+    for item in taken:
+        # "The rightmost card, the right one" is one card.
+        same = not item.joined and all((" from " in place) != counted for place in item.places)
+        claim = replace(
+            claim,
+            places=claim.places if same and claim.places else claim.places | item.places,
+            values=claim.values | item.values,
+            indices=claim.indices | item.indices,
+        )
+    return claim
+
+
+def _items(tokens: Sequence[Token], span: Sequence[int], used: set[int]) -> tuple[list[_Item], bool]:
+    """Return the cards that a list names along `span`, and whether the clause ends with them."""
+    parts: list[list[int]] = [[]]
+    joints: list[bool] = [False]
+    ends = True
+    for index in span:
+        token = tokens[index]
+        if token.kind is Kind.STOP:
+            break
+        if token.kind in _JOINTS:
+            parts.append([])
+            joints.append(token.kind is Kind.AND)
+        elif index not in used and _names(token, any_word=len(parts) == 1):
+            parts[-1].append(index)
+        else:
+            ends = False
+            break
+    items = []
+    for part, joint in zip(parts[1:] if ends else parts[1:-1], joints[1:], strict=False):
+        places = frozenset(tokens[index].value for index in part if tokens[index].kind is Kind.PLACE)
+        values = frozenset(tokens[index].number for index in part if tokens[index].kind is Kind.NUMBER)
+        joined = joint or any(tokens[index].is_or for index in part)
+        items.append(_Item(places=places, values=values, indices=frozenset(part), joined=joined))
+    return items, ends
+
+
+def _names(token: Token, *, any_word: bool) -> bool:
+    """Return whether a token may be part of a card's name; `any_word`: behind the name, other words may stand."""
+    return token.kind in _OF_A_NAME or (token.kind is Kind.FILLER and (any_word or token.value in _LINKS))

@@ -36,7 +36,8 @@ class Equation:
 def find_equations(tokens: Sequence[Token], used: set[int]) -> list[Equation]:
     """Return the equations of one sentence and add the indices of their tokens to `used`.
 
-    A chain such as 1+2+3 is consumed and returned as nothing: the bench has two operands.
+    A chain such as 1+2+3 is consumed and returned as nothing: the bench has two operands. An equation with several
+    answers comes once with each.
     """
     on_board = any(token.kind is Kind.BOARD for token in tokens)
     found: list[Equation] = []
@@ -46,10 +47,13 @@ def find_equations(tokens: Sequence[Token], used: set[int]) -> list[Equation]:
         if end == index:
             index += 1
             continue
-        start = index
+        start, stated = index, end
         if equation is not None:
-            equation, start, end = _with_answer(tokens, equation, index, end)
-            found.append(replace(equation, on_board=on_board))
+            equation, start, end = _with_answer(tokens, replace(equation, on_board=on_board), index, end)
+            found.append(equation)
+            others = _others(tokens, end - 1, used) if end > stated else []
+            found += [replace(equation, answer=tokens[position].number) for position in others]
+            used.update(others)
         used.update(range(start, end))
         index = end
     return found
@@ -127,9 +131,30 @@ def find_answers(tokens: Sequence[Token], used: set[int], *, after_equation: boo
             if _kinds(tokens, answer, Kind.ANSWER) and not _kinds(tokens, answer + 1, Kind.CARD):
                 position = index
         if position not in used and _is_answer(tokens, position):
-            answers.append(_signed(tokens, position))
-            used.add(position)
+            others = _others(tokens, position, used)
+            if position >= 2 and tokens[position - 1].is_or and tokens[position - 2].kind is Kind.NUMBER:
+                others.append(position - 2)
+            answers += [_signed(tokens, position), *(tokens[other].number for other in others)]
+            used.update((position, *others))
     return answers
+
+
+def _others(tokens: Sequence[Token], position: int, used: set[int]) -> list[int]:
+    """Return where further numbers are said in place of the one at `position`, as in "7, 8 or 9".
+
+    Without "or", a list counts where it ends the clause: "the answer is 7, 3 is on the left" has one answer.
+    """
+    found: list[int] = []
+    sure, index = 0, position + 1
+    while True:
+        joined = _skip(tokens, index, {Kind.COMMA, Kind.AND}, 2)
+        after = _skip(tokens, joined, {Kind.FILLER, Kind.EQUAL}, _REACH) if _is_or(tokens, joined) else joined
+        if after == index or after in used or not _is_answer(tokens, after):
+            break
+        found.append(after)
+        sure, index = len(found) if after > joined else sure, after + 1
+    ends = joined >= len(tokens) or tokens[joined].kind is Kind.STOP
+    return found if ends else found[:sure]
 
 
 def find_operands(tokens: Sequence[Token], used: set[int]) -> list[int]:
@@ -166,6 +191,10 @@ def _signed(tokens: Sequence[Token], position: int) -> int:
     """Return the number at `position`; a dash before it makes it -1, which no answer of the bench is."""
     after_dash = position > 0 and tokens[position - 1].kind is Kind.DASH
     return -1 if after_dash and _kinds(tokens, position - 2, Kind.EQUAL) else tokens[position].number
+
+
+def _is_or(tokens: Sequence[Token], index: int) -> bool:
+    return 0 <= index < len(tokens) and tokens[index].is_or
 
 
 def _kinds(tokens: Sequence[Token], index: int, kind: Kind) -> bool:

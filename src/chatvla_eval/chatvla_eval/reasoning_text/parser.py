@@ -82,9 +82,11 @@ def parse_reasoning(text: str) -> ParsedReasoning:
 
 
 def _sentences(tokens: Sequence[Token]) -> list[list[Token]]:
-    """Return the tokens between sentence ends; a question keeps its mark as last token."""
+    """Return the tokens between sentence ends; a question keeps its mark as last token, and "Or" goes on."""
     sentences: list[list[Token]] = [[]]
-    for token in tokens:
+    for token, following in zip(tokens, [*tokens[1:], Token(Kind.END)], strict=False):
+        if token.kind is Kind.END and following.is_or:
+            continue
         if token.kind is not Kind.END:
             sentences[-1].append(token)
         if token.kind in {Kind.END, Kind.QUESTION}:

@@ -12,10 +12,12 @@ import unicodedata
 from dataclasses import dataclass
 from enum import Enum, auto
 
-__all__ = ["MAX_CHARACTERS", "Kind", "Token", "tokenize"]
+__all__ = ["MAX_CHARACTERS", "OR_WORDS", "Kind", "Token", "tokenize"]
 
 MAX_CHARACTERS = 8000
 """Longer texts are cut here: a reasoning is a few sentences, and a model that loops says nothing new."""
+OR_WORDS = frozenset({"or", "maybe", "perhaps", "possibly"})
+"""Words without a meaning of their own that set one thing in place of another."""
 _MAX_DIGITS = 6
 
 
@@ -52,7 +54,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token: its kind and, for numbers, operators, places and orders, its value."""
+    """One token: its kind and, for numbers, operators, places, orders and words without a meaning, its value."""
 
     kind: Kind
     value: str = ""
@@ -61,6 +63,11 @@ class Token:
     def number(self) -> int:
         """Value of a NUMBER token; -1 when it is no whole number of at most six digits."""
         return int(self.value) if self.value.isdigit() and len(self.value) <= _MAX_DIGITS else -1
+
+    @property
+    def is_or(self) -> bool:
+        """Whether it is one of OR_WORDS."""
+        return self.kind is Kind.FILLER and self.value in OR_WORDS
 
 
 _UNITS = (
@@ -214,7 +221,7 @@ def _word_token(plain: str, position: int, before: str, tokens: list[Token]) -> 
         _, kind, value = _PHRASES[int(str(found.lastgroup)[1:])]
         return Token(kind, value), found.end()
     found = _PLAIN_WORD.match(plain, position)
-    return (Token(Kind.FILLER), found.end()) if found else (Token(Kind.FILLER), position + 1)
+    return (Token(Kind.FILLER, found.group()), found.end()) if found else (Token(Kind.FILLER), position + 1)
 
 
 def _is_short_whole(digits: str) -> bool:
@@ -229,7 +236,7 @@ def _number_word(plain: str, position: int, before: str) -> tuple[Token, int] | 
     if _COUNT.match(plain, _skip_space(plain, end)):
         return Token(Kind.FILLER), end
     if value == 1 and (before.split(" ")[-1] in _PRONOUN_BEFORE or plain.startswith(" of", end)):
-        return Token(Kind.FILLER), end
+        return Token(Kind.FILLER, "one"), end
     return Token(Kind.NUMBER, str(value)), end
 
 

@@ -15,7 +15,7 @@ from chatvla_eval.report.frame import THEME_BUTTON, framed, write_aside
 from chatvla_eval.report.summary import against_section, forced_section, links_section, summary_section
 from chatvla_eval.report.trial_row import trial_row
 from chatvla_eval.results import RESULTS_NAME
-from chatvla_eval.summary_table import policy_label
+from chatvla_eval.summary_table import policy_label, seeds_label, swap_label
 from chatvla_eval.trace import read_trace
 
 __all__ = ["REPORT_NAME", "report_html", "write_report"]
@@ -56,14 +56,14 @@ def report_html(results: Mapping[str, Any], traces: Mapping[int, Mapping[str, An
 def _about(results: Mapping[str, Any]) -> str:
     where = "simulation" if results["simulation"] else "real robot"
     how = {"ros": "through ROS, real time", "in_process": "in process, simulated clock", "bag": "from bags"}
-    parts = [where, how.get(results["transport"], results["transport"]), f"seed {results['seed']}"]
+    parts = [where, how.get(results["transport"], results["transport"]), seeds_label(results)]
     parts += (
         ["an inference takes {:g} s, with a new text {:g} s".format(*results["delay_s"])]
         if "delay_s" in results
         else []
     )
     parts += [DEMONSTRATION_NOTE] if results.get("demonstration_scenes") else []
-    parts += ["cards swapped against the same seeds"] if results["swap"] else []
+    parts += [swap_label(results)] if results["swap"] else []
     parts += ["the right reasoning is forced"] if results.get("force_correct") else []
     parts += [f"forced reasoning: {results['forced_reasoning']}"] if results["forced_reasoning"] else []
     parts += (

@@ -17,7 +17,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from chatvla_control.bag_folder import check_bag_folder
-from chatvla_control.contracts import ActionChunk
+from chatvla_control.contracts import ActionChunk, ReasoningSource
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_control.ros.convert import ConversionError, action_chunk_from_msg, joint_state_from_msg
 from chatvla_control.ros.convert_scene import scene_truth_from_msg
@@ -43,6 +43,8 @@ class BagText:
     text: str
     policy: str
     privileged: bool
+    forced: bool = False
+    """Whether the policy was given it instead of its own."""
 
 
 @dataclass(kw_only=True)
@@ -94,8 +96,15 @@ def _take(found: BagMessages, name: str, msg: Any) -> None:
     if name == "sim/bench_state":
         found.truths.append(scene_truth_from_msg(msg))
     elif name == "reasoning":
-        stamp_s = time_from_msg(msg.header.stamp)
-        found.texts.append(BagText(stamp_s=stamp_s, text=msg.text, policy=msg.policy, privileged=bool(msg.privileged)))
+        found.texts.append(
+            BagText(
+                stamp_s=time_from_msg(msg.header.stamp),
+                text=msg.text,
+                policy=msg.policy,
+                privileged=bool(msg.privileged),
+                forced=msg.source == ReasoningSource.FORCED,
+            )
+        )
     elif name == "joint_states":
         state = joint_state_from_msg(msg, _robot_of(msg.name).joint_names)
         found.motion.append((state.stamp_s, state.positions))

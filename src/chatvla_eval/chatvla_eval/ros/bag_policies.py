@@ -14,8 +14,8 @@ from typing import Any
 
 from chatvla_eval.paired import mcnemar, paired_difference
 from chatvla_eval.policies import policy_name
-from chatvla_eval.ros.bag_scores import bag_names
 from chatvla_eval.ros.policy_replay import replay_policy
+from chatvla_eval.short_names import short_names
 from chatvla_eval.statistics import mean_interval, proportion
 from chatvla_eval.tasks import TASKS
 
@@ -30,7 +30,7 @@ def replayed_bags(
 ) -> dict[str, Any]:
     """Return what `policy` thinks and plans on each bag; the replays' own files go into folders of `out`."""
     found: dict[str, Any] = {"policy": policy_name(policy), "seed": seed, "trials": [], "open_loop": {}}
-    for bag, name in zip(bags, bag_names(bags), strict=True):
+    for bag, name in zip(bags, short_names(bags), strict=True):
         summary = replay_policy(bag, policy, out / name, namespace=namespace, seed=seed)
         found["checkpoint_hash"] = summary["checkpoint_hash"]
         found["trials"] += [{"bag": name, "number": k, **trial} for k, trial in enumerate(summary["trials"])]

@@ -7,8 +7,6 @@ simulator's resets. With marks, the scores are exactly those of the rollout that
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from chatvla_eval.trace import TrialTrace
 from chatvla_eval.trial import Touched, score_trial
 from chatvla_eval.trial_result import TrialResult
 
-__all__ = ["ScoredBag", "bag_folders", "bag_names", "score_bag"]
+__all__ = ["ScoredBag", "bag_folders", "score_bag"]
 
 _SPARE_S = 1e-6
 """Stamps survive the way through messages to a nanosecond."""
@@ -37,8 +35,8 @@ class ScoredBag:
 
     name: str
     task: str
-    split: str
-    swap: bool
+    setups: tuple[TrialSetup, ...]
+    """What was asked in each of `trials`."""
     policy: str
     privileged: bool
     simulation: bool
@@ -75,26 +73,11 @@ def bag_folders(paths: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def bag_names(bags: Sequence[Path]) -> list[str]:
-    """Return a name for each bag: its folder's, with as many folders above as tell it from the others ("a/monday")."""
-    parts = [Path(os.path.abspath(bag)).parts for bag in bags]
-    lengths = [1] * len(bags)
-    while True:
-        names = ["/".join(part[-length:]) for part, length in zip(parts, lengths, strict=True)]
-        counts = Counter(names)
-        longer = [
-            min(length + (counts[name] > 1), len(part))
-            for part, length, name in zip(parts, lengths, names, strict=True)
-        ]
-        if longer == lengths:
-            return names
-        lengths = longer
-
-
 def score_bag(folder: Path, *, name: str = "", namespace: str = "chatvla", report: bool = False) -> ScoredBag:
     """Return the scored trials of the bag in `folder`; with `report`, their traces too.
 
-    `name` is what results call it, the folder's name where it is empty. Raises BagError and NotesError.
+    `name` is what results call it, the folder's name where it is empty. Raises BagError, also for several tasks in one
+    bag, and NotesError.
     """
     messages = read_bag(folder, namespace=namespace, pictures=report)
     notes = read_notes(folder)
@@ -103,18 +86,19 @@ def score_bag(folder: Path, *, name: str = "", namespace: str = "chatvla", repor
         raise BagError(
             f"{folder} shows no trial: no sim/bench_state; for a real robot, write trials.json beside its metadata.yaml"
         )
-    trials = tuple(_scored(window, messages) for window in windows)
-    first = windows[0]
+    tasks = sorted({window.truths[-1].task for window in windows})
+    if len(tasks) > 1:
+        raise BagError(f"{folder} holds trials of several tasks, {', '.join(tasks)}; record each task in its own bag")
+    windows = [replace(window, setup=_as_told(window, messages)) for window in windows]
     own = [text for text in messages.texts if text.policy]
     return ScoredBag(
         name=name or folder.name,
-        task=first.truths[-1].task,
-        split=first.setup.split,
-        swap=first.setup.swap,
+        task=tasks[0],
+        setups=tuple(window.setup for window in windows),
         policy=" + ".join(dict.fromkeys(text.policy for text in own)) or "unknown",
         privileged=any(text.privileged for text in own),
         simulation=notes is None,
-        trials=trials,
+        trials=tuple(_scored(window, messages) for window in windows),
         traces=tuple(_trace(window, messages) for window in windows) if report else (),
         unread=messages.unread,
     )
@@ -172,7 +156,7 @@ def _scored(window: _Window, messages: BagMessages) -> TrialResult:
     touched = Touched()
     touched.see(watch)
     if window.picked is not None:
-        touched.name = window.picked
+        touched.first = touched.name = window.picked
     task = task_by_name(window.truths[-1].task)
     return score_trial(task, window.setup, watch, touched, timed_out=bool(window.end.get("timed_out")))
 
@@ -182,7 +166,7 @@ def _watch(window: _Window, messages: BagMessages) -> Watch:
     return Watch(
         elapsed_s=float(window.end["elapsed_s"]),
         truth=window.truths[-1],
-        texts=_texts(window, messages.texts),
+        texts=tuple(item.text for item in _texts(window, messages.texts)),
         finished=True,
         error=window.end.get("error", ""),
         refused=window.end.get("refused", ""),
@@ -192,13 +176,21 @@ def _watch(window: _Window, messages: BagMessages) -> Watch:
     )
 
 
-def _texts(window: _Window, texts: Sequence[BagText]) -> tuple[str, ...]:
+def _as_told(window: _Window, messages: BagMessages) -> TrialSetup:
+    """Return the trial's setup, with the text that was forced: one that no mark tells is told by the text itself."""
+    first = next(iter(_texts(window, messages.texts)), None)
+    if window.setup.forced_reasoning or window.setup.force_correct or first is None or not first.forced:
+        return window.setup
+    return replace(window.setup, forced_reasoning=first.text)
+
+
+def _texts(window: _Window, texts: Sequence[BagText]) -> tuple[BagText, ...]:
     """Return the distinct texts of a trial, as many as the rollout had seen when it ended."""
-    found: list[str] = []
+    found: list[BagText] = []
     for item in texts:
         fits = window.from_s <= item.stamp_s and (item.stamp_s <= window.to_s or "texts" in window.end)
-        if fits and item.text and item.text not in found[-1:]:
-            found.append(item.text)
+        if fits and item.text and item.text not in [before.text for before in found[-1:]]:
+            found.append(item)
     return tuple(found[: window.end.get("texts", len(found))])
 
 
@@ -208,13 +200,12 @@ def _trace(window: _Window, messages: BagMessages) -> TrialTrace:
     kept = [item for item in messages.motion if window.from_s <= item[0] <= window.to_s]
     chunks = [chunk for chunk in messages.chunks if window.from_s <= chunk.start_s <= window.to_s]
     texts = _texts(window, messages.texts)
-    stamps = {text: next(item.stamp_s for item in messages.texts if item.text == text) for text in texts}
     every = (
         max(1, round(0.1 / max(float(np.median(np.diff([time for time, _ in kept]))), 1e-3))) if len(kept) > 1 else 1
     )
     last = window.truths[-1]
     for stamp_s, joints in kept[::every]:
-        known = tuple(text for text in texts if stamps[text] <= stamp_s)
+        known = tuple(item.text for item in texts if item.stamp_s <= stamp_s)
         look = Watch(elapsed_s=stamp_s - window.from_s, truth=last, texts=known, clock_s=stamp_s, joints=joints)
         trace.add(replace(look, chunks=tuple(chunks)))
     for stamp_s, image in messages.pictures:

@@ -67,7 +67,7 @@ class RolloutSettings:
         task = declare(node, "task", "math_match", "Task to evaluate.", choices=sorted(TASKS))
         policy = declare(node, "policy", EXPERT, "Name of the policy that is launched: a checkpoint, or expert.")
         split = declare(node, "split", "open_world", "Split to draw trials from.", choices=_SPLITS)
-        seed = declare(node, "seed", 1, "Seed of the run; the same seed gives the same trials.", low=0, high=10**12)
+        seed = declare(node, "seed", 100, "Seed of the run; the same seed gives the same trials.", low=0, high=10**12)
         out = declare(
             node, "out", "", "Folder for results.json and the film; empty for runs/eval/TASK_POLICY_SPLIT_SEED."
         )

@@ -13,13 +13,16 @@ from typing import Any
 
 from chatvla_control.contracts import InputKind, Observation
 from chatvla_eval.arguments import ArgumentParser, count, one_of
+from chatvla_eval.demonstrations import DEMONSTRATION_NOTE, DEMONSTRATION_WARNING, shows_demonstrations
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.plots.bars import heat_map
 from chatvla_eval.policies import PolicyUnavailableError, policy_name
+from chatvla_eval.report.frame import write_aside
 from chatvla_eval.report.from_markdown import write_pages
 from chatvla_eval.results import source_commit
 from chatvla_eval.router.traffic import KindTraffic, drift, first_frames, traffic_of
 from chatvla_eval.tasks import TASKS
+from chatvla_eval.trial import trial_seed
 from chatvla_eval.understanding.questions import Question, read_questions
 
 __all__ = ["PAPER", "main", "markdown", "router_results", "write"]
@@ -33,6 +36,9 @@ def main(argv: Sequence[str]) -> int:
     """Count and write; return 0, 1 on an error, 130 on Ctrl-C."""
     arguments = _parse(argv)
     choose_opengl()
+    shown = shows_demonstrations(arguments.split, [trial_seed(arguments.seed, 0)])
+    if shown:
+        print(f"chatvla eval router: {DEMONSTRATION_WARNING}", file=sys.stderr)
     try:
         frames = first_frames(arguments.task, split=arguments.split, seed=arguments.seed, count=arguments.trials)
         questions = [
@@ -46,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     except (PolicyUnavailableError, OSError, ValueError, RuntimeError) as error:
         print(f"chatvla eval router: {error}", file=sys.stderr)
         return 1
-    print(write(arguments.out, results))
+    print(write(arguments.out, results | {"split": arguments.split, "demonstration_scenes": shown}))
     return 0
 
 
@@ -78,21 +84,23 @@ def router_results(
 
 
 def write(folder: Path, results: Mapping[str, Any]) -> str:
-    """Write router.json, router.md, router.html and a heat map per model and kind into `folder`; return the page."""
+    """Write a heat map per model and kind, router.md, .html and, last, .json into `folder`; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "router.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     page = markdown(results)
     for model in results["models"]:
         for kind, part in model["kinds"].items():
             if part is not None:
                 (folder / _plot_name(model["when"], kind)).write_text(_plot(model, kind, part), encoding="utf-8")
     write_pages(folder, "router", page)
+    write_aside(folder / "router.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return page
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """Return the tables as a page."""
     lines = ["# Router", "", f"{results['paper']}.", ""]
+    if results.get("demonstration_scenes"):
+        lines += [f"Frames: {DEMONSTRATION_NOTE}.", ""]
     for model in results["models"]:
         for kind, part in model["kinds"].items():
             made = f"{kind} inputs{' (simulation)' if kind == InputKind.ROBOT.name.lower() else ''}"
@@ -177,7 +185,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--task", type=one_of("task", sorted(TASKS)), default="math_match", help="task of the frames")
     parser.add_argument("--split", default="open_world", help="split to draw frames from")
     parser.add_argument("--trials", type=count, default=20, help="trials whose first frame is a robot input")
-    parser.add_argument("--seed", type=int, default=0, help="seed of trials and noise")
+    parser.add_argument("--seed", type=int, default=100, help="seed of trials and noise")
     parser.add_argument("--out", type=Path, default=Path("runs/router"), help="folder for tables and plots")
     arguments = parser.parse_strictly(argv)
     try:

@@ -45,6 +45,8 @@ class Task(Protocol):
     splits: tuple[str, ...]
     timeout_s: float
     """Longest trial unless another is asked for [s]."""
+    in_steps: bool
+    """Whether one object is taken after another: the first text is about the first of them, not about the last."""
 
     def score(self, text: str, truth: SceneTruth) -> ScoredReasoning:
         """Return the scores of the reasoning `text` in the scene `truth`. Never fails on any text."""

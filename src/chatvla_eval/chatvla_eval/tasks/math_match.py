@@ -31,6 +31,7 @@ class MathMatch:
     measures: Mapping[str, int] = MappingProxyType({"ocr": 4, "math": 2})
     splits: tuple[str, ...] = ("in_domain", "open_world", "held_out")
     timeout_s = 40.0
+    in_steps = False
 
     def score(self, text: str, truth: SceneTruth) -> ScoredReasoning:
         """Return the points of the reasoning `text` in the scene `truth`."""

@@ -55,6 +55,7 @@ _RELATIONS = (
 RELATIONS = tuple(relation for relation, _ in _RELATIONS)
 _RELATION = re.compile("|".join(rf"\b(?P<r{number}>{words})\b" for number, (_, words) in enumerate(_RELATIONS)))
 _PLACING = re.compile(r"\b(?:put|place|placing|putting|move|moving|set|stand|bring|take|belongs?|pick)\b")
+_IT = re.compile(r" it\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class ToyPlacement:
     measures: Mapping[str, int] = MappingProxyType({"recognition": 2, "affordance": 1})
     splits: tuple[str, ...] = ("in_domain", "open_world", "held_out")
     timeout_s = 40.0
+    in_steps = False
 
     def score(self, text: str, truth: SceneTruth) -> ScoredReasoning:
         """Return the points of the reasoning `text` in the scene `truth`."""
@@ -151,18 +153,26 @@ def box_from_thousandths(label: str, corners: Sequence[float]) -> BoundingBox | 
 def stated_placement(text: str, labels: Sequence[str]) -> Placement:
     """Return toy, relation and reference of the last sentence that says where something goes.
 
-    The toy is the first of `labels` before the relation's words, the reference the first after them; a pronoun after
-    them, as in "put the red car behind it", names none.
+    The toy is the first of `labels` between the verb of placing and the relation's words, else the first before them.
+    The reference is the first after them, with no other relation between: "on the table to the left of the blue box" is
+    left of it. "It" after them is what else was named last before them; where nothing else was, it names none.
     """
     for sentence in reversed(re.split(r"[.!?;\n]+", _plain(_MARKS.sub(" ", text))[:4000])):
-        relations = list(_RELATION.finditer(sentence))
-        if not relations or not _PLACING.search(sentence):
+        relations, verb = list(_RELATION.finditer(sentence)), _PLACING.search(sentence)
+        if not relations or verb is None:
             continue
-        for found in relations:
+        meant = [found for found in relations if found.start() >= verb.end()] or relations
+        for found, end in zip(meant, [*(later.start() for later in meant[1:]), len(sentence)], strict=True):
             before = _named(sentence[: found.start()], labels)
-            after = _named(sentence[found.end() :], labels)
-            if before and after:
-                return Placement(toy=before[0], relation=_relation_of(found), reference=after[0])
+            moved = _named(sentence[verb.end() : found.start()], labels)
+            if _IT.match(sentence, found.end()):
+                toy = next(iter(moved or before[::-1]), "")
+                after = [label for label in reversed(before) if label != toy]
+            else:
+                toy = next(iter(moved or before), "")
+                after = _named(sentence[found.end() : end], labels)
+            if toy and after:
+                return Placement(toy=toy, relation=_relation_of(found), reference=after[0])
         whole = _named(sentence, labels)
         return Placement(toy=whole[0] if whole else "", relation=_relation_of(relations[-1]))
     return Placement()

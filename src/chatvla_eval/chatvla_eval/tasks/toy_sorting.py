@@ -28,6 +28,7 @@ class ToySorting:
     measures: Mapping[str, int] = MappingProxyType({"recognition": STEPS, "affordance": 1, "steps": STEPS})
     splits: tuple[str, ...] = ("in_domain", "open_world", "held_out")
     timeout_s = 70.0
+    in_steps = True
 
     def score(self, text: str, truth: SceneTruth) -> ScoredReasoning:
         """Return the points of the reasoning `text` in the scene `truth`; `steps` is 0, see `outcome`."""

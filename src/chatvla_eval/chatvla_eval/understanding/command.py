@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`chatvla eval understanding --data FILE ... --policy P [--base Q]`: answers, scores, retention against the base."""
+"""`chatvla eval understanding --data FILE ... --policy P [--base Q]`: answers, scores, retention against the base.
+
+Answers are written to answers.json as soon as a model has given all of a file's; the finished results replace it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,16 +21,19 @@ from numpy.typing import NDArray
 from chatvla_eval.arguments import ArgumentParser, count, one_of
 from chatvla_eval.paired import paired_difference, paired_ratio
 from chatvla_eval.policies import PolicyUnavailableError, load_checkpoint_policy, policy_name
+from chatvla_eval.report.frame import write_aside
 from chatvla_eval.report.from_markdown import write_pages
 from chatvla_eval.results import source_commit
+from chatvla_eval.short_names import short_names
 from chatvla_eval.statistics import mean_interval
 from chatvla_eval.understanding.answers_table import answers_html
 from chatvla_eval.understanding.benchmarks import benchmark_of, default_metric
 from chatvla_eval.understanding.metrics import METRICS, score_of
 from chatvla_eval.understanding.questions import Question, QuestionsError, read_questions
 
-__all__ = ["asker", "evaluated", "main", "markdown"]
+__all__ = ["asker", "evaluated", "main", "markdown", "write"]
 
+RESULTS_NAME = "understanding.json"
 _DIGITS = 6
 
 
@@ -42,6 +48,14 @@ class Asker(Protocol):
 def main(argv: Sequence[str]) -> int:
     """Ask and score; return 0, 1 on an error, 130 on Ctrl-C."""
     arguments = _parse(argv)
+    answers = arguments.out / "answers.json"
+    kept = ""
+
+    def keep(found: Mapping[str, Any]) -> None:
+        nonlocal kept
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        kept = f"; the answers to whole files are in {_write_json(answers, found)}"
+
     try:
         results = evaluated(
             arguments.data,
@@ -51,21 +65,27 @@ def main(argv: Sequence[str]) -> int:
             limit=arguments.limit,
             suffix=arguments.suffix,
             quiet=arguments.quiet,
+            keep=keep,
         )
+        print(write(arguments.out, results))
     except KeyboardInterrupt:
-        print("understanding: stopped", file=sys.stderr)
+        print(f"understanding: stopped{kept}", file=sys.stderr)
         return 130
     except (PolicyUnavailableError, OSError, ValueError) as error:
-        print(f"chatvla eval understanding: {error}", file=sys.stderr)
+        print(f"chatvla eval understanding: {error}{kept}", file=sys.stderr)
         return 1
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "understanding.json"
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    page = markdown(results)
-    write_pages(arguments.out, "understanding", page, more=answers_html(results))
-    print(page)
-    print(f"results {path}")
+    answers.unlink(missing_ok=True)
+    print(f"results {arguments.out / RESULTS_NAME}")
     return 0
+
+
+def write(folder: Path, results: Mapping[str, Any]) -> str:
+    """Write understanding.md, .html and, last, .json into `folder`; return the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page = markdown(results)
+    write_pages(folder, "understanding", page, more=answers_html(results))
+    _write_json(folder / RESULTS_NAME, results)
+    return page
 
 
 def asker(policy: str) -> Asker:
@@ -85,14 +105,19 @@ def evaluated(
     limit: int = 0,
     suffix: str = "",
     quiet: bool = True,
+    keep: Callable[[Mapping[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
     """Return answers and scores of each file; with `base`, those of the base model and what is retained of them.
 
-    `limit` takes the first questions only (0: all); `suffix` is added to each question on a line of its own.
+    `limit` takes the first questions only (0: all); `suffix` is added to each question on a line of its own. `keep` is
+    called with what there is whenever a model has answered a file, before anything is computed of the answers.
     Raises QuestionsError, UnknownMetricError, OSError and PolicyUnavailableError.
     """
-    sets = {path.name: read_questions(path)[: limit or None] for path in files}
-    metrics = {name: metric or _metric(name, questions) for name, questions in sets.items()}
+    paths = list({path.resolve(): path for path in files}.values())
+    sets = {name: read_questions(path)[: limit or None] for name, path in zip(short_names(paths), paths, strict=True)}
+    # A benchmark is known by its file's name, not by the folder's.
+    plain = {name: name.rpartition("/")[2] for name in sets}
+    metrics = {name: metric or _metric(plain[name], questions) for name, questions in sets.items()}
     for name, questions in sets.items():
         _check_references(name, questions, metrics[name])
     found: dict[str, Any] = {
@@ -105,18 +130,17 @@ def evaluated(
     for name, questions in sets.items():
         used = metrics[name]
         entry: dict[str, Any] = {"file": name, "metric": used, "suffix": suffix, "n": len(questions)}
-        known = benchmark_of(name)
+        known = benchmark_of(plain[name])
         if known is not None and known.metric == used and known.left_out:
             entry["left_out"] = known.left_out
-        scores = {}
+        scores, told = {}, {}
         for who, model in askers.items():
             answers = _answers(model, questions, suffix=suffix, title=f"{name}, {who}", quiet=quiet)
             scores[who] = [
                 score_of(used, said, asked.answers, category=asked.category)
                 for said, asked in zip(answers, questions, strict=True)
             ]
-            entry[who] = _rounded(asdict(mean_interval(scores[who])))
-            entry[f"{who}_answers"] = [
+            told[f"{who}_answers"] = [
                 {
                     "index": asked.name,
                     "question": asked.text,
@@ -126,13 +150,20 @@ def evaluated(
                 }
                 for asked, said, score in zip(questions, answers, scores[who], strict=True)
             ]
-        if base:
-            entry["difference"] = _rounded(asdict(paired_difference(scores["base"], scores["policy"])))
-            kept = _rounded(asdict(paired_ratio(scores["base"], scores["policy"])))
-            entry["retention"] = kept["ratio"]
-            entry["retention_interval"] = {"low": kept["low"], "high": kept["high"]}
-        found["sets"].append(entry)
+            keep({**found, "sets": [*found["sets"], entry | told]})
+        found["sets"].append(entry | _statistics(scores) | told)
     return found
+
+
+def _statistics(scores: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return mean scores by model and, with a base, what is retained of its."""
+    entry: dict[str, Any] = {who: _rounded(asdict(mean_interval(of_model))) for who, of_model in scores.items()}
+    if "base" in scores:
+        entry["difference"] = _rounded(asdict(paired_difference(scores["base"], scores["policy"])))
+        kept = _rounded(asdict(paired_ratio(scores["base"], scores["policy"])))
+        entry["retention"] = kept["ratio"]
+        entry["retention_interval"] = {"low": kept["low"], "high": kept["high"]}
+    return entry
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -156,6 +187,10 @@ def markdown(results: Mapping[str, Any]) -> str:
         if "left_out" in entry:
             lines += [f"{entry['file']}: the benchmark's own score has more, left out here: {entry['left_out']}.", ""]
     return "\n".join(lines)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    return write_aside(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _metric(name: str, questions: Sequence[Question]) -> str:
