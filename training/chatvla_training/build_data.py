@@ -122,9 +122,12 @@ def make_mixture(recipe: Recipe, robot: RobotData) -> Mixture:
 def robot_setups(recipe: Recipe, robot: RobotData, before: Sequence[RobotSetup]) -> tuple[RobotSetup, ...]:
     """Return cameras and statistics per robot: those of the checkpoint where its expert is kept, else of the data.
 
-    Without robot data the robot's limits stand in for statistics; stage 1 replaces them.
+    Without robot data the robot's limits stand in for statistics; stage 1 replaces them. Raises RecipeError when the
+    data lacks a camera.
     """
     if recipe.keeps_expert:
+        for setup in before:
+            _check_cameras(recipe, setup, robot)
         return tuple(before)
     if not robot.train:
         spec = robot_spec(recipe.robot)
@@ -137,6 +140,16 @@ def robot_setups(recipe: Recipe, robot: RobotData, before: Sequence[RobotSetup])
             RobotSetup(spec=spec, cameras=cameras, statistics=statistics, step_period_s=1.0 / spec.rate_hz),
         )
     return tuple(_setup(recipe, spec, robot) for spec in robot.specs(recipe.robot))
+
+
+def _check_cameras(recipe: Recipe, setup: RobotSetup, robot: RobotData) -> None:
+    for data in robot.train:
+        lacks = [view for view in setup.cameras if view not in data.views]
+        if data.robot == setup.spec.name and lacks:
+            raise RecipeError(
+                f"{recipe.init} sees {', '.join(setup.cameras)}, and {data.folder} has no view {', '.join(lacks)}; it "
+                f"has: {', '.join(data.views)}. Give --data with those views, or train stage1 on this data first"
+            )
 
 
 def _setup(recipe: Recipe, spec: RobotSpec, robot: RobotData) -> RobotSetup:

@@ -90,7 +90,7 @@ class DenseHeads(nn.Module):
         self.merged_characters = nn.Linear(language, 4 * (1 + len(CHARACTERS)))
         self.merged_places = nn.Linear(language, 1 + len(PLACES))
         self.merged_tens, self.merged_units = nn.Linear(language, TENS), nn.Linear(language, UNITS)
-        # Held by a tuple: the words stay as they are while the image tokens move towards them.
+        # Held by a tuple: the words stay as they are, and where they are, while the image tokens move towards them.
         self._embedding = (model.backbone.get_input_embeddings(),)
         self.words = tied_words(built.start.codec)
 
@@ -116,7 +116,8 @@ class DenseHeads(nn.Module):
         return patch_loss(loss, len(batch.characters_P))
 
     def _token_loss(self, tokens_MV: Tensor, batch: DenseBatch, scene_M: Tensor) -> Tensor:
-        tokens_MV, size = at_one_size(tokens_MV[scene_M], self._embedding[0].weight)
+        embedding_TV = self._embedding[0].weight.detach().to(tokens_MV.device)
+        tokens_MV, size = at_one_size(tokens_MV[scene_M], embedding_TV)
         characters_M4, places_M4 = batch.characters_P.view(-1, 4)[scene_M], batch.places_P.view(-1, 4)[scene_M]
         place_M = places_M4.max(1).values
         tens_M, units_M = (part.view(-1, 4)[scene_M].max(1).values for part in (batch.tens_P, batch.units_P))
@@ -132,7 +133,7 @@ class DenseHeads(nn.Module):
         target_MS, number_MS = words.said_by(characters_M4, place_M, tens_M, units_M)
         speaks_M = target_MS.sum(1) > 0
         target_MS = target_MS + words.image_S.to(device)
-        words_SV = self._embedding[0].weight.detach()[words.ids_S.to(device)]
+        words_SV = embedding_TV[words.ids_S.to(device)]
         tied = tied_loss(tokens_MV, words_SV, target_MS)
         aside = spoken_loss(tokens_MV, words_SV, target_MS + (NUMBER_SHARE - 1) * number_MS, speaks_M)
         return loss + TIED_WEIGHT * len(words.ids_S) * tied + SPOKEN_WEIGHT * aside + 0.1 * size

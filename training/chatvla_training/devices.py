@@ -19,15 +19,25 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from chatvla_control.subordinate import end_with_parent
 from chatvla_training.recipe import Recipe, RecipeError
 
-__all__ = ["make_accelerator", "micro_batches", "spread", "start_on_devices", "started_by_launcher", "visible_devices"]
+__all__ = [
+    "make_accelerator",
+    "micro_batches",
+    "reshard",
+    "spread",
+    "start_on_devices",
+    "started_by_launcher",
+    "visible_devices",
+]
 
 SHARDED_LAYERS = ("Qwen2VLDecoderLayer", "MoeDecoderLayer", "Qwen2VLVisionBlock", "DiTBlock")
 """Layers that FSDP shards one by one."""
+STOPPING_S = 3600
+"""How long processes that were asked to stop may take: a step ends and its state is written, which may be gigabytes."""
 
 
 def visible_devices() -> int:
@@ -55,7 +65,9 @@ def start_on_devices(arguments: Sequence[str], devices: int) -> int:
         *arguments,
     ]
     # In a group of its own, so that Ctrl-C comes once and from here; torch's launcher passes SIGTERM on.
-    process = subprocess.Popen(command, preexec_fn=end_with_parent(), process_group=0)
+    # As a variable: a torch that does not know it ignores it, and would refuse the option.
+    environment = os.environ | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOPPING_S)}
+    process = subprocess.Popen(command, env=environment, preexec_fn=end_with_parent(), process_group=0)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -91,6 +103,13 @@ def spread(module: nn.Module, accelerator: Accelerator, *, shard: bool) -> nn.Mo
             fully_shard(part, mesh=mesh)
     fully_shard(module, mesh=mesh)
     return module
+
+
+def reshard(module: nn.Module) -> None:
+    """Drop whole weights that FSDP keeps after a forward without a backward: the next forward gathers them anew."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 def micro_batches(recipe: Recipe, world: int) -> int:

@@ -4,29 +4,31 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from chatvla_control.contracts import Observation
-from chatvla_policy.checkpoint import load_checkpoint, save_checkpoint
+from chatvla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from chatvla_policy.checkpoint.weights import Storage
 from chatvla_policy.systems import load_policy
 from chatvla_training.data.episodes import EpisodeDataset
+from chatvla_training.data.samples import first_readable
 
-__all__ = ["add_golden"]
+__all__ = ["save_with_golden"]
 
 
-def add_golden(folder: Path, data: EpisodeDataset) -> None:
-    """Add a golden input, the first frame of `data`, to the checkpoint in `folder`; a system without one keeps none.
+def save_with_golden(folder: Path, checkpoint: Checkpoint, data: Sequence[EpisodeDataset], *, storage: Storage) -> None:
+    """Write `checkpoint` and a golden input, the first frame of `data` that can be read, as `folder`, at once.
 
-    The chunk is what the stored weights give, so it is made from the folder itself.
+    The chunk is what the stored weights give, so it is made from the checkpoint written aside. A system without such
+    inputs keeps none. Raises SourceError when no frame can be read.
     """
-    policy = load_policy(folder, robot=data.robot)
-    make = getattr(policy, "make_golden", None)
-    if make is None:
-        return
-    sample = data.sample(0, 0)
+    sample = first_readable(*data)
+    aside = folder.with_name(f".{folder.name}.bare")
+    save_checkpoint(aside, checkpoint, storage=storage)
     observation = Observation(
         images=sample.images,
         image_stamps_s=dict.fromkeys(sample.images, 0.0),
@@ -34,11 +36,7 @@ def add_golden(folder: Path, data: EpisodeDataset) -> None:
         instruction=sample.instruction,
         stamp_s=0.0,
     )
-    golden = make(observation, sample.reasoning)
-    aside = folder.with_name(f".{folder.name}.golden")
-    shutil.rmtree(aside, ignore_errors=True)
-    save_checkpoint(aside, replace(load_checkpoint(folder), golden=golden), storage="as_is")
-    old = folder.with_name(f".{folder.name}.old")
-    folder.rename(old)
-    aside.rename(folder)
-    shutil.rmtree(old)
+    make = getattr(load_policy(aside, robot=sample.robot), "make_golden", None)
+    golden = None if make is None else make(observation, sample.reasoning)
+    save_checkpoint(folder, replace(load_checkpoint(aside), golden=golden), storage="as_is")
+    shutil.rmtree(aside)

@@ -18,6 +18,7 @@ from chatvla_training.data.mixture import Group, Mixture
 from chatvla_training.data.samples import SampleSource
 from chatvla_training.data.stream import BatchStream
 from chatvla_training.recipe import Recipe, RecipeError
+from chatvla_training.run_start import start_gone
 from chatvla_training.trainer.loggers import make_logger
 from chatvla_training.trainer.loop import Trainer
 from chatvla_training.trainer.run_folder import RunFolder
@@ -48,21 +49,25 @@ class SystemRun(Protocol):
         ...
 
 
-def train_system(where: str, recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
+def train_system(where: str, recipe: Recipe, run: RunFolder, accelerator: Accelerator, starts: dict[str, str]) -> Path:
     """Train the system whose SystemRun is `module:name`; return the folder of its checkpoint.
 
-    Raises RecipeError for sharded weights: the first device saves what it holds.
+    `starts` are the fingerprints of what it starts from. Raises RecipeError for sharded weights: the first device saves
+    what it holds.
     """
     from chatvla_training.training_run import claim, loop_settings
 
     if recipe.shard and accelerator.num_processes > 1:
         raise RecipeError(f"system {recipe.system} is trained with whole weights on each device; give --shard false")
+    if run.finished and start_gone(recipe, starts):
+        # Without its start a system opens no data: the recipe alone can be compared.
+        run.check({"recipe": recipe.to_dict()}, keys=("recipe",), said_now={"recipe": Recipe.said_now})
+        return run.policy
     module, _, name = where.partition(":")
     system: SystemRun = getattr(import_module(module), name)(recipe, accelerator)
-    config = claim(recipe, run, accelerator, system.mixture)
-    policy = run.path / "policy"
-    if (policy / "manifest.json").is_file():
-        return policy
+    config = claim(recipe, run, accelerator, system.mixture, starts)
+    if run.finished:
+        return run.policy
     started = time.monotonic()
     task, collate = system.build()
     place = {"batch": recipe.micro_batch, "rank": accelerator.process_index, "world": accelerator.num_processes}
@@ -84,6 +89,6 @@ def train_system(where: str, recipe: Recipe, run: RunFolder, accelerator: Accele
     if run.writes:
         validation = [line for line in run.metrics() if "validation" in line][-1:]
         seconds = round(time.monotonic() - started, 1)
-        system.save(policy, {**config, "validation": validation, "seconds_of_last_process": seconds})
+        system.save(run.policy, {**config, "validation": validation, "seconds_of_last_process": seconds})
     accelerator.wait_for_everyone()
-    return policy
+    return run.policy

@@ -119,7 +119,7 @@ class ToyHeads(nn.Module):
         self.token_colours = nn.Linear(language, 1 + len(COLOUR_NAMES))
         self.token_boxes = nn.Linear(language, 4)
         self.register_buffer("aloud_5V", aloud_directions(language, 5), persistent=False)
-        # Held by a tuple: the words stay as they are while the image tokens move towards them.
+        # Held by a tuple: the words stay as they are, and where they are, while the image tokens move towards them.
         self._embedding = (model.backbone.get_input_embeddings(),)
         self.words = toy_words(built.start.codec)
 
@@ -136,7 +136,8 @@ class ToyHeads(nn.Module):
         return patch_loss(loss, len(batch.kinds_P))
 
     def _token_loss(self, tokens_MV: Tensor, batch: ToyBatch) -> Tensor:
-        tokens_MV, size = at_one_size(tokens_MV, self._embedding[0].weight)
+        embedding_TV = self._embedding[0].weight.detach().to(tokens_MV.device)
+        tokens_MV, size = at_one_size(tokens_MV, embedding_TV)
         shown = token_labels(batch)
         kinds_M, boxes_M4 = shown.kinds_P, shown.boxes_P4
         loss = _named(self.token_kinds(tokens_MV), kinds_M) + _named(self.token_colours(tokens_MV), shown.colours_P)
@@ -144,7 +145,7 @@ class ToyHeads(nn.Module):
         said_M5 = functional.linear(tokens_MV.float(), self.aloud_5V)
         loss = loss + AIM_WEIGHT * aim_distance(said_M5, lying(shown))
         words, device = self.words, tokens_MV.device
-        words_SV = self._embedding[0].weight.detach()[words.ids_S.to(device)]
+        words_SV = embedding_TV[words.ids_S.to(device)]
         shares_MS = words.shares(kinds_M, shown.colours_P, boxes_M4)
         names_MS = (shares_MS[:, : words.named] > 0).float()
         tied = tied_loss(tokens_MV, words_SV[: words.named], names_MS)

@@ -17,7 +17,7 @@ __all__ = ["main", "parse"]
 
 def main(arguments: Sequence[str]) -> int:
     """Train; return the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] == "help" or {"-h", "--help"} & set(arguments):
         print(usage())
         return 0 if arguments else 2
     try:

@@ -35,11 +35,12 @@ from chatvla_training.data.mixture import Group, Mixture
 from chatvla_training.data.stream import BatchStream
 from chatvla_training.devices import make_accelerator, micro_batches
 from chatvla_training.keep_features import keep_features
-from chatvla_training.keep_golden import add_golden
+from chatvla_training.keep_golden import save_with_golden
 from chatvla_training.lora import add_lora, fold_lora
 from chatvla_training.objectives import Built, make_objective
 from chatvla_training.provenance import commit
 from chatvla_training.recipe import Recipe, RecipeError
+from chatvla_training.run_start import start_hashes
 from chatvla_training.system_runs import SYSTEM_RUNS, train_system
 from chatvla_training.trainer.loggers import LoggerMissingError, make_logger
 from chatvla_training.trainer.loop import LoopSettings, NotFiniteError, Trainer
@@ -77,18 +78,20 @@ def train_recipe(recipe: Recipe, folder: Path) -> Path:
     run = RunFolder(folder, writes=accelerator.is_main_process)
     other = SYSTEM_RUNS.get(recipe.system)
     try:
-        return _train(recipe, run, accelerator) if other is None else train_system(other, recipe, run, accelerator)
+        starts = start_hashes(recipe, run)
+        if other is None:
+            return _train(recipe, run, accelerator, starts)
+        return train_system(other, recipe, run, accelerator, starts)
     finally:
         run.close()
 
 
-def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
+def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator, starts: dict[str, str]) -> Path:
     robot = robot_data(recipe)
     mixture = make_mixture(recipe, robot)
-    config = claim(recipe, run, accelerator, mixture)
-    policy = run.path / "policy"
-    if (policy / "manifest.json").is_file():
-        return policy
+    config = claim(recipe, run, accelerator, mixture, starts)
+    if run.finished:
+        return run.policy
     started = time.monotonic()
     start = start_model(recipe, robot.specs(recipe.robot))
     make_room_for_texts(start, robot)
@@ -113,11 +116,8 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator) -> Path:
         log=make_logger(recipe.log if run.writes else "none", run.path, config),
     )
     trainer.train()
-    _export(recipe, run, accelerator, trainer, start, setups, config, seconds=time.monotonic() - started)
-    if run.writes and recipe.stage != "language":
-        add_golden(policy, (robot.validation or robot.train)[0])
-    accelerator.wait_for_everyone()
-    return policy
+    _export(recipe, run, accelerator, trainer, start, setups, robot, config, seconds=time.monotonic() - started)
+    return run.policy
 
 
 def make_room_for_texts(start: StartModel, robot: RobotData) -> None:
@@ -145,10 +145,16 @@ def learn_texts(start: StartModel, robot: RobotData, recipe: Recipe) -> None:
     start.model.config = replace(start.model.config, openings=tuple(sorted(found)))
 
 
-def claim(recipe: Recipe, run: RunFolder, accelerator: Accelerator, mixture: Mixture) -> dict[str, Any]:
-    """Take the run folder for this recipe and data, say what was left out, and return the run's description."""
+def claim(
+    recipe: Recipe, run: RunFolder, accelerator: Accelerator, mixture: Mixture, starts: dict[str, str]
+) -> dict[str, Any]:
+    """Take the run folder for this recipe and data, say what was left out, and return the run's description.
+
+    `starts` are the fingerprints of what it starts from.
+    """
     config = {
         "recipe": recipe.to_dict(),
+        **starts,
         "seed": recipe.seed,
         "commit": commit(),
         "data": mixture.sha256(),
@@ -199,6 +205,7 @@ def _task(
                 run.path / "features" / data.folder.name,
                 accelerator,
                 init=start.origin.get("init_sha256", start.origin["init"]),
+                unreadable=lambda error: run.skip(0, error.sample, error.reason),
             )
             for data in (*robot.train, *robot.validation)
         ]
@@ -247,11 +254,12 @@ def _export(
     trainer: Trainer,
     start: StartModel,
     setups: tuple[RobotSetup, ...],
+    robot: RobotData,
     config: dict[str, Any],
     *,
     seconds: float,
 ) -> None:
-    """Save the averaged weights, adapters folded in, as the run's checkpoint."""
+    """Save the averaged weights, adapters folded in, as the run's checkpoint; with a golden input of held-out data."""
     model = _whole_model(recipe, accelerator, trainer, start)
     if model is not None:
         fold_lora(model)
@@ -261,11 +269,11 @@ def _export(
             "validation": [line for line in run.metrics() if "validation" in line][-1:],
             "seconds_of_last_process": round(seconds, 1),
         }
-        save_checkpoint(
-            run.path / "policy",
-            Checkpoint(model=model.eval(), codec=start.codec, robots=setups, provenance=provenance),
-            storage=recipe.storage,
-        )
+        checkpoint = Checkpoint(model=model.eval(), codec=start.codec, robots=setups, provenance=provenance)
+        if recipe.stage == "language":
+            save_checkpoint(run.policy, checkpoint, storage=recipe.storage)
+        else:
+            save_with_golden(run.policy, checkpoint, (*robot.validation, *robot.train), storage=recipe.storage)
     accelerator.wait_for_everyone()
 
 

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recipe of a run that takes a second."""
+"""The recipe of a run that takes a second; a damaged picture."""
 
+import shutil
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from chatvla_training.recipe import Recipe
 
@@ -34,3 +38,14 @@ def small_recipe(folder: Path, llava: Path, **changes):
         "storage": "as_is",
     }
     return Recipe(**(values | changes))
+
+
+def with_damaged_picture(data: Path, out: Path, row: int) -> Path:
+    """Copy a data set to `out`, the picture that is new at `row` and shown in ten rows being none; return `out`."""
+    shutil.copytree(data, out, ignore=shutil.ignore_patterns(".frames"))
+    path = next((out / "data").glob("*/*.parquet"))
+    table = pq.read_table(path)
+    columns = table.to_pydict()
+    columns["observation.images.top"][row : row + 10] = [{"bytes": b"no picture", "path": None}] * 10
+    pq.write_table(pa.table(columns, schema=table.schema), path)
+    return out

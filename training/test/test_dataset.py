@@ -25,20 +25,24 @@ from chatvla_training.data.record import (
 )
 
 JOINTS = ("a", "b", "c")
+VIEWS = {"top": (24, 32)}
 LEROBOT_CHECK = Path(__file__).parent / "open_with_lerobot.py"
 
 
-def make_record(seed: int, rows: int = 23, every: int = 5) -> EpisodeRecord:
+def make_record(seed: int, rows: int = 23, every: int = 5, views: dict[str, tuple[int, int]] = VIEWS) -> EpisodeRecord:
     rng = np.random.default_rng(seed)
     frame_rows = np.arange(0, rows, every)
-    images = [np.full((24, 32, 3), (seed * 40 + k) % 256, np.uint8) for k in range(len(frame_rows))]
+    greys = [(seed * 40 + k) % 256 for k in range(len(frame_rows))]
     return EpisodeRecord(
         instruction=f"task {seed % 2}",
         rate_hz=50.0,
         states=rng.normal(size=(rows, 3)).astype(np.float32),
         actions=rng.normal(size=(rows, 3)).astype(np.float32),
         frame_rows=frame_rows,
-        frames={"top": [encode_image(image, codec="png") for image in images]},
+        frames={
+            view: [encode_image(np.full((*size, 3), grey, np.uint8), codec="png") for grey in greys]
+            for view, size in views.items()
+        },
         reasoning=[f"thought {seed}.{k}" for k in range(len(frame_rows))],
         facts={"seed": seed, "equation": "3+4"},
     )
@@ -140,6 +144,16 @@ def test_repeated_frames_are_stored_once(dataset: Path):
     data = dataset / "data/chunk-000/file-000.parquet"
     frames = sum(len(image) for seed in range(4) for image in make_record(seed).frames["top"])
     assert data.stat().st_size < 2 * frames + 20_000
+
+
+def test_each_camera_has_its_own_size(tmp_path: Path):
+    save_record(make_record(0, views={"top": (24, 32), "wrist": (36, 64)}), tmp_path / "0.npz")
+    assemble([tmp_path / "0.npz"], tmp_path / "set", robot="test", joint_names=JOINTS, provenance={})
+    data = EpisodeDataset(tmp_path / "set", horizon=8)
+    images = data.sample(0, draw=0).images
+    assert images["wrist"].shape == (36, 64, 3)
+    for view, image in images.items():
+        assert data.info["features"][f"observation.images.{view}"]["shape"] == list(image.shape)
 
 
 def test_existing_folder_is_never_overwritten(dataset: Path, tmp_path: Path):

@@ -15,6 +15,7 @@ from chatvla_control.robot_spec import robot_spec
 from chatvla_policy.systems.untrained import save_untrained
 from chatvla_sim.math_match.equations import equation_split, parse_equation
 from chatvla_training.data.episodes import EpisodeDataset
+from chatvla_training.demos.cli import main
 from chatvla_training.demos.collect import CollectError, collect
 from chatvla_training.demos.disturbance import Disturbance, DisturbanceSettings, start_pose
 from chatvla_training.demos.endpoint import EndpointError, EndpointParaphraser, same_claims
@@ -190,3 +191,25 @@ def test_endpoint_is_asked_and_checked():
         thread.join()
     with pytest.raises(EndpointError, match="paraphrase-url"):
         ask(TEXT, 0)
+
+
+def test_endpoint_that_is_not_there_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["math_match", "--episodes", "2", "--jobs", "2", "--out", str(tmp_path / "set")]
+    assert main([*words, "--paraphrase-url", "http://127.0.0.1:9/v1", "--paraphrase-model", "any"]) == 1
+    said = capsys.readouterr().err
+    assert "demos: no answer from http://127.0.0.1:9/v1" in said
+    assert "leave --paraphrase-url out" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--frame-hz", "0"), "argument --frame-hz: '0' is no number above 0"),
+        (("--seed", "-1"), "argument --seed: '-1' is no whole number of at least 0"),
+        (("--episodes", "0"), "argument --episodes: '0' is no whole number of at least 1"),
+    ],
+)
+def test_numbers_that_nothing_can_be_recorded_with_are_refused(words, says, tmp_path: Path, capsys):
+    with pytest.raises(SystemExit):
+        main(["math_match", "--out", str(tmp_path / "set"), *words])
+    assert says in capsys.readouterr().err

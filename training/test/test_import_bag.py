@@ -89,11 +89,11 @@ class Bag:
         kind = "std_msgs/msg/String"
         self.write("instruction", kind, time_s, self.type(kind)(data=text))
 
-    def reasoning(self, time_s: float, text: str) -> None:
+    def reasoning(self, time_s: float, text: str, instruction: str = "") -> None:
         kind = "chatvla_msgs/msg/Reasoning"
         message = self.type(kind)(
-            header=self.header(time_s), id="r", policy="p", privileged=False, instruction="", text=text, answer="",
-            boxes=[], source=0, seconds=0.0, GENERATED=0, FORCED=1, REUSED=2, SCRIPTED=3,
+            header=self.header(time_s), id="r", policy="p", privileged=False, instruction=instruction, text=text,
+            answer="", boxes=[], source=0, seconds=0.0, GENERATED=0, FORCED=1, REUSED=2, SCRIPTED=3,
         )  # fmt: skip
         self.write("reasoning", kind, time_s, message)
 
@@ -148,6 +148,25 @@ def test_real_robot_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str], stor
     assert sample.images["top"][0, 0].tolist() == [255, 0, 0]
 
 
+def test_thoughts_stay_with_their_instruction(tmp_path: Path):
+    with Bag(tmp_path / "bag", StoragePlugin.MCAP) as bag:
+        fill(bag, 8.0)
+        for part, text in ((0.4, "a first"), (2.4, "a then"), (3.6, "a last"), (4.2, "a late")):
+            bag.reasoning(START_S + part, text, "pick a")
+        bag.text(START_S, "pick a")
+        bag.text(START_S + 4.0, "pick b")
+        bag.reasoning(START_S + 5.2, "b first", "pick b")
+        bag.reasoning(START_S + 6.2, "anyone's")
+    assert main([str(tmp_path / "bag"), "--out", str(tmp_path / "set")]) == 0
+    said: dict[str, list[str]] = {}
+    for split in ("train", "val"):
+        data = EpisodeDataset(tmp_path / "set", horizon=5, split=split)
+        for sample in (data.sample(index, 0) for index in range(len(data))):
+            said.setdefault(sample.instruction, []).append(sample.reasoning)
+    assert [*dict.fromkeys(said["pick a"])] == ["a first", "a then", "a last"]
+    assert [*dict.fromkeys(said["pick b"])] == ["b first", "anyone's"]
+
+
 def test_simulated_trials_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     known, other = equations("in_domain")[0].text, equations("open_world")[0].text
     trials = [(1, known, True), (2, other, True), (3, known, False)]
@@ -175,6 +194,10 @@ def test_bag_without_joints_says_what_it_holds(tmp_path: Path, capsys: pytest.Ca
     assert "it holds: /chatvla/instruction" in capsys.readouterr().err
     assert main([str(tmp_path / "none"), "--out", str(tmp_path / "set")]) == 1
     assert "can't be read" in capsys.readouterr().err
+    for number in ("0", "-2", "nan", "often"):
+        with pytest.raises(SystemExit):
+            main([str(tmp_path / "bag"), "--out", str(tmp_path / "set"), "--frame-hz", number])
+        assert f"{number!r} is no number above 0" in capsys.readouterr().err
 
 
 def test_gaps_cut_an_episode():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 2 on kept features is stage 2 on the whole model; and what a run learns of its texts."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from chatvla_training.data.features import FeatureCollate, wording
 from chatvla_training.devices import make_accelerator
 from chatvla_training.keep_features import keep_features
 from chatvla_training.trainer.task import FeatureTask, VlaTask
-from chatvla_training.training_run import learn_texts
+from chatvla_training.training_run import learn_texts, train_recipe
 
-from .small_runs import small_recipe
+from .small_runs import small_recipe, with_damaged_picture
 
 
 def test_kept_features_give_the_loss_of_the_whole_model(stage1: Path, tmp_path: Path, arm_data, llava_file):
@@ -78,6 +79,37 @@ def test_kept_features_know_the_numbers_of_their_own_wording(
         assert again.id == once.id
         np.testing.assert_array_equal(again.numbers, once.numbers)
         assert torch.equal(again.hidden_LV, once.hidden_LV)
+
+
+def test_a_damaged_picture_is_left_out_and_named(stage1: Path, tmp_path: Path, arm_data: Path, llava_file: Path):
+    damaged = with_damaged_picture(arm_data, tmp_path / "set", row=40)
+    recipe = small_recipe(damaged, llava_file, stage="stage2", moe="keep", init=str(stage1 / "policy"), micro_batch=2)
+    recipe = replace(recipe, cache_features=True, cache_draws=3, starts=2, ratio=(0, 1))
+    train_recipe(recipe, tmp_path / "run")
+    (line,) = (json.loads(line) for line in (tmp_path / "run/skipped.jsonl").read_text().splitlines())
+    assert (line["step"], line["sample"]) == (0, "set:train/episode-000001/row-10")
+    assert "image" in line["reason"]
+    robot = robot_data(recipe)
+    start = start_model(recipe, robot.specs("arx_r5"))
+    collate = Collate(start.model, start.codec, robot_setups(recipe, robot, start.robots))
+    kept = [
+        keep_features(recipe, start.model, collate, data, tmp_path / name, make_accelerator(recipe), init="x")
+        for name, data in (
+            ("some", robot.train[0]),
+            ("all", robot_data(replace(recipe, data=str(arm_data))).train[0]),
+        )
+    ]
+    assert [len(source) for source in kept] == [2 * 8, 2 * 9]  # Of episodes of 0.6 s all is beginning.
+    whole = [index for index in range(9) if index != 4]
+    for place, index in enumerate([*whole, *whole]):
+        for draw in range(3):
+            sample = kept[0].sample(place, draw)
+            same = kept[1].sample(index, draw)
+            assert sample.id.partition("/")[2] == same.id.partition("/")[2] == f"frame-{index}"
+            torch.testing.assert_close(sample.hidden_LV, same.hidden_LV, rtol=1e-2, atol=1e-2)
+            np.testing.assert_array_equal(sample.state, same.state)
+            np.testing.assert_array_equal(sample.actions, same.actions)
+            np.testing.assert_array_equal(sample.numbers, same.numbers)
 
 
 def test_a_run_learns_how_its_texts_begin_and_how_long_they_serve(tmp_path: Path, arm_data: Path, llava_file: Path):

@@ -54,7 +54,11 @@ def children(pid: int) -> list[int]:
 def train(run: Path, data: Path, image_text: Path, *, devices: int) -> subprocess.Popen[str]:
     keys = SMALL | {"data": str(data), "image_text": f"qa={image_text}", "out": str(run), "devices": str(devices)}
     words = [word for key, value in keys.items() for word in (f"--{key}", value)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        # How long torch's launcher waits before it kills [s], unless the training says otherwise.
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "0",
+    }
     command = [sys.executable, "-m", "chatvla_training.train", "stage1", *words]
     return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True, process_group=0)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +32,7 @@ from chatvla_training.data.mixture import Mixture
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.recipes import RECIPES
 from chatvla_training.system_runs import train_system
+from chatvla_training.trainer.run_folder import RunFolderError
 from chatvla_training.training_run import train_recipe
 from chatvla_training.vlm2vla.adapters import ALL, linear_modules
 from chatvla_training.vlm2vla.language_data import LanguageGroups, LanguageSource, question_answer
@@ -134,7 +136,7 @@ def test_whole_weights_are_trained_on_each_device():
         if recipe.system in ("vlm2vla", "diffusion_policy"):
             assert not recipe.shard, name
     with pytest.raises(RecipeError, match="--shard false"):
-        train_system("", replace(RECIPES["vlm2vla"], shard=True), None, accelerator(2))
+        train_system("", replace(RECIPES["vlm2vla"], shard=True), None, accelerator(2), {})
 
 
 def test_adapters_stand_on_linear_layers_alone(tmp_path: Path):
@@ -222,7 +224,8 @@ def test_a_run_goes_on_from_an_adapter(name: str, tmp_path: Path, language: Path
     recipe = replace(RECIPES[name], init=str(base), data=str(language), checkpointing=False, **SMALL)
     first = train_recipe(recipe, tmp_path / "first")
     # So small a rate leaves the weights that the second run began with as they are.
-    second = train_recipe(replace(recipe, init=str(first), lr=1e-30, seed=1), tmp_path / "second")
+    again = replace(recipe, init=str(first), lr=1e-30, seed=1)
+    second = train_recipe(again, tmp_path / "second")
     weights = [load_file(folder / "adapter/adapter_model.safetensors") for folder in (first, second)]
     assert any(value.abs().sum() > 0 for key, value in weights[0].items() if "lora_B" in key)
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-20)
@@ -239,6 +242,13 @@ def test_a_run_goes_on_from_an_adapter(name: str, tmp_path: Path, language: Path
         Vlm2VlaRun(replace(going, lora_rank=8), accelerator()).build()
     with pytest.raises(RecipeError, match="other layers than lora_targets names"):
         Vlm2VlaRun(replace(going, lora_targets="q_proj"), accelerator()).build()
+    first.rename(tmp_path / "moved")
+    assert train_recipe(again, tmp_path / "second") == second
+    with pytest.raises(RunFolderError, match="another recipe: lr was"):
+        train_recipe(replace(again, lr=1.0), tmp_path / "second")
+    shutil.copytree(base, first)
+    with pytest.raises(RunFolderError, match="whose init"):
+        train_recipe(again, tmp_path / "second")
 
 
 @pytest.fixture

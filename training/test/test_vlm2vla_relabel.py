@@ -55,6 +55,12 @@ def row_of(entry: dict, moment: int = 0) -> int:
     return int(name.split("-")[2])
 
 
+def test_actions_of_no_length_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--out", str(tmp_path / "out"), "--limit", "0"])
+    assert "argument --limit: '0' is no number above 0" in capsys.readouterr().err
+
+
 def test_episode_is_cut_where_the_motion_turns(published: Path):
     (entry,) = lines(published, "subtasks")
     assert entry["subtasks"] == [

@@ -74,7 +74,7 @@ class PartRun:
 
     def case(self, number: int) -> Case:
         """Return case `number`."""
-        return Case(part=self.part.name, number=number, campaign_seed=self.seed)
+        return Case(part=self.part.name, number=number, campaign_seed=self.seed, minutes=self.minutes, full=self.full)
 
     def cases(self, count: int) -> Iterator[Case]:
         """Yield the cases to try, until the time is over; the one case alone where one is asked for."""

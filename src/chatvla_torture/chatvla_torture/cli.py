@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     broken = outcome.broken
     print(f"broken: {broken.promise.part}.{broken.promise.name}: {broken.why}")
     again = f"./chatvla torture {options.minutes:g} --seed {seed} --only {broken.promise.part}"
-    print(f"repeat it: {broken.case.repeat() if broken.case else again}{' --full' if options.full else ''}")
+    print(f"repeat it: {broken.case.repeat() if broken.case else again + (' --full' if options.full else '')}")
     return 1
 
 

@@ -2,7 +2,7 @@
 """Count what was tried and what held. No ROS.
 
 A case is one try. Its seed follows from the campaign's seed, the part's name and the case's number, so that one case
-can be repeated without those before it.
+can be repeated without those before it. What a number stands for may hang on how many cases the campaign has.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ class Case:
     part: str
     number: int
     campaign_seed: int
+    minutes: float
+    """Minutes of the campaign."""
+    full: bool = False
+    """Of a full campaign."""
 
     @property
     def seed(self) -> int:
@@ -40,7 +44,10 @@ class Case:
 
     def repeat(self) -> str:
         """Return the command that tries this case again."""
-        return f"./chatvla torture --seed {self.campaign_seed} --only {self.part} --case {self.number}"
+        words = (
+            f"./chatvla torture {self.minutes:g} --seed {self.campaign_seed} --only {self.part} --case {self.number}"
+        )
+        return words + (" --full" if self.full else "")
 
 
 class BrokenPromiseError(AssertionError):

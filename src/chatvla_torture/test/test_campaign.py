@@ -25,7 +25,8 @@ from chatvla_torture.campaign import Campaign, PartRun
 from chatvla_torture.cli import main
 from chatvla_torture.parts import Part
 from chatvla_torture.processes import wait_until
-from chatvla_torture.promise import Case, case_seed
+from chatvla_torture.promise import case_seed
+from chatvla_torture.ros.kills import cases_of
 from chatvla_torture.ros.rig import free_domain
 
 SPEC = robot_spec("arx_r5")
@@ -95,13 +96,17 @@ def test_hostile_files_of_the_short_campaign_are_refused(capsys: pytest.CaptureF
 
 
 def test_first_broken_promise_ends_the_campaign_with_the_command_that_repeats_it(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chatvla_torture.cli.PARTS", {"broken": BROKEN})
     assert main(["20", "--seed", "9"]) == 1
     printed = capsys.readouterr().out
     assert re.search(r"BROKEN +broken\.odd: 3 of 5 planned cases", printed)
-    assert "repeat it: ./chatvla torture --seed 9 --only broken --case 3" in printed
+    assert printed.endswith("repeat it: ./chatvla torture 20 --seed 9 --only broken --case 3\n")
+    assert main(["2.5", "--seed", "9", "--full", "--json", str(tmp_path / "out.json")]) == 1
+    again = "./chatvla torture 2.5 --seed 9 --only broken --case 3 --full"
+    assert capsys.readouterr().out.endswith(f"repeat it: {again}\n")
+    assert json.loads((tmp_path / "out.json").read_text())["broken"]["repeat"] == again
 
 
 def failing_part(run: PartRun) -> None:
@@ -160,7 +165,19 @@ def test_one_case_draws_alone_what_it_drew_in_the_campaign() -> None:
     assert alone.broken is not None
     assert whole.broken.why == alone.broken.why
     assert case_seed(9, "broken", 3) != case_seed(9, "broken", 4)
-    assert Case(part="a", number=1, campaign_seed=2).seed != Case(part="b", number=1, campaign_seed=2).seed
+    assert case_seed(9, "a", 1) != case_seed(9, "b", 1)
+
+
+@pytest.mark.parametrize("count", [2, 18, 100])
+def test_a_killed_node_alone_is_of_the_bench_that_it_was_of_among_all(count: int) -> None:
+    among_all = cases_of(count, None)
+    assert sorted(number for numbers in among_all.values() for number in numbers) == list(range(count))
+    assert all(among_all[actor] for actor in ("expert", "policy"))
+    for what, numbers in among_all.items():
+        for number in numbers:
+            alone = cases_of(count, number)
+            assert [name for name in alone if alone[name]] == [what]
+            assert alone[what] == [number]
 
 
 def test_audit_sees_the_arm_come_to_rest(audited: tuple[AuditedController, Path]) -> None:

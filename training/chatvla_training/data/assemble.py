@@ -170,7 +170,6 @@ class _Writer:
             self._parquet.close()
         total = len(self._episodes)
         held = min(total - 1, max(1, round(total * validation_share))) if validation_share > 0 else 0
-        height, width, _ = next(iter(self._shape.values())) if self._shape else (0, 0, 3)
         splits = {"train": f"0:{total - held}"} | ({"val": f"{total - held}:{total}"} if held else {})
         info = {
             "codebase_version": layout.CODEBASE_VERSION,
@@ -185,9 +184,7 @@ class _Writer:
             "splits": splits,
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
             "video_path": None,
-            "features": layout.features(
-                joint_names=self._names, views=self._views, height=int(height), width=int(width)
-            ),
+            "features": layout.features(joint_names=self._names, views=self._shape),
         }
         _write_json(self._root / layout.INFO_PATH, info)
         numbers = {name: column_statistics(np.concatenate(parts)) for name, parts in self._numbers.items()}

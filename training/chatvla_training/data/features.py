@@ -4,7 +4,7 @@
 Each frame's states at the action tokens (and image tokens, where the expert looks) and at its reasoning are computed
 once for `draws` wordings and written end to end into one file; stage 2 then reads them back. What a run writes belongs
 to one checkpoint and one data set: both fingerprints are part of the folder's name, and a killed run goes on after the
-last whole block.
+last whole block. A frame that can't be read has features of length 0, and is no sample.
 Tensors: F frames, S image and action tokens, V language width, L reasoning tokens, R rows, H chunk steps, A actions.
 """
 
@@ -75,12 +75,12 @@ class FeatureWriter:
     def _row_bytes(self) -> int:
         return self._shape["width"] * torch.empty(0, dtype=self._dtype).element_size()  # type: ignore[operator]
 
-    def append(self, tokens_RSV: Tensor, hidden_RLV: Tensor, valid_RL: Tensor) -> None:
-        """Write the next frames: action tokens first, then the reasoning, per frame."""
-        for tokens_SV, hidden_LV, valid_L in zip(tokens_RSV, hidden_RLV, valid_RL, strict=True):
-            joined = torch.cat([tokens_SV, hidden_LV[valid_L]]).to(self._dtype).contiguous().cpu()
-            self._data.write(joined.view(torch.uint8).numpy().tobytes())
-            self.lengths.append(len(joined))
+    def append(self, features: Sequence[Tensor | None]) -> None:
+        """Write the next frames, each (S + L, V), action tokens first; None for one that can't be read."""
+        for joined in features:
+            if joined is not None:
+                self._data.write(joined.to(self._dtype).contiguous().cpu().view(torch.uint8).numpy().tobytes())
+            self.lengths.append(0 if joined is None else len(joined))
         self._data.flush()
         aside = self.folder / "progress.tmp"
         aside.write_text(json.dumps(self.lengths))
@@ -115,6 +115,11 @@ class FeatureStore:
         """Leave the open map behind: a worker process opens its own."""
         return {**self.__dict__, "_map": None}
 
+    def frames(self, draws: int) -> NDArray[np.int64]:
+        """Return the numbers of the frames that could be read, in each of `draws` wordings."""
+        lengths_FN = np.diff(self._ends, prepend=0).reshape(-1, draws)
+        return np.flatnonzero(lengths_FN.all(axis=1))
+
     def read(self, number: int) -> tuple[Tensor, Tensor]:
         """Return action tokens (S, V) and reasoning (L, V) of one frame."""
         if self._map is None:
@@ -147,7 +152,7 @@ def wording(data: EpisodeDataset, number: int, *, draws: int, seed: int) -> tupl
 
 
 class FeatureSource:
-    """The frames of a data set with kept features in the place of images and text."""
+    """The frames of a data set that could be read, with kept features in the place of images and text."""
 
     def __init__(
         self,
@@ -166,8 +171,9 @@ class FeatureSource:
         """
         self.name, self._data, self._store, self._draws = f"features:{data.name}", data, store, draws
         self._seed = seed
-        first_N = np.flatnonzero([data.seconds_into_episode(index) < START_S for index in range(len(data))])
-        self._frame_N = np.concatenate([np.arange(len(data)), np.repeat(first_N, starts - 1)])
+        frame_N = store.frames(draws)
+        first_N = frame_N[[data.seconds_into_episode(int(index)) < START_S for index in frame_N]]
+        self._frame_N = np.concatenate([frame_N, np.repeat(first_N, starts - 1)])
         self._displacement = displacement
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ Shapes: D joints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -49,12 +49,12 @@ def image_key(view: str) -> str:
     return f"observation.images.{view}"
 
 
-def features(*, joint_names: Sequence[str], views: Sequence[str], height: int, width: int) -> dict[str, Any]:
-    """Return the `features` entry of meta/info.json."""
+def features(*, joint_names: Sequence[str], views: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Return the `features` entry of meta/info.json; `views` gives the shape (H, W, 3) of each camera's images."""
     names = list(joint_names)
     found: dict[str, Any] = {
-        image_key(view): {"dtype": "image", "shape": [height, width, 3], "names": ["height", "width", "channels"]}
-        for view in views
+        image_key(view): {"dtype": "image", "shape": list(shape), "names": ["height", "width", "channels"]}
+        for view, shape in views.items()
     }
     found[STATE] = {"dtype": "float32", "shape": [len(names)], "names": names}
     found[ACTION] = {"dtype": "float32", "shape": [len(names)], "names": names}

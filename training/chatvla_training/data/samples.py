@@ -6,14 +6,16 @@ Shapes: H, W image height and width; T chunk steps; D joints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ChatSample", "RobotSample", "Sample", "SampleSource", "Turn"]
+from chatvla_training.data.errors import CorruptSampleError, SourceError
+
+__all__ = ["ChatSample", "RobotSample", "Sample", "SampleSource", "Turn", "first_readable", "readable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +81,21 @@ class SampleSource(Protocol):
     def sha256(self) -> str:
         """Return a fingerprint of the data behind the samples."""
         ...
+
+
+def readable(*sources: SampleSource) -> Iterator[Any]:
+    """Yield the samples of `sources`, one source after the other, that can be read."""
+    for source in sources:
+        for index in range(len(source)):
+            try:
+                sample = source.sample(index, 0)
+            except CorruptSampleError:
+                continue
+            yield sample
+
+
+def first_readable(*sources: SampleSource) -> Any:
+    """Return the first sample of `sources` that can be read. Raises SourceError when there is none."""
+    for sample in readable(*sources):
+        return sample
+    raise SourceError(f"no sample of {', '.join(source.name for source in sources)} can be read; copy the data again")

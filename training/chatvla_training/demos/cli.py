@@ -11,7 +11,9 @@ from pathlib import Path
 
 from chatvla_sim.bench import BenchError
 from chatvla_sim.benches import bench_names
+from chatvla_training.arguments import count, natural, positive
 from chatvla_training.demos.disturbance import DisturbanceSettings
+from chatvla_training.demos.endpoint import EndpointError
 from chatvla_training.demos.episode import DemoSettings
 
 __all__ = ["main"]
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         counts = collect(
             options.out.absolute(), episodes=options.episodes, seed=options.seed, jobs=options.jobs, settings=settings
         )
-    except (BenchError, CheckpointError, CollectError) as error:
+    except (BenchError, CheckpointError, CollectError, EndpointError) as error:
         print(f"demos: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -63,12 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="./chatvla demos", description="Record demonstrations by the scripted expert."
     )
     parser.add_argument("task", choices=bench_names())
-    parser.add_argument("--episodes", type=_positive, default=600, help="episodes to record (default 600)")
+    parser.add_argument("--episodes", type=count, default=600, help="episodes to record (default 600)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; must not exist")
-    parser.add_argument("--seed", type=int, default=0, help="which trials are recorded (default 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="which trials are recorded (default 0)")
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--jobs", type=_positive, default=cores, help=f"processes (default {cores}: all cores)")
-    parser.add_argument("--frame-hz", type=float, default=10.0, help="camera frames stored per second (default 10)")
+    parser.add_argument("--jobs", type=count, default=cores, help=f"processes (default {cores}: all cores)")
+    parser.add_argument("--frame-hz", type=positive, default=10.0, help="camera frames stored per second (default 10)")
     parser.add_argument("--views", default="", help="cameras with commas, of the bench's (default: its own choice)")
     parser.add_argument(
         "--image-codec", choices=("jpeg", "png"), default="jpeg", help="jpeg (quality 90) or png (exact)"
@@ -81,10 +83,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--paraphrase-url", default="", help="OpenAI-compatible endpoint, such as http://host:8000/v1")
     parser.add_argument("--paraphrase-model", default="", help="model to ask there")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value

@@ -22,6 +22,7 @@ import numpy as np
 
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_control.scene import SceneTruth
+from chatvla_training.arguments import positive
 from chatvla_training.data.assemble import assemble
 from chatvla_training.data.record import EpisodeRecord, RecordError, save_record
 from chatvla_training.demos.thoughts import episode_facts, not_for_robot_data
@@ -74,7 +75,7 @@ def episodes_of(
         if not stretches:
             report.left_out.append(f"{start_s:.2f} to {stop_s:.2f} s: no {SHORTEST_S} s without a gap")
         for a, b in stretches:
-            record = _record(bag, spec, a, b, instruction, facts, report)
+            record = _record(bag, spec, a, b, _said(bag, start_s, b, instruction), instruction, facts, report)
             if record is not None:
                 records.append(record)
     report.episodes = len(records)
@@ -116,11 +117,19 @@ def _spans(
     return spans
 
 
+def _said(bag: BagContents, start_s: float, stop_s: float, instruction: str) -> list[tuple[float, str]]:
+    """Return (time, text) of what was thought about `instruction` from `start_s`, when it was given, to `stop_s`."""
+    return [
+        (time, text) for time, text, given in bag.reasoning if start_s <= time <= stop_s and given in ("", instruction)
+    ]
+
+
 def _record(
     bag: BagContents,
     spec: RobotSpec,
     start_s: float,
     stop_s: float,
+    said: list[tuple[float, str]],
     instruction: str,
     facts: dict[str, Any],
     report: ImportReport,
@@ -141,8 +150,7 @@ def _record(
     frame_rows = np.unique(np.concatenate([[0], frame_rows[frame_rows < len(grid)]]))
     frames: dict[str, list[bytes]] = {view: [] for view in views}
     texts: list[str] = []
-    said = [entry for entry in bag.reasoning if start_s - 1.0 <= entry[0] <= stop_s]
-    said_times = [entry[0] for entry in said]
+    said_times = [time for time, _ in said]
     for row in frame_rows:
         now = float(grid[row]) + 1e-6
         for view in views:
@@ -207,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set; must not exist")
     parser.add_argument("--robot", choices=robot_names(), default="arx_r5")
     parser.add_argument("--namespace", default="chatvla", help="prefix of the topics (default chatvla; empty for none)")
-    parser.add_argument("--frame-hz", type=float, default=10.0, help="camera frames kept per second (default 10)")
+    parser.add_argument("--frame-hz", type=positive, default=10.0, help="camera frames kept per second (default 10)")
     parser.add_argument("--max-gap-s", type=float, default=0.2, help="longest silence bridged by interpolation [s]")
     parser.add_argument("--image-codec", choices=("jpeg", "png"), default="jpeg")
     parser.add_argument("--keep-failures", action="store_true", help="keep simulated trials that were not solved")

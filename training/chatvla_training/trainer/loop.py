@@ -22,7 +22,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from chatvla_training.data.stream import BatchStream, LoadedBatch
-from chatvla_training.devices import spread
+from chatvla_training.devices import reshard, spread
 from chatvla_training.progress import progress
 from chatvla_training.trainer.ema import Ema
 from chatvla_training.trainer.loggers import Logger
@@ -251,10 +251,8 @@ class Trainer:
     def _count_skipped(self, step: int, loaded: Sequence[LoadedBatch[Any]]) -> None:
         missed = [entry for item in loaded for entry in item.skipped]
         self.skipped += len(missed)
-        if missed and self._run.writes:
-            with (self._run.path / "skipped.jsonl").open("a", encoding="utf-8") as stream:
-                for sample, reason in missed:
-                    stream.write(json.dumps({"step": step, "sample": sample, "reason": reason}) + "\n")
+        for sample, reason in missed:
+            self._run.skip(step, sample, reason)
 
     def _sum(self, *values: float) -> list[float]:
         """Return the sums over all devices."""
@@ -270,6 +268,8 @@ class Trainer:
         batches = self._validation.iterate(0, settings.validation_batches, workers=0)
         with self.ema.applied(), self._accelerator.autocast():
             means = validate(self._task, self._module, batches, seed=settings.seed, device=self._accelerator.device)
+        # What was gathered of the averages must not stay for the next step.
+        reshard(self._module)
         self._run.log({"step": step, "validation": means})
         if self._log is not None:
             self._log(step, {f"validation/{name}": value for name, value in means.items()})

@@ -4,6 +4,7 @@
   config.json     recipe, seed, commit, hashes of the data, machine
   metrics.jsonl   one line a step; validation lines hold "validation"
   loss.svg        the curves
+  skipped.jsonl   samples that could not be read
   state/          training state of the newest steps, each folder whole or absent
   policy/         the checkpoint that the run ends with
 One process at a time may write: a lock on the folder refuses a second.
@@ -53,6 +54,21 @@ class RunFolder:
             os.close(self._lock)
             self.writes = False
 
+    @property
+    def policy(self) -> Path:
+        """Where the run's checkpoint is or will be."""
+        return self.path / "policy"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's checkpoint is there."""
+        return (self.policy / "manifest.json").is_file()
+
+    def config(self) -> dict[str, Any] | None:
+        """Return what config.json says of the run that the folder holds; None where it holds none."""
+        path = self.path / "config.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
     def claim(
         self,
         config: Mapping[str, Any],
@@ -60,28 +76,37 @@ class RunFolder:
         keys: tuple[str, ...] = ("recipe", "data"),
         said_now: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] | None = None,
     ) -> None:
-        """Write config.json, or check that the folder's own says the same in `keys`.
-
-        `said_now` turns what an older version, which has begun it, said under a key into what this one would say.
-        Raises RunFolderError, naming the entries that differ.
-        """
-        path = self.path / "config.json"
-        plain = json.loads(json.dumps(config))
-        if path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            for key in keys:
-                old = before.get(key, {})
-                changed = _differences(said_now[key](old) if said_now and key in said_now else old, plain.get(key, {}))
-                if changed:
-                    raise RunFolderError(
-                        f"{self.path} holds a run with another {key}: {'; '.join(changed)}. "
-                        "Give the same values to go on, or another --out"
-                    )
+        """Write config.json after `check`, which takes the rest."""
+        self.check(config, keys=keys, said_now=said_now)
+        before, plain = self.config(), json.loads(json.dumps(config))
+        if before is not None:
             plain["commits"] = [*before.get("commits", [before.get("commit")]), plain.get("commit")]
         if self.writes:
+            path = self.path / "config.json"
             aside = path.with_suffix(".tmp")
             aside.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
             aside.replace(path)
+
+    def check(
+        self,
+        config: Mapping[str, Any],
+        *,
+        keys: tuple[str, ...],
+        said_now: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] | None = None,
+    ) -> None:
+        """Raise RunFolderError, naming the entries that differ, unless config.json says in `keys` what `config` says.
+
+        `said_now` turns what an older version, which has begun it, said under a key into what this one would say.
+        """
+        before, plain = self.config(), json.loads(json.dumps(config))
+        for key in keys if before is not None else ():
+            old = before.get(key, {})
+            changed = _differences(said_now[key](old) if said_now and key in said_now else old, plain.get(key, {}))
+            if changed:
+                raise RunFolderError(
+                    f"{self.path} holds a run with another {key}: {'; '.join(changed)}. "
+                    "Give the same values to go on, or another --out"
+                )
 
     def states(self) -> dict[int, Path]:
         """Return the whole training states by step, ascending."""
@@ -128,6 +153,12 @@ class RunFolder:
             self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
         self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
+
+    def skip(self, step: int, sample: str, reason: str) -> None:
+        """Note that a sample could not be read for `step`, 0 before the first."""
+        if self.writes:
+            with (self.path / "skipped.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": step, "sample": sample, "reason": reason}) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return all lines of metrics so far."""

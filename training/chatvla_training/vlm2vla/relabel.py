@@ -28,6 +28,7 @@ from chatvla_control.rotations import six_from_matrix
 from chatvla_policy.processing.statistics import Statistics
 from chatvla_policy.strict_json import to_plain
 from chatvla_policy.vlm2vla.prompts import with_arm
+from chatvla_training.arguments import positive
 from chatvla_training.data.episodes import DatasetError, EpisodeDataset
 from chatvla_training.progress import progress
 from chatvla_training.vlm2vla.describe import EndpointDescriber, step_texts, things_of
@@ -211,7 +212,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("data", type=Path, help="robot data set, made by ./chatvla demos or imported from bags")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; must not exist")
     parser.add_argument("--step", type=float, default=0.025, help="metres along one axis that complete an action")
-    parser.add_argument("--limit", type=float, default=0.05, help="metres that no action exceeds (to the millimetre)")
+    parser.add_argument(
+        "--limit", type=positive, default=0.05, help="metres that no action exceeds (to the millimetre)"
+    )
     parser.add_argument("--starts", type=int, default=4, help="frames of each part from which its rest is asked for")
     parser.add_argument("--decimals", type=int, choices=(2, 3), default=3, help="of lengths in metres")
     parser.add_argument("--where", action="store_true", help="plans say from where to where, in centimetres")

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from chatvla_policy.vlm2vla.image_text_model import ImageTextModel, load_base
 from chatvla_training.build_data import image_text_sources
 from chatvla_training.build_model import init_folder
 from chatvla_training.data.mixture import Mixture
-from chatvla_training.data.samples import ChatSample
+from chatvla_training.data.samples import ChatSample, readable
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.trainer.task import TrainingTask
 from chatvla_training.vlm2vla.adapters import with_adapter
@@ -207,7 +208,7 @@ class Vlm2VlaRun:
         digits = self._digits
         if recipe.variant == "action_tokens" and not digits:
             first = [self.held or self.mixture.groups[-1].sources][0]
-            asked = [first[0].sample(index, 0) for index in range(min(len(first[0]), 64))]
+            asked = list(islice(readable(first[0]), 64))
             digits = rarest_tokens(ImageTextModel(model.eval(), processor, size=size), asked)
         collate = LanguageCollate(ImageTextModel(model, processor, size=size, digit_tokens=digits).inputs)
         self._config = replace(

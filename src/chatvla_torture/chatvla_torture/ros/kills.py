@@ -62,15 +62,13 @@ def run(part: PartRun) -> None:
         planned=count // _LAUNCH_EVERY + (count > 1),
         unit="shutdowns",
     )
-    cases = list(range(count)) if part.only_case is None else [part.only_case]
-    launches = [number for number in cases if number % _LAUNCH_EVERY == _LAUNCH_EVERY - 1]
-    for number in launches:
+    cases = cases_of(count, part.only_case)
+    for number in cases["launch"]:
         if part.in_time():
             part.say(f"launch {number + 1} of {count}")
             _launch(part, part.case(number), reports, clean)
-    rest = [number for number in cases if number not in launches]
-    split = len(rest) - round(_POLICY_SHARE * len(rest)) if len(rest) > 1 else len(rest)
-    for actor, numbers in zip(_ACTORS, (rest[:split], rest[split:]), strict=True):
+    for actor in _ACTORS:
+        numbers = cases[actor]
         if not numbers:
             continue
         # The second bench has its part of the time.
@@ -89,6 +87,20 @@ def run(part: PartRun) -> None:
             rig.processes.close()
             _require_clean(rig.processes, seen, clean)
     _read_results(part, recovers)
+
+
+def cases_of(count: int, only: int | None) -> dict[str, list[int]]:
+    """Return the numbers of the cases by what they act on: "launch", or the nodes beneath an actor.
+
+    `only` one of them, where a number is given, stands where it does among all `count`.
+    """
+    rest = [number for number in range(count) if number % _LAUNCH_EVERY != _LAUNCH_EVERY - 1]
+    late = rest[len(rest) - round(_POLICY_SHARE * len(rest)) :] if len(rest) > 1 else []
+    found: dict[str, list[int]] = {"launch": [], **{actor: [] for actor in _ACTORS}}
+    for number in range(count) if only is None else [only]:
+        actor = _ACTORS[bool(late) and number >= late[0]]
+        found["launch" if number % _LAUNCH_EVERY == _LAUNCH_EVERY - 1 else actor].append(number)
+    return found
 
 
 def _start_all(part: PartRun, rig: Rig, actor: str) -> None:
