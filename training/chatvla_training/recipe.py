@@ -186,6 +186,9 @@ class Recipe:
             raise RecipeError(f"text_age_s is {self.text_age_s}; it must not be negative")
         if self.cache_features and self.stage != "stage2":
             raise RecipeError(f"cache_features needs a frozen language model: stage2, not {self.stage}")
+        # An expert that is kept keeps its statistics; VLM2VLA has none.
+        if self.normalisation == "mean_std" and not self.keeps_expert and self.system != "vlm2vla":
+            _check_reach(self.action_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -200,6 +203,18 @@ class Recipe:
         known = {item.name: item.default for item in fields(cls) if item.default is not MISSING}
         said = {name: value for name, value in before.items() if not (name in GONE and value == GONE[name])}
         return json.loads(json.dumps(known)) | said
+
+
+def _check_reach(size: str) -> None:
+    """Raise RecipeError for an action expert that clips its chunks, where 1 is a single standard deviation."""
+    from chatvla_policy.model.action.config import ACTION_SIZES
+
+    unclipped = [name for name, config in ACTION_SIZES.items() if not config.clip_sample]
+    if size not in unclipped:
+        raise RecipeError(
+            f"normalisation is 'mean_std' with action_size {size!r}, which clips chunks to one standard deviation from "
+            f"the mean; give quantile or min_max, or one of the sizes {', '.join(unclipped)}"
+        )
 
 
 def changed(recipe: Recipe, values: dict[str, str]) -> Recipe:

@@ -60,11 +60,18 @@ def test_keys_are_read_by_type():
         ({"starts": "0"}, "at least 1"),
         ({"text_age_s": "-1"}, "negative"),
         ({"steps": "0"}, "at least 1"),
+        ({"normalisation": "mean_std"}, "one standard deviation"),
+        ({"normalisation": "mean_std", "action_size": "H"}, "give quantile or min_max, or one of the sizes compact"),
     ],
 )
 def test_wrong_keys_and_values_are_refused(values, says):
     with pytest.raises(RecipeError, match=says):
         changed(RECIPES["stage1"], values)
+
+
+def test_an_expert_that_does_not_clip_may_be_normalised_by_mean_std():
+    assert changed(RECIPES["stage1"], {"normalisation": "mean_std", "action_size": "compact"})
+    assert changed(RECIPES["stage2"], {"normalisation": "mean_std"}).keeps_expert
 
 
 def test_unknown_recipe_names_the_nearest():
@@ -77,7 +84,7 @@ def test_command_line_refuses_with_one_line(capsys: pytest.CaptureFixture[str]):
     assert "Recipes:" in capsys.readouterr().err
     assert main(["stage1", "--lr"]) == 2
     assert "needs a value" in capsys.readouterr().err
-    assert main(["--help"]) == 0
+    assert main(["--help"]) == main(["tiny_stage1", "--help"]) == 0
     assert "stage1_15k" in capsys.readouterr().out
 
 

@@ -64,7 +64,7 @@ class DelayedPolicy:
                 scheduler.sync.add_image(view, loop.bench.render(view), now_s)
             if (job := scheduler.next_job(now_s)) is not None:
                 self._outcome = run_job(self._policy, job)
-                made = self._outcome.inference
-                writes = made is not None and made.reasoning.source is ReasoningSource.GENERATED
+                said = None if self._outcome.inference is None else self._outcome.inference.reasoning
+                writes = said is not None and said.source is ReasoningSource.GENERATED and bool(said.text)
                 self._ready_s = now_s + self._delay_s[writes]
         return done

@@ -58,7 +58,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as error:
         raise StrictJsonError(f"{path.name} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except StrictJsonError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise StrictJsonError(f"{path.name} is no JSON: {error}") from error
 
 
@@ -126,7 +128,10 @@ def _convert_tuple(items: tuple[Any, ...], data: Any, where: str) -> tuple[Any, 
 def _convert_scalar(hint: Any, data: Any, where: str) -> Any:
     """Return a number, string or boolean of exactly the type asked; integers serve as floats."""
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        data = float(data)
+        try:
+            data = float(data)
+        except OverflowError:
+            raise StrictJsonError(f"{where} is a number of {len(str(data))} digits, which no float holds") from None
     if type(data) is not hint:
         raise StrictJsonError(f"{where} is {data!r}, expected {getattr(hint, '__name__', hint)}")
     if hint is float and not math.isfinite(data):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve follow_instruction: one goal at a time, each ended once, with a named code.
 
-What is done meanwhile is the node's. A newer goal takes the place of the older. All methods belong to the executor's
-thread.
+What is done meanwhile is the node's. A newer goal takes the place of the older, unless it is refused: that changes
+nothing else. All methods belong to the executor's thread.
 """
 
 # Generated messages carry no types that pyright knows:
@@ -59,8 +59,8 @@ class InstructionGoals:
     ) -> None:
         """Serve on `node`.
 
-        `on_begin` is called with each new goal, `on_end` with its code before the result is sent. A sentence from
-        `refusal` ends a new goal with NODE_INACTIVE. `on_cancel` says that `watch` should be called soon.
+        `on_begin` is called with each goal that is taken up, `on_end` with its code before the result is sent. A
+        sentence from `refusal` ends a new goal with NODE_INACTIVE. `on_cancel` says that `watch` should be called soon.
         """
         self._node = node
         self._on_cancel = on_cancel
@@ -143,35 +143,37 @@ class InstructionGoals:
         return CancelResponse.ACCEPT
 
     def _on_accepted(self, handle: ServerGoalHandle) -> None:
-        if self.run is not None:
-            self.end(self.run, Result.PREEMPTED, "a newer goal took this one's place")
         goal = handle.request
-        run = Run(
+        run = self._accepted[bytes(handle.goal_id.uuid)] = Run(
             handle=handle,
             instruction=goal.instruction.strip(),
             timeout_s=goal.timeout_s if goal.timeout_s else self._default_s,
             begun_s=self.now_s(),
             ended=Future(),
         )
-        self.run = self._accepted[bytes(handle.goal_id.uuid)] = run
         handle.execute()
+        if (unfit := self._unfit(run)) is not None:
+            return self.end(run, *unfit)
+        if self.run is not None:
+            self.end(self.run, Result.PREEMPTED, "a newer goal took this one's place")
+        self.run = run
+        self._on_begin(run)
 
     async def _execute(self, handle: ServerGoalHandle) -> FollowInstruction.Result:
         run = self._accepted.pop(bytes(handle.goal_id.uuid))
-        if run.ended.done():  # A newer goal came between acceptance and execution.
-            return _result_of(run)
-        count, refusal = len(run.instruction), self._refusal()
-        if refusal:
-            self.end(run, Result.NODE_INACTIVE, refusal)
-        elif not 1 <= count <= LONGEST_TEXT:
-            sentence = f"the instruction has {count} characters, allowed are 1 to {LONGEST_TEXT}"
-            self.end(run, Result.INVALID_GOAL, sentence)
-        elif not (math.isfinite(run.timeout_s) and run.timeout_s > 0):
-            self.end(run, Result.INVALID_GOAL, f"timeout_s is {run.timeout_s}, it must be 0 or a positive number")
-        else:
-            self._on_begin(run)
         await run.ended
         return _result_of(run)
+
+    def _unfit(self, run: Run) -> tuple[int, str] | None:
+        """Return the code and the sentence of a goal that cannot be followed, None for one that can."""
+        if refusal := self._refusal():
+            return Result.NODE_INACTIVE, refusal
+        count = len(run.instruction)
+        if not 1 <= count <= LONGEST_TEXT:
+            return Result.INVALID_GOAL, f"the instruction has {count} characters, allowed are 1 to {LONGEST_TEXT}"
+        if not (math.isfinite(run.timeout_s) and run.timeout_s > 0):
+            return Result.INVALID_GOAL, f"timeout_s is {run.timeout_s}, it must be 0 or a positive number"
+        return None
 
 
 def _result_of(run: Run) -> FollowInstruction.Result:

@@ -26,7 +26,7 @@ from chatvla_policy.checkpoint.atomic import replaced_folder
 from chatvla_policy.checkpoint.errors import CheckpointError
 from chatvla_policy.checkpoint.files import MANIFEST, Manifest, read_manifest, verified_file, write_manifest
 from chatvla_policy.checkpoint.golden import GOLDEN_FILE, Golden, read_golden, write_golden
-from chatvla_policy.checkpoint.setup import RobotSetup, setups_from_plain, setups_to_plain
+from chatvla_policy.checkpoint.setup import RobotSetup, check_expert, setups_from_plain, setups_to_plain
 from chatvla_policy.checkpoint.weights import SHARD_BYTES, Storage, read_weights, write_weights
 from chatvla_policy.model.chatvla2 import ChatVLA2
 from chatvla_policy.model.config import ChatVLA2Config
@@ -143,19 +143,14 @@ def _check_fit(config: ChatVLA2Config, codec: TextCodec, robots: tuple[RobotSetu
         raise CheckpointError(
             f"the tokenizer's <|image_pad|> is {codec.image_id}, the model's image token {config.backbone.image_token}"
         )
+    if not 1 <= config.max_reasoning_tokens <= config.backbone.text.max_positions:
+        raise CheckpointError(
+            f"max_reasoning_tokens is {config.max_reasoning_tokens}, must lie in "
+            f"1..{config.backbone.text.max_positions} (max_positions)"
+        )
     if not robots:
         raise CheckpointError("the checkpoint drives no robot; give at least one RobotSetup")
-    for setup in robots:
-        try:
-            embodiment = config.action.embodiment(setup.spec.name)
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
-        widths = (len(setup.statistics.state.names), len(setup.statistics.action.names))
-        if widths != (embodiment.state_width, embodiment.action_width):
-            raise CheckpointError(
-                f"robot {setup.spec.name} has {widths} state and action values, "
-                f"its heads take {(embodiment.state_width, embodiment.action_width)}"
-            )
+    check_expert(config.action, robots)
 
 
 def _check_statistics(golden: Golden, robots: tuple[RobotSetup, ...]) -> None:

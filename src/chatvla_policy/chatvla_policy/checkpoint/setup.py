@@ -10,10 +10,11 @@ from typing import Any
 from chatvla_control.contracts import ActionMode
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_policy.checkpoint.errors import CheckpointError
+from chatvla_policy.model.action.config import ActionConfig
 from chatvla_policy.processing.statistics import RobotStatistics, StatisticsError
 from chatvla_policy.strict_json import StrictJsonError, from_plain
 
-__all__ = ["RobotSetup", "setups_from_plain", "setups_to_plain"]
+__all__ = ["RobotSetup", "check_expert", "setups_from_plain", "setups_to_plain"]
 
 _VIEW = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -50,6 +51,26 @@ class RobotSetup:
             raise CheckpointError(
                 f"action statistics name {', '.join(self.statistics.action.names)}; "
                 f"robot {self.spec.name} has {', '.join(self.spec.joint_names)}"
+            )
+
+
+def check_expert(action: ActionConfig, setups: tuple[RobotSetup, ...]) -> None:
+    """Raise CheckpointError when an action expert cannot drive each of the robots over its range."""
+    for setup in setups:
+        try:
+            embodiment = action.embodiment(setup.spec.name)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        widths = (len(setup.statistics.state.names), len(setup.statistics.action.names))
+        if widths != (embodiment.state_width, embodiment.action_width):
+            raise CheckpointError(
+                f"robot {setup.spec.name} has {widths} state and action values, "
+                f"its heads take {(embodiment.state_width, embodiment.action_width)}"
+            )
+        if action.clip_sample and setup.statistics.action.method == "mean_std":
+            raise CheckpointError(
+                f"actions of robot {setup.spec.name} are normalised by mean_std and its action expert clips chunks to "
+                "[-1, 1], one standard deviation about the mean; train with quantile or min_max, or without clip_sample"
             )
 
 

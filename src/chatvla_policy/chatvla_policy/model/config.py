@@ -6,7 +6,7 @@ Sizes (model/sizes.py): `tiny` trains on a CPU; `qwen2vl_2b` and `qwen2vl_7b` ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import Qwen2VLConfig
@@ -14,11 +14,20 @@ from transformers import Qwen2VLConfig
 from chatvla_policy.model.action.config import ActionConfig, Embodiment, action_size
 from chatvla_policy.model.moe.config import MoeConfig
 from chatvla_policy.model.sizes import qwen2vl_config
-from chatvla_policy.processing.images import VARIANTS, ImageConfig
+from chatvla_policy.processing.images import LARGEST_SIDE, VARIANTS, ImageConfig
 from chatvla_policy.processing.tokens import TextCodec
 from chatvla_policy.strict_json import added, dump_json, from_plain
 
 __all__ = ["BackboneConfig", "ChatVLA2Config", "TextConfig", "VisionConfig", "chatvla2_config"]
+
+_LARGEST = {
+    **dict.fromkeys(("depth", "heads", "kv_heads", "mlp_ratio"), 1024),
+    **dict.fromkeys(("width", "mlp_width"), 2**18),
+    **dict.fromkeys(("patch_size", "merge_size", "temporal_patch_size"), LARGEST_SIDE),
+    "vocabulary": 2**22,
+    "max_positions": 2**30,
+}
+"""Largest size that is supported, by field of the language model and the vision tower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +41,14 @@ class VisionConfig:
     patch_size: int = 14
     merge_size: int = 2
     temporal_patch_size: int = 2
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes that cannot be built."""
+        _check_sizes("vision tower", self)
+        if self.width % (4 * self.heads):
+            raise ValueError(
+                f"the vision tower's width is {self.width}, must be a multiple of four times its {self.heads} heads"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +70,24 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that cannot be built."""
-        if max(self.depth, self.heads) > 1024 or max(self.width, self.mlp_width) > 2**18 or self.vocabulary > 2**22:
-            raise ValueError("the language model's sizes are beyond any that is supported")
+        _check_sizes("language model", self)
         if self.width % self.heads or self.heads % self.kv_heads:
             raise ValueError(
                 f"width {self.width}, heads {self.heads} and kv_heads {self.kv_heads} do not divide each other"
             )
-        if sum(self.mrope_section) * 2 != self.width // self.heads:
+        if min(self.mrope_section) < 0 or sum(self.mrope_section) * 2 != self.width // self.heads:
             raise ValueError(
                 f"mrope_section {self.mrope_section} sums to {sum(self.mrope_section)}, "
                 f"must be half the head width {self.width // self.heads}"
             )
+
+
+def _check_sizes(part: str, config: VisionConfig | TextConfig) -> None:
+    """Raise ValueError for the first size that is not positive, or beyond any that is supported."""
+    for item in fields(config):
+        size, largest = getattr(config, item.name), _LARGEST.get(item.name)
+        if largest is not None and not 1 <= size <= largest:
+            raise ValueError(f"the {part}'s {item.name} is {size}, must lie in 1..{largest}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from chatvla_policy.model.action import ActionExpert, ReasoningTokens
 from chatvla_policy.model.action.conditioning import LayerConditions
 from chatvla_policy.model.action.config import ActionConfig
-from chatvla_policy.model.pixels import PictureEncoder
+from chatvla_policy.model.pixels import GROUP, PictureEncoder
+from chatvla_policy.processing.images import LARGEST_SIDE
 from chatvla_policy.strict_json import from_plain
 
 __all__ = ["DiffusionPolicyConfig", "DiffusionPolicyModel"]
@@ -40,9 +41,14 @@ class DiffusionPolicyConfig:
     system: str = "diffusion_policy"
 
     def __post_init__(self) -> None:
-        """Raise ValueError where the action head would wait for a reasoning."""
+        """Raise ValueError where the action head would wait for a reasoning, and for sizes that cannot be built."""
         if self.action.conditioning != "none":
             raise ValueError(f"a diffusion policy conditions on no reasoning, not {self.action.conditioning!r}")
+        if not self.channels or any(channels < 1 or channels % GROUP for channels in self.channels):
+            raise ValueError(f"the encoder's channels are {self.channels}, must be multiples of {GROUP}")
+        for name in ("image_width", "image_height", "blocks", "keypoints", "width"):
+            if not 1 <= getattr(self, name) <= LARGEST_SIDE:
+                raise ValueError(f"the encoder's {name} is {getattr(self, name)}, must lie in 1..{LARGEST_SIDE}")
 
     @classmethod
     def from_plain(cls, data: Any) -> DiffusionPolicyConfig:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["PictureEncoder"]
+__all__ = ["GROUP", "PictureEncoder"]
 
-_GROUP = 8
+GROUP = 8
+"""Channels that are normalised together."""
 
 
 class _Block(nn.Module):
@@ -24,9 +25,9 @@ class _Block(nn.Module):
     def __init__(self, inner: int, outer: int, stride: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
-        self.first_norm = nn.GroupNorm(outer // _GROUP, outer)
+        self.first_norm = nn.GroupNorm(outer // GROUP, outer)
         self.second = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
-        self.second_norm = nn.GroupNorm(outer // _GROUP, outer)
+        self.second_norm = nn.GroupNorm(outer // GROUP, outer)
         self.shortcut = nn.Conv2d(inner, outer, 1, stride, bias=False) if stride > 1 or inner != outer else None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ class PictureEncoder(nn.Module):
         """Build one stage per entry of `channels`, each halving the picture; `blocks` blocks a stage."""
         super().__init__()
         self.stem = nn.Conv2d(3, channels[0], 5, 2, 2, bias=False)
-        self.stem_norm = nn.GroupNorm(channels[0] // _GROUP, channels[0])
+        self.stem_norm = nn.GroupNorm(channels[0] // GROUP, channels[0])
         inner, parts = channels[0], []
         for outer in channels:
             parts += [_Block(inner if n == 0 else outer, outer, 2 if n == 0 else 1) for n in range(blocks)]

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-__all__ = ["VARIANTS", "ImageConfig", "ImageError", "ImagePreparer", "Placement", "PreparedImages"]
+__all__ = ["LARGEST_SIDE", "VARIANTS", "ImageConfig", "ImageError", "ImagePreparer", "Placement", "PreparedImages"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -56,6 +56,8 @@ class ImageConfig:
                 raise ValueError(f"images have {name} {getattr(self, name)}, must lie in 1..{LARGEST_SIDE}")
         if not 1 <= self.min_pixels <= self.max_pixels <= LARGEST_SIDE**2:
             raise ValueError(f"images have {self.min_pixels} to {self.max_pixels} pixels, at most {LARGEST_SIDE**2}")
+        if min(self.std) <= 0.0:
+            raise ValueError(f"images have std {self.std}, must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,6 +70,7 @@ class Acting:
         self._active = False
         self._worker = Worker("inference", torch_threads=threads)
         scheduler.texts_apart = hasattr(policy, "write") and hasattr(policy, "adopt")
+        scheduler.thinks_about = getattr(policy, "thinks_about", scheduler.thinks_about)
 
     @property
     def policy_counts(self) -> Mapping[str, int]:
@@ -97,7 +98,10 @@ class Acting:
         self._worker.close()
 
     def run_once(self, task: Callable[[], Any]) -> Any:
-        """Run `task` in the inference thread and return what it returns; what it raises is raised here."""
+        """Run `task` in the inference thread and return what it returns; what it raises is raised here.
+
+        It comes after what waits there already. Raises RuntimeError once the thread was told to end.
+        """
         done, kept = threading.Event(), {}
 
         def work() -> None:
@@ -107,7 +111,8 @@ class Acting:
                 kept["error"] = error
             done.set()
 
-        self._worker.submit(work)
+        if not self._worker.submit(work, however_many_wait=True):
+            raise RuntimeError("the inference thread has ended; configure the node again")
         done.wait()
         if "error" in kept:
             raise kept["error"]

@@ -44,7 +44,6 @@ class Following:
         self._node, self._acting, self._policy = node, acting, policy
         self._driver, self._forced, self._parameters = driver, forced, parameters
         self._topic_text = ""
-        self._begun: Run | None = None
         self._rest_from: tuple[float, np.ndarray] | None = None
         self._judge = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._verdict: Future[str] | None = None
@@ -62,11 +61,8 @@ class Following:
         run = self._goals.run
         if run is not None:
             self._goals.end(run, Result.PREEMPTED, "an instruction on the topic took this one's place")
-        if not text and self._topic_text:
-            self._forced.end_instruction()
-            self._acting.force(self._forced.text)
+        self._change(text or None, over=bool(self._topic_text))
         self._topic_text = text
-        self._acting.follow(text or None, seed=self._parameters.seed)
 
     def watch(self) -> None:
         """Tell the goal's sender what happened, and end the goal when it is done or cannot go on."""
@@ -101,9 +97,11 @@ class Following:
 
     def end(self, why: str) -> None:
         """End what is followed with NODE_INACTIVE and the sentence `why`."""
-        self._topic_text = ""
         if self._goals.run is not None:
             self._goals.end(self._goals.run, Result.NODE_INACTIVE, why)
+        elif self._topic_text:
+            self._change(None, over=True)
+        self._topic_text = ""
 
     def destroy(self, why: str) -> None:
         """End what is followed and stop serving."""
@@ -111,19 +109,23 @@ class Following:
         self._judge.shutdown(wait=True, cancel_futures=True)
 
     def _on_begin(self, run: Run) -> None:
-        self._topic_text, self._begun = "", run
         self._driver.begin()
         self._rest_from = self._verdict = None
-        self._acting.follow(run.instruction, seed=self._parameters.seed)
+        self._change(run.instruction, over=bool(self._topic_text))
+        self._topic_text = ""
 
     def _on_end(self, run: Run, code: int) -> None:
-        if run is self._begun:  # A goal that was refused made none of the chunks that are counted here.
-            while self._acting.events:
-                run.chunks += self._acting.events.popleft().inference is not None
-        self._begun = None
-        self._forced.end_instruction()
-        self._acting.follow(None)
-        self._acting.force(self._forced.text)
+        while self._acting.events:
+            run.chunks += self._acting.events.popleft().inference is not None
+        self._change(None, over=True)
+
+    def _change(self, instruction: str | None, *, over: bool) -> None:
+        """Follow another instruction, or none; with `over`, one is over, and a text forced for it alone with it."""
+        if over:
+            self._forced.end_instruction()
+        with self._acting.lock:  # No inference may begin for the one with the text of the other.
+            self._acting.scheduler.force(self._forced.text)
+            self._acting.follow(instruction, seed=self._parameters.seed)
 
     def _wait(self, run: Run, fault: InputFault) -> None:
         code = Result.JOINT_STATE_FAULT if fault.kind is InputKind.JOINTS else Result.CAMERA_FAULT

@@ -45,6 +45,8 @@ class Job:
     """Settings of the policy for this inference; None leaves them."""
     reason_anew: bool = False
     """Write a new text even where the last one would be kept."""
+    writes: bool = False
+    """It is foreseen to write a text, of a policy that mostly keeps one: it takes several times as long."""
     reset_seed: int | None = None
     """Forget the last instruction first, and draw from this seed."""
     adopt: Reasoning | None = None

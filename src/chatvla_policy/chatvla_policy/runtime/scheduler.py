@@ -10,6 +10,7 @@ there is another of the same instruction. Units: rad, m, s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,6 +84,8 @@ class Scheduler:
     forced: str | None = None
     texts_apart: bool = False
     """Whether the caller takes `next_text`: then only an instruction's first inference writes a text."""
+    thinks_about: Callable[[str], bool] = lambda text: False
+    """Whether the policy writes a text about this forced one, where it follows others as they are."""
     writing: bool = False
     """A text from `next_text` is on its way."""
     counts: Counts = field(default_factory=Counts)
@@ -97,7 +100,7 @@ class Scheduler:
     _reasoned_s: float = -np.inf
     _delay: DelayForecast = field(default_factory=DelayForecast)
     _writing_delay: DelayForecast = field(default_factory=DelayForecast)
-    """Of inferences that write a text: several times as long as those that keep one."""
+    """Of inferences foreseen to write a text: several times as long as those that keep one."""
     _scene: SceneMemory = field(default_factory=SceneMemory)
     _overtaken: bool = False
     """The scene has changed since the last text was written."""
@@ -197,6 +200,7 @@ class Scheduler:
             previous=self._followed_plan(now_s) if self.settings.chunking else None,
             settings=settings,
             reason_anew=anew,
+            writes=writes,
             reset_seed=seed,
             adopt=adopted,
             begun_s=now_s,
@@ -247,9 +251,8 @@ class Scheduler:
         committed_s = job.settings.commit_s if job.settings is not None else 0.0
         if job.previous is not None and delay_s > committed_s:
             self.counts.beyond_commit += 1
-        writes = self._mostly_keeps_text() and inference.reasoning.source is ReasoningSource.GENERATED
-        (self._writing_delay if writes else self._delay).add(delay_s)
-        if inference.reasoning.stamp_s == job.observation.stamp_s and _is_new(inference):
+        (self._writing_delay if job.writes else self._delay).add(delay_s)
+        if inference.reasoning.stamp_s == job.observation.stamp_s and _is_new(inference, job):
             self._reasoned_s = job.observation.stamp_s
             self._read = job.observation
         playing, measured = self._followed_plan(now_s), self.sync.positions()
@@ -310,7 +313,7 @@ class Scheduler:
 
     def _writes(self, stamp_s: float, *, fresh: bool) -> bool:
         """Return whether the next inference is likely to write a text, of a policy that mostly keeps one."""
-        if self.forced is not None or not self._mostly_keeps_text():
+        if not self._mostly_keeps_text() or (self.forced is not None and not self.thinks_about(self.forced)):
             return False
         return fresh or (not self._writes_apart() and stamp_s - self._reasoned_s >= self.tuning.reason_every_s)
 
@@ -337,6 +340,7 @@ class Scheduler:
         return self._scene.changed_share(seen.images, seen.joint_positions) > self.settings.scene_change
 
 
-def _is_new(inference: Inference) -> bool:
+def _is_new(inference: Inference, job: Job) -> bool:
     """Return whether the text is new: neither kept from before nor given by a person."""
-    return inference.reasoning.source.name in ("GENERATED", "SCRIPTED")
+    source = inference.reasoning.source
+    return source.name in ("GENERATED", "SCRIPTED") or (job.writes and source is ReasoningSource.FORCED)

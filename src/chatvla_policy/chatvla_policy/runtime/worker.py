@@ -20,23 +20,29 @@ class Worker:
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._depth = depth
         self._waiting = 0
+        self._closed = False
         self._lock = threading.Lock()
         self._threads = torch_threads
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, task: Callable[[], None]) -> bool:
-        """Run `task` when the ones before it are done; False when too many wait. The task must not raise."""
+    def submit(self, task: Callable[[], None], *, however_many_wait: bool = False) -> bool:
+        """Run `task` when the ones before it are done; False when too many wait, or the thread was told to end.
+
+        The task must not raise. `however_many_wait` sets the depth aside.
+        """
         with self._lock:
-            if self._waiting >= self._depth:
+            if self._closed or (self._waiting >= self._depth and not however_many_wait):
                 return False
             self._waiting += 1
-        self._tasks.put(task)
+            self._tasks.put(task)
         return True
 
     def close(self, timeout_s: float = 30.0) -> bool:
-        """End the thread after the task it is at; return whether it ended in time."""
-        self._tasks.put(None)
+        """End the thread after the tasks it has; return whether it ended in time."""
+        with self._lock:
+            self._closed = True
+            self._tasks.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -62,9 +62,9 @@ class ChatVLA2Policy:
         self.setup = checkpoint.robot(robot)
         self.settings = (settings or PolicySettings()).with_longest_text(checkpoint.model.config.text_age_s)
         self._model = checkpoint.model.eval()
-        self._images = ImagePreparer(self._model.config.images)
-        self._reasoner = Reasoner(self._model, checkpoint.codec)
         images = self._model.config.images
+        self._images = ImagePreparer(images)
+        self._reasoner = Reasoner(self._model, checkpoint.codec)
         self.image_size = (images.height, images.width)
         self.stage_seconds = StageSeconds()
         self.question_router: RouterStats | None = None
@@ -143,6 +143,10 @@ class ChatVLA2Policy:
         """Raise PromptError when `text` is too long to be followed as a reasoning."""
         self._reasoner.check_length(text)
 
+    def thinks_about(self, text: str) -> bool:
+        """Return whether a forced `text` states no place, of which the action expert reads the numbers."""
+        return bool(self._model.config.action.numbers) and bool(np.isnan(stated_numbers(text)).all())
+
     def infer(
         self,
         observation: Observation,
@@ -163,7 +167,7 @@ class ChatVLA2Policy:
         prepared = time.perf_counter()
         # The thought's instruction is what it was about, so that it can be gone on with.
         about, given = observation, forced_reasoning
-        if forced_reasoning is not None and self._lacks_places(forced_reasoning):
+        if forced_reasoning is not None and self.thinks_about(forced_reasoning):
             self._reasoner.check_length(forced_reasoning)
             about, given = replace(observation, instruction=forced_reasoning), None
         thought, source = self._think(about, images, self._variants(pictures), given)
@@ -200,9 +204,8 @@ class ChatVLA2Policy:
         """Return the answer to a question about images (RGB, any views), or about none: the model still chats."""
         pictures = list(images.values()) if images else []
         prepared = self._images(pictures) if pictures else None
-        prompt = question_prompt(
-            self.checkpoint.codec, question, image_tokens=prepared.tokens if prepared is not None else ()
-        )
+        tokens = prepared.tokens if prepared is not None else ()
+        prompt = question_prompt(self.checkpoint.codec, question, image_tokens=tokens)
         text, trace = self._reasoner.answer(
             prompt,
             prepared,
@@ -216,9 +219,8 @@ class ChatVLA2Policy:
     def make_golden(self, observation: Observation, text: str, *, seed: int = 0, tolerance: float = 0.02) -> Golden:
         """Return an input and the chunk this model gives for it, to be stored with the checkpoint."""
         embodiment = self._model.config.action.embodiment(self.setup.spec.name)
-        noise = torch.randn(
-            embodiment.horizon, embodiment.action_width, generator=torch.Generator().manual_seed(seed)
-        ).numpy()
+        shape = (embodiment.horizon, embodiment.action_width)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).numpy()
         draft = Golden(
             robot=self.setup.spec.name,
             images=tuple(observation.images[view] for view in self.setup.cameras),
@@ -251,10 +253,6 @@ class ChatVLA2Policy:
     def _variants(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[PreparedImages]:
         """Yield the further readings of the pictures; they are prepared only where a text is written."""
         return self._images.variants(pictures, self._model.config.readings - 1)
-
-    def _lacks_places(self, text: str) -> bool:
-        """Return whether the action expert reads numbers from a reasoning, and `text` states none."""
-        return bool(self._model.config.action.numbers) and bool(np.isnan(stated_numbers(text)).all())
 
     @property
     def _doubt(self) -> Callable[[str], bool] | None:
@@ -314,7 +312,8 @@ class ChatVLA2Policy:
         """Return the chunk in rad and m within the robot's limits, shape (T, A)."""
         statistics = self.setup.statistics
         prefix = None if committed is None else torch.from_numpy(statistics.normalise_actions(committed, state))[None]
-        return rows_within_limits(self.setup, self._denoise(thought, state, committed=prefix), state)
+        normalised = self._denoise(thought, state, committed=prefix, steps=self.settings.denoise_steps)
+        return rows_within_limits(self.setup, normalised, state)
 
     def _denoise(
         self,
@@ -323,8 +322,9 @@ class ChatVLA2Policy:
         *,
         noise: torch.Tensor | None = None,
         committed: torch.Tensor | None = None,
+        steps: int | None = None,
     ) -> NDArray[np.float32]:
-        """Return the normalised chunk, shape (T, A)."""
+        """Return the normalised chunk, shape (T, A), made in the checkpoint's own number of steps by default."""
         robot, expert = self.setup.spec.name, self._model.expert
         device = thought.tokens_1SV.device
         state_1Z = torch.from_numpy(self.setup.statistics.state.normalise(state))[None].to(device)
@@ -334,7 +334,7 @@ class ChatVLA2Policy:
                 expert.condition(robot, thought.tokens_1SV, state_1Z, thought.reasoning),
                 generator=self._generator if noise is None else None,
                 noise_BTA=None if noise is None else noise.to(device),
-                steps=self.settings.denoise_steps,
+                steps=steps,
                 committed_BPA=None if committed is None else committed.to(device),
             )
         return chunk_1TA[0].cpu().numpy()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from chatvla_control.contracts import ActionChunk, Inference, Observation, Reasoning, ReasoningSource
 from chatvla_policy.checkpoint.errors import CheckpointError
 from chatvla_policy.checkpoint.parts import Parts, open_parts, save_parts
-from chatvla_policy.checkpoint.setup import RobotSetup
+from chatvla_policy.checkpoint.setup import RobotSetup, check_expert
 from chatvla_policy.checkpoint.weights import Storage, read_weights, write_weights
 from chatvla_policy.model.diffusion_policy import DiffusionPolicyConfig, DiffusionPolicyModel
 from chatvla_policy.naming import policy_name
@@ -157,6 +157,13 @@ def load_model(parts: Parts, *, device: str = "cpu") -> DiffusionPolicyModel:
         config = DiffusionPolicyConfig.from_plain(parts.config)
     except StrictJsonError as error:
         raise CheckpointError(f"{parts.folder}: {error}") from error
+    check_expert(config.action, parts.robots)
+    for setup in parts.robots:
+        if len(setup.cameras) != config.action.queries:
+            raise CheckpointError(
+                f"robot {setup.spec.name} has {len(setup.cameras)} cameras, the model sees {config.action.queries} "
+                "(queries); save the checkpoint with the cameras it was trained on"
+            )
     with torch.device("meta"):
         model = DiffusionPolicyModel(config)
     dtype = torch.float32 if torch.device(device).type == "cpu" else None

@@ -68,6 +68,31 @@ def test_state_reaches_the_chunk_past_the_trunk(make_expert, inputs) -> None:
     torch.testing.assert_close(added, inputs.state.sum(1)[:, None, None].expand_as(added), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("fields", [{}, {"keyframe": 1.0, "state_skip": True, "patch": 4}, {"conditioning": "concat"}])
+def test_robots_layers_that_are_stored_finer_than_the_trunk_stay_so(make_expert, inputs, fields: dict) -> None:
+    expert = make_expert(**fields)
+    exact = expert.sample("arm", conditions_of(expert, inputs), noise_BTA=inputs.noise)
+    expert.bfloat16().robots.float()
+    conditions = conditions_of(expert, inputs)
+    mixed = expert.sample("arm", conditions, noise_BTA=inputs.noise)
+    assert (expert.dtype, expert.heads("arm").dtype) == (torch.bfloat16, torch.float32)
+    assert {embedding.dtype for embedding in conditions.embeddings} == {torch.bfloat16}
+    for of_robot in (conditions.base_BTA, conditions.keyframe_BZ, conditions.guide_B1D):
+        assert of_robot is None or of_robot.dtype == torch.float32
+    torch.testing.assert_close(mixed, exact, rtol=0.0, atol=0.1)
+
+
+@pytest.mark.parametrize("objective", ["diffusion", "flow", "flow_clean"])
+def test_an_expert_that_clips_reaches_no_further_than_one(make_expert, inputs, objective: str) -> None:
+    reached = {}
+    for clip in (True, False):
+        expert = make_expert(objective=objective, clip_sample=clip)
+        torch.nn.init.constant_(expert.heads("arm").action_out.bias, -3.0 if objective == "diffusion" else 3.0)
+        chunk = expert.sample("arm", conditions_of(expert, inputs), noise_BTA=inputs.noise)
+        reached[clip] = float(chunk.abs().max())
+    assert reached[True] <= 1.0 < reached[False]
+
+
 def test_sampling_is_determined_by_its_generator(make_expert, inputs) -> None:
     expert = make_expert()
     conditions = conditions_of(expert, inputs)

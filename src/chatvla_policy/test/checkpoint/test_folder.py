@@ -249,7 +249,20 @@ def test_weight_that_does_not_fit_is_named(saved: Path, change: Callable, messag
         ("config.json", lambda d: d["action"].update(width="64"), "config.action.width is '64', expected int"),
         ("config.json", lambda d: d["action"].update(conditioning="magic"), "conditioning is 'magic'; there are"),
         ("config.json", lambda d: d["moe"].update(top_k=9), "top_k is 9"),
-        ("config.json", lambda d: d["backbone"]["text"].update(depth=10**9), "beyond any that is supported"),
+        (
+            "config.json",
+            lambda d: d["backbone"]["text"].update(depth=10**9),
+            r"depth is 1000000000, must lie in 1\.\.1024",
+        ),
+        ("config.json", lambda d: d["backbone"]["text"].update(heads=0), "language model's heads is 0, must lie in 1"),
+        ("config.json", lambda d: d["backbone"]["text"].update(kv_heads=0), "kv_heads is 0, must lie in 1"),
+        ("config.json", lambda d: d["backbone"]["text"].update(mrope_section=[-2, 5, 5]), "mrope_section"),
+        ("config.json", lambda d: d["backbone"]["vision"].update(heads=0), "vision tower's heads is 0, must lie in 1"),
+        ("config.json", lambda d: d["backbone"]["vision"].update(heads=3), "must be a multiple of four times its 3"),
+        ("config.json", lambda d: d["backbone"]["vision"].update(width=-8), "width is -8, must lie in 1"),
+        ("config.json", lambda d: d.update(action_loss_weight=10**400), "a number of 401 digits, which no float holds"),
+        ("config.json", lambda d: d.update(max_reasoning_tokens=0), "max_reasoning_tokens is 0, must lie in 1"),
+        ("config.json", lambda d: d["images"].update(std=[0, 0, 0]), "images have std .* must be positive"),
         ("config.json", lambda d: d["action"].update(queries=5), "has shape"),
         ("config.json", lambda d: d["backbone"].update(image_token=1), "the model's image token 1"),
         (
@@ -258,6 +271,7 @@ def test_weight_that_does_not_fit_is_named(saved: Path, change: Callable, messag
             r"\['arx_r5'\], statistics.json \['spot'\]",
         ),
         ("statistics.json", lambda d: d["arx_r5"]["state"]["mean"].pop(), "mean has 13 values for 14 names"),
+        ("statistics.json", lambda d: d["arx_r5"]["action"].update(method="mean_std"), "one standard deviation about"),
         ("statistics.json", lambda d: d["arx_r5"]["action"]["names"].reverse(), "action statistics name right_gripper"),
         ("robot_spec.json", lambda d: d["arx_r5"]["spec"].pop("home"), "robot spec does not fit"),
         ("robot_spec.json", lambda d: d["arx_r5"]["chunks"].update(mode="TELEPORT"), "mode 'TELEPORT'"),
@@ -270,7 +284,18 @@ def test_document_that_does_not_fit_is_named(saved: Path, name: str, change: Cal
         load_checkpoint(saved)
 
 
-@pytest.mark.parametrize("text", ["", "[1", "{}", "[]", '{"format": 99, "files": []}', "[" * 100_000])
+def test_an_expert_that_does_not_clip_may_be_normalised_by_mean_std(small_model, world, tmp_path: Path) -> None:
+    checkpoint = world.checkpoint(small_model(clip_sample=False))
+    statistics = replace(world.statistics, action=replace(world.statistics.action, method="mean_std"))
+    robots = (replace(checkpoint.robots[0], statistics=statistics),)
+    save_checkpoint(tmp_path / "unclipped", replace(checkpoint, robots=robots))
+    assert load_checkpoint(tmp_path / "unclipped").robots == robots
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1", "{}", "[]", '{"format": 99, "files": []}', "[" * 100_000, pytest.param("9" * 5000, id="9s")],
+)
 def test_broken_manifest_is_refused(saved: Path, text: str) -> None:
     (saved / MANIFEST).write_text(text)
     with pytest.raises(CheckpointError):

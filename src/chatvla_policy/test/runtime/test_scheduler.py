@@ -147,6 +147,34 @@ def test_time_that_writing_takes_is_not_kept_of_the_plan_while_the_text_is_kept(
     assert robot.scheduler.counts.beyond_commit == 0
 
 
+def test_delays_of_a_policy_that_keeps_no_text_are_learned_all_the_same() -> None:
+    policy = SwingingPolicy()
+    policy.settings = Kept()
+    robot = Robot(policy=policy, delay_s=lambda: 0.45)
+    robot.scheduler.follow("swing")
+    robot.run(10.0)
+    assert {inference.reasoning.source for inference in robot.inferences} == {ReasoningSource.GENERATED}
+    assert robot.scheduler.commit_s > 0.45
+    assert robot.scheduler.counts.beyond_commit <= 1
+
+
+@pytest.mark.parametrize(("text", "thought_about"), [("Stop.", False), ("I should pick the card.", True)])
+def test_a_forced_text_that_is_thought_about_first_takes_as_long_as_writing(text: str, thought_about: bool) -> None:
+    policy = SwingingPolicy()
+    policy.reuse, policy.settings = True, Kept()
+    seconds = {}
+    robot = Robot(policy=policy, delay_s=lambda: seconds.pop("next", 0.1))
+    robot.scheduler.thinks_about = lambda forced: "card" in forced
+    robot.scheduler.follow("swing")
+    robot.run(1.0)
+    before, seconds["next"] = len(robot.inferences), 0.5
+    robot.scheduler.force(text)
+    robot.run(2.5)
+    assert {inference.reasoning.source for inference in robot.inferences[before:]} == {ReasoningSource.FORCED}
+    assert (robot.scheduler.commit_s < 0.3) is thought_about
+    assert not robot.scheduler._writes(robot.now_s, fresh=False), "the text is kept until its time is over"
+
+
 def test_commanded_motion_stays_inside_the_limits_whatever_the_delay() -> None:
     rng = np.random.default_rng(5)
     robot = Robot(delay_s=lambda: rng.choice([0.0, 0.05, 0.5, 1.2]))

@@ -131,6 +131,7 @@ def test_a_forced_text_without_numbers_is_thought_about_by_a_policy_that_acts_on
     back = policy.infer(world.observation(stamp_s=3.0)).reasoning
     assert (back.text, back.source) == (own.text, ReasoningSource.GENERATED)
     stated = "I should pick the card, from 516 428."
+    assert [policy.thinks_about(text) for text in (forced, stated)] == [True, False]
     assert policy.infer(world.observation(), forced_reasoning=stated).reasoning.text == stated
     plain = make_policy()
     assert plain.infer(world.observation(), forced_reasoning=forced).reasoning.text == forced
@@ -310,11 +311,15 @@ def test_forced_text_that_would_be_cut_is_refused(make_policy, world) -> None:
 
 
 def test_golden_input_is_checked_when_activated(make_policy, world, tmp_path) -> None:
-    policy = make_policy()
+    policy, fewer = make_policy(), PolicySettings(denoise_steps=2)
     golden = policy.make_golden(world.observation(), TEXT)
+    policy.settings = fewer
+    assert np.array_equal(policy.make_golden(world.observation(), TEXT).chunk, golden.chunk)
     save_checkpoint(tmp_path / "c", replace(policy.checkpoint, golden=golden))
     loaded = load_policy(tmp_path / "c")
     assert loaded.check_golden() <= 1e-4
+    loaded.settings = fewer
+    assert loaded.check_golden() <= 1e-4, "the checkpoint is what is checked, not how it is run now"
     with torch.no_grad():
         loaded.checkpoint.model.queries_QV.add_(1.0)
     with pytest.raises(GoldenMismatchError, match=r"differs from the stored one by"):

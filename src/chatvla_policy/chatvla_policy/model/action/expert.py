@@ -70,13 +70,18 @@ class RobotHeads(nn.Module):
         known_BX = state_BZ
         if self.keyframe_out is not None:
             ends = (conditions.embeddings[0], conditions.embeddings[-1], embedded_BD)
-            keyframe_BZ = self.keyframe_out(torch.cat(ends, dim=-1))
+            keyframe_BZ = self.keyframe_out(torch.cat([end.to(self.dtype) for end in ends], dim=-1))
             guide_B1D = self.keyframe_in(keyframe_BZ)[:, None]
             conditions = replace(conditions, keyframe_BZ=keyframe_BZ, guide_B1D=guide_B1D)
             known_BX = torch.cat([state_BZ, keyframe_BZ], dim=-1)
         if self.state_skip is None:
             return conditions
         return replace(conditions, base_BTA=self.state_skip(known_BX).unflatten(1, (self.steps, -1)))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights; a checkpoint may keep them finer than the trunk's."""
+        return self.state_in.weight.dtype
 
     def state(self, state_BZ: Tensor) -> Tensor:
         """Return the embedded state, shape (B, D)."""
@@ -110,7 +115,7 @@ class ActionExpert(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Type of the weights but the robots' own."""
         return self.time.linear_in.weight.dtype
 
     def heads(self, robot: str) -> RobotHeads:
@@ -127,9 +132,10 @@ class ActionExpert(nn.Module):
 
         `tokens` are the action tokens; for an expert that looks (`sight`), the image tokens stand before them.
         """
-        heads, state_BZ = self.heads(robot), state_BZ.to(self.dtype)
-        tokens_BSV, embedded_BD = tokens_BSV.to(self.dtype), heads.state(state_BZ)
-        observation_BD = self.observation(tokens_BSV, embedded_BD)
+        heads = self.heads(robot)
+        state_BZ, tokens_BSV = state_BZ.to(heads.dtype), tokens_BSV.to(self.dtype)
+        embedded_BD = heads.state(state_BZ)
+        observation_BD = self.observation(tokens_BSV, embedded_BD.to(self.dtype))
         cast = replace(reasoning, hidden_BLV=reasoning.hidden_BLV.to(self.dtype))
         conditions = self.conditioning(observation_BD, cast, tokens_BSV[:, : -self.config.queries])
         return heads.guided(conditions, state_BZ, embedded_BD)
@@ -137,11 +143,11 @@ class ActionExpert(nn.Module):
     def predict(self, robot: str, noisy_BTA: Tensor, plan: DenoisingPlan, level: int) -> Tensor:
         """Return the predicted noise, velocity or clean chunk, shape (B, T, A), float32."""
         heads = self.heads(robot)
-        tokens_BND = heads.tokens(noisy_BTA.to(self.dtype))
+        tokens_BND = heads.tokens(noisy_BTA.to(heads.dtype))
         if plan.guide_B1D is not None:
             tokens_BND = tokens_BND + plan.guide_B1D
-        out_BND = self.trunk(tokens_BND, plan, level)
-        chunk_BTA = heads.steps_of(out_BND)
+        out_BND = self.trunk(tokens_BND.to(self.dtype), plan, level)
+        chunk_BTA = heads.steps_of(out_BND.to(heads.dtype))
         return (chunk_BTA if plan.base_BTA is None else chunk_BTA + plan.base_BTA).float()
 
     def losses(
