@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from chatvla_cli.errors import UsageError
 from chatvla_cli.launch_graph import LaunchArgument
 from chatvla_cli.verbs import nearest
 
 __all__ = ["describe", "given_values"]
+
+NAMESPACE = re.compile(r"/?|/?[a-z_]\w*(/[a-z_]\w*)*", re.ASCII | re.IGNORECASE)
+LONGEST_NAMESPACE = 200
+"""ROS allows 245 characters and names of 247: this leaves room for the topics."""
+LARGEST_SEED = 10**12
+"""What rollout_node takes; sim_node takes more."""
 
 
 def given_values(words: Sequence[str], arguments: Sequence[LaunchArgument]) -> dict[str, str]:
@@ -26,6 +33,8 @@ def given_values(words: Sequence[str], arguments: Sequence[LaunchArgument]) -> d
         choices = declared[name].choices
         if choices and value not in choices:
             raise UsageError(f"'{value}' is no value of '{name}'{nearest(value, list(choices))}")
+        if name in CHECKS:
+            CHECKS[name](value)
         values[name] = value
     absent = [argument.name for argument in arguments if argument.default is None and argument.name not in values]
     if absent:
@@ -44,3 +53,24 @@ def describe(arguments: Sequence[LaunchArgument]) -> str:
         lines.append(f"  {argument.name}:={values}   ({default})")
         lines += textwrap.wrap(argument.description, 110, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)
+
+
+def _check_namespace(value: str) -> None:
+    if not NAMESPACE.fullmatch(value) or "__" in value or len(value) > LONGEST_NAMESPACE:
+        raise UsageError(
+            f"'{value}' is no ROS namespace: between slashes it has letters, digits and single underscores, no digit "
+            f"first, and at most {LONGEST_NAMESPACE} characters in all; give one such as my_bench or lab/bench_2"
+        )
+
+
+def _check_seed(value: str) -> None:
+    try:
+        fits = 0 <= int(value) <= LARGEST_SEED
+    except ValueError:
+        fits = False
+    if not fits:
+        raise UsageError(f"'{value}' is no seed: it is a whole number from 0 to {LARGEST_SEED}; give one such as 100")
+
+
+CHECKS: Mapping[str, Callable[[str], None]] = {"namespace": _check_namespace, "seed": _check_seed}
+"""Arguments whose text must fit before anything starts -> what raises UsageError when it does not."""

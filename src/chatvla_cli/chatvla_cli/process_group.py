@@ -83,7 +83,8 @@ class ProcessGroup:
         self._files = SharedMemoryFiles()
         self._selector = selectors.DefaultSelector()
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._stop_requests = 0
+        self._stop_asked = False
+        self._kill_asked = False
         self._stopping = False
         self._observe_at_s = 0.0
         self._reaper: Reaper | None = None
@@ -113,8 +114,10 @@ class ProcessGroup:
             elif self._reaper is not None:
                 self._reaper.close()
 
-    def _on_signal(self, _number: int, _frame: object) -> None:
-        self._stop_requests += 1
+    def _on_signal(self, number: int, _frame: object) -> None:
+        # A terminal that closes may send SIGHUP twice: only a person at the keyboard is in a hurry.
+        self._kill_asked |= self._stop_asked and number == signal.SIGINT
+        self._stop_asked = True
 
     def _start(self, child: Child) -> None:
         parent = os.getpid()
@@ -142,7 +145,7 @@ class ProcessGroup:
     def _watch(self) -> int:
         while True:
             self._pump(OBSERVE_PERIOD_S)
-            if self._stop_requests:
+            if self._stop_asked:
                 return 130
             now_s = time.monotonic()
             for child in self._children:
@@ -175,15 +178,14 @@ class ProcessGroup:
         return code if 0 < code < 126 else 1
 
     def _stop_all(self) -> None:
-        """Stop every child: ask, insist, then kill. A further Ctrl-C kills at once."""
+        """Stop every child: ask, insist, then kill. After a stop signal a further Ctrl-C kills at once."""
         self._observe(force=True)
         self._stopping = True
         started_s = time.monotonic()
-        asked = self._stop_requests
         plan = [(0.0, signal.SIGINT), (TERMINATE_AFTER_S, signal.SIGTERM), (KILL_AFTER_S, signal.SIGKILL)]
         while any(child.alive for child in self._children):
             elapsed_s = time.monotonic() - started_s
-            if self._stop_requests > asked + 1:
+            if self._kill_asked:
                 elapsed_s = KILL_AFTER_S
             while plan and elapsed_s >= plan[0][0]:
                 self._signal_all(plan.pop(0)[1])

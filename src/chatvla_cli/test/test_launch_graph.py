@@ -117,6 +117,8 @@ def test_unknown_tags_and_keys_are_refused(tmp_path: Path) -> None:
 ARGUMENTS = (
     LaunchArgument(name="split", default="in_domain", description="Which.", choices=("in_domain", "open_world")),
     LaunchArgument(name="trials", default="3", description="How many.", choices=()),
+    LaunchArgument(name="namespace", default="chatvla", description="Where.", choices=()),
+    LaunchArgument(name="seed", default="100", description="Which scenes.", choices=()),
 )
 
 
@@ -128,7 +130,7 @@ def test_given_values() -> None:
     ("word", "message"),
     [
         ("splt:=open_world", "did you mean 'split'"),
-        ("colour:=red", "there are split, trials"),
+        ("colour:=red", "there are namespace, seed, split, trials"),
         ("split:=open_wrld", "did you mean 'open_world'"),
         ("split:=7", "there are in_domain, open_world"),
         ("open_world", "name:=value"),
@@ -137,6 +139,27 @@ def test_given_values() -> None:
 def test_refusal_names_what_exists(word: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         given_values([word], ARGUMENTS)
+
+
+@pytest.mark.parametrize("namespace", ["", "/", "chatvla", "/lab/bench_2", "_a", "A1_"])
+def test_names_that_ros_takes_are_taken(namespace: str) -> None:
+    assert given_values([f"namespace:={namespace}"], ARGUMENTS) == {"namespace": namespace}
+
+
+@pytest.mark.parametrize(
+    "namespace", ["my-bench", "2nd", "a//b", "a/", "/a/2", "a__b", "a b", "~", "é", "a" * 201, "a\n"]
+)
+def test_names_that_ros_refuses_are_refused(namespace: str) -> None:
+    with pytest.raises(UsageError, match=r"is no ROS namespace: .* give one such as my_bench"):
+        given_values([f"namespace:={namespace}"], ARGUMENTS)
+
+
+def test_seeds_are_those_that_every_node_takes() -> None:
+    for seed in ("0", "3000000000", str(10**12)):
+        assert given_values([f"seed:={seed}"], ARGUMENTS) == {"seed": seed}
+    for seed in ("-1", str(10**12 + 1), "2.5", "many", ""):
+        with pytest.raises(UsageError, match="a whole number from 0 to 1000000000000"):
+            given_values([f"seed:={seed}"], ARGUMENTS)
 
 
 def test_description_lists_every_argument() -> None:

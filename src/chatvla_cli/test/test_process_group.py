@@ -178,6 +178,36 @@ def test_a_killed_launcher_takes_its_children_and_their_shared_memory_along(laun
     assert eventually(lambda: not any(map(is_alive, children)), 5.0)
 
 
+SLOW = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: print("asked", flush=True))
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit()))
+print("up", flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("launcher", [SLOW], ids=["slow"], indirect=True)
+@pytest.mark.parametrize(
+    ("first", "second", "killed"),
+    [
+        (signal.SIGINT, signal.SIGINT, True),
+        (signal.SIGTERM, signal.SIGINT, True),
+        (signal.SIGHUP, signal.SIGHUP, False),
+    ],
+)
+def test_one_further_ctrl_c_kills(launcher, first: signal.Signals, second: signal.Signals, killed: bool) -> None:
+    process, pid = launcher
+    process.send_signal(first)
+    assert any(line == "node asked\n" for line in process.stdout)
+    process.send_signal(second)
+    rest = process.stdout.read()
+    assert process.wait(timeout=5) == 130
+    assert ("node still runs: SIGKILL" in rest) is killed
+    assert not is_alive(pid)
+
+
 HOLD = """
 import mmap, sys, time
 file = open(sys.argv[1], "r+b")

@@ -119,9 +119,9 @@ class Bench(ABC):
 
     @abstractmethod
     def open_viewer(self) -> Callable[[], None]:
-        """Open a window onto the scene and return the function that refreshes it.
+        """Open a window onto the scene and return the function that refreshes it, after a reset with the new scene.
 
-        Raises BenchError without a display.
+        Raises BenchError without a display; so does the returned function when the window cannot follow.
         """
 
     @abstractmethod

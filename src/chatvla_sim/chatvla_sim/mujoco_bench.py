@@ -11,7 +11,7 @@ from chatvla_control.arm_port import JointState
 from chatvla_sim.bench import Bench, BenchError
 from chatvla_sim.camera import PinholeCamera
 from chatvla_sim.mujoco_robot import MujocoRobot
-from chatvla_sim.rendering import SceneRenderer
+from chatvla_sim.rendering import SceneRenderer, SceneViewer
 
 __all__ = ["MujocoBench"]
 
@@ -27,6 +27,7 @@ class MujocoBench(Bench):
         self._size = (width, height)
         self._camera = camera
         self._renderer: SceneRenderer | None = None
+        self._viewer: SceneViewer | None = None
         self._count = 0
         self._use(model)
         self._robot.place(self._data, np.array(self.spec.home))
@@ -87,3 +88,6 @@ class MujocoBench(Bench):
     def close(self) -> None:
         """Free everything."""
         self.close_renderer()
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render a MuJoCo scene off screen, with textures that change at run time.
+"""Render a MuJoCo scene off screen or show it in a window, with textures that change at run time.
 
-One SceneRenderer owns one OpenGL context: create, use and close it in one thread.
+One SceneRenderer owns one OpenGL context: create, use and close it in one thread. A SceneViewer's context is another,
+in a thread of MuJoCo's.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
@@ -15,16 +17,21 @@ from numpy.typing import NDArray
 
 from chatvla_sim.bench import BenchError
 
-__all__ = ["SceneRenderer", "open_viewer", "set_texture"]
+if TYPE_CHECKING:
+    from mujoco.viewer import Handle
+
+__all__ = ["SceneRenderer", "SceneViewer", "set_texture"]
 
 MOST_GEOMS = 2000
 """Shapes that a picture may hold."""
+CLOSE_TIMEOUT_S = 2.0
 
 
 def set_texture(model: mujoco.MjModel, name: str, image: NDArray[np.uint8]) -> int:
     """Write `image` (H, W, 3) RGB, top row first, into a texture of `model` and return the texture's id.
 
-    The model is changed in place; a renderer shows it after `upload`. Raises ValueError when the size does not fit.
+    The model is changed in place; a renderer and a viewer show it after `upload`. Raises ValueError when the size does
+    not fit.
     """
     texture = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_TEXTURE, name)
     height, width = int(model.tex_height[texture]), int(model.tex_width[texture])
@@ -35,24 +42,49 @@ def set_texture(model: mujoco.MjModel, name: str, image: NDArray[np.uint8]) -> i
     return texture
 
 
-def open_viewer(model: mujoco.MjModel, data: mujoco.MjData) -> Callable[[], None]:
-    """Open MuJoCo's viewer on `data` and return the function that refreshes it, to be called between steps.
+class SceneViewer:
+    """MuJoCo's window onto one scene at a time. After a person has closed it, every call does nothing."""
 
-    Raises BenchError without a display.
-    """
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise BenchError(
-            "there is no display: DISPLAY and WAYLAND_DISPLAY are empty; look at camera/top/image_raw instead"
-        )
-    try:
-        import mujoco.viewer
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Open the window. Raises BenchError without a display."""
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise BenchError(
+                "there is no display: DISPLAY and WAYLAND_DISPLAY are empty; look at camera/top/image_raw instead"
+            )
+        try:
+            import mujoco.viewer
 
-        handle = mujoco.viewer.launch_passive(model, data, show_left_ui=False, show_right_ui=False)
-    except Exception as error:  # glfw and its libraries fail in many ways.
-        raise BenchError(
-            f"the viewer cannot open: {error}; it needs the package glfw and a display with OpenGL"
-        ) from error
-    return handle.sync
+            self._handle: Handle = mujoco.viewer.launch_passive(model, data, show_left_ui=False, show_right_ui=False)
+        except Exception as error:  # glfw and its libraries fail in many ways.
+            raise BenchError(
+                f"the viewer cannot open: {error}; it needs the package glfw and a display with OpenGL"
+            ) from error
+
+    def sync(self) -> None:
+        """Show the present state; to be called between steps."""
+        self._handle.sync()
+
+    def upload(self, texture: int) -> None:
+        """Show the present data of a texture. Waits for the window's next picture."""
+        self._handle.update_texture(texture)
+
+    def use(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Show another scene in the same window. Raises BenchError when MuJoCo cannot."""
+        try:
+            # MuJoCo's Handle has no public way to change its model.
+            simulate = self._handle._get_sim()
+            if simulate is not None:
+                simulate.load(model, data, "")
+        except Exception as error:  # As in opening.
+            raise BenchError(f"the viewer cannot show the next scene: {error}; start again for a new window") from error
+
+    def close(self) -> None:
+        """Close the window; a second call does nothing."""
+        self._handle.close()
+        # MuJoCo's thread frees the window after that; an interpreter that ends meanwhile crashes.
+        end_s = time.monotonic() + CLOSE_TIMEOUT_S
+        while self._handle.m is not None and time.monotonic() < end_s:
+            time.sleep(0.01)
 
 
 class SceneRenderer:

@@ -24,7 +24,7 @@ from chatvla_sim.math_match.scene import TIME_STEP_S, build_model, spare_positio
 from chatvla_sim.math_match.textures import board_picture, card_picture
 from chatvla_sim.math_match.trial import TRIAL_SPLITS, Trial, draw_trial
 from chatvla_sim.mujoco_bench import MujocoBench
-from chatvla_sim.rendering import SceneRenderer, open_viewer, set_texture
+from chatvla_sim.rendering import SceneRenderer, SceneViewer, set_texture
 
 __all__ = ["MathMatchBench"]
 
@@ -48,6 +48,7 @@ class MathMatchBench(MujocoBench):
         self.spec: RobotSpec = robot_spec(robot)
         super().__init__(build_model(self.spec), TOP_CAMERA, width=width, height=height)
         self._stale_textures: list[int] = []
+        self._stale_in_viewer: list[int] = []
         self._trial: Trial | None = None
         load_digits()
 
@@ -80,6 +81,7 @@ class MathMatchBench(MujocoBench):
         self._count += 1
         # The renderer's thread takes them to the graphics memory before its next picture.
         self._stale_textures = [set_texture(self._model, name, image) for name, image in pictures.items()]
+        self._stale_in_viewer = list(self._stale_textures)
         self._apply_look()
         self._place_cards()
         return self.truth()
@@ -107,7 +109,16 @@ class MathMatchBench(MujocoBench):
 
     def open_viewer(self) -> Callable[[], None]:
         """Open a window onto the scene; see Bench.open_viewer."""
-        return open_viewer(self._model, self._data)
+        viewer = self._viewer = SceneViewer(self._model, self._data)
+        self._stale_in_viewer = []
+
+        def show() -> None:
+            # One at a time: each waits for a picture, and the physics wait for this function.
+            if self._stale_in_viewer:
+                viewer.upload(self._stale_in_viewer.pop(0))
+            viewer.sync()
+
+        return show
 
     def _card_states(self) -> list[CardState]:
         touches = self._robot.pad_contacts(self._data)

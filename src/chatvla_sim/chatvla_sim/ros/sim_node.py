@@ -39,7 +39,8 @@ from chatvla_sim.real_time import RealTimeBench
 
 __all__ = ["SimNode", "main"]
 
-LARGEST_SEED = 2**31 - 1
+LARGEST_SEED = 2**63 - 1
+"""What an integer parameter holds. ResetBench takes twice as much."""
 COMPLAIN_EVERY_S = 5.0
 
 
@@ -168,11 +169,23 @@ class SimNode(Node):
         self._on_failure()
 
     def _open_viewer(self) -> Callable[[], None] | None:
+        refresh: Callable[[], None] | None
         try:
-            return self._bench.open_viewer()
+            refresh = self._bench.open_viewer()
         except BenchError as error:
             self.get_logger().error(f"no viewer: {error}")
             return None
+
+        def show() -> None:
+            nonlocal refresh
+            try:
+                if refresh is not None:
+                    refresh()
+            except BenchError as error:
+                refresh = None
+                self.get_logger().error(f"no viewer any more: {error}")
+
+        return show
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from chatvla_control.scene import SceneTruth
 from chatvla_sim.bench import BenchError, CameraStream
 from chatvla_sim.camera import PinholeCamera
 from chatvla_sim.mujoco_bench import MujocoBench
-from chatvla_sim.rendering import SceneRenderer, open_viewer
+from chatvla_sim.rendering import SceneRenderer, SceneViewer
 from chatvla_sim.toy_placement.judge import ThingState, scene_truth
 from chatvla_sim.toy_placement.scene import RIGHT_CAMERA, TIME_STEP_S, build_model, set_camera, trial_camera
 from chatvla_sim.toy_placement.trial import TRIAL_SPLITS, Trial, draw_trial
@@ -160,14 +160,16 @@ class ToyPlacementBench(MujocoBench):
         )
 
     def open_viewer(self) -> Callable[[], None]:
-        """Open a window onto the scene; see Bench.open_viewer. A new scene opens a new window."""
-        shown, refresh = self._model, open_viewer(self._model, self._data)
+        """Open a window onto the scene; see Bench.open_viewer."""
+        viewer = self._viewer = SceneViewer(self._model, self._data)
+        shown = self._model
 
         def show() -> None:
-            nonlocal shown, refresh
+            nonlocal shown
             if shown is not self._model:
-                shown, refresh = self._model, open_viewer(self._model, self._data)
-            refresh()
+                viewer.use(self._model, self._data)
+                shown = self._model
+            viewer.sync()
 
         return show
 
