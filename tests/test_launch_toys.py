@@ -10,12 +10,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chatvla_cli.errors import ChatvlaError
 from chatvla_cli.launch_graph import read_graph
 from chatvla_cli.substitutions import package_share
+from chatvla_policy.runtime.view_window import Lens, central_window
+from chatvla_sim.camera import PinholeCamera
+from chatvla_sim.math_match.geometry import TOP_CAMERA
+from chatvla_sim.toy_placement.scene import RIGHT_CAMERA
 
-GRAPH = Path(__file__).resolve().parents[1] / "launch" / "graphs" / "toy_placement.launch.yaml"
+ROOT = Path(__file__).resolve().parents[1]
+GRAPH = ROOT / "launch" / "graphs" / "toy_placement.launch.yaml"
 
 
 def is_installed() -> bool:
@@ -37,6 +43,34 @@ def test_graph_resolves_in_simulation_and_the_zeds_topics_become_the_policys() -
     assert nodes["driver"].parameters["port"] == "sim"
     assert nodes["rollout"].parameters["view"] == "right"
     assert [node.name for node in nodes.values() if node.respawn] == ["policy"]
+
+
+@pytest.mark.parametrize(
+    ("bench", "view", "camera", "model_size"),
+    [("math_match", "top", TOP_CAMERA, (224, 308)), ("toy_placement", "right", RIGHT_CAMERA, (252, 336))],
+)
+def test_the_policy_sees_the_simulators_angle_which_cuts_nothing_of_the_simulators_own_images(
+    bench: str, view: str, camera: PinholeCamera, model_size: tuple[int, int]
+) -> None:
+    nodes = read_graph(GRAPH.with_name(f"{bench}.launch.yaml")).resolve({}, {"AMENT_PREFIX_PATH": ""}).nodes
+    (policy,) = [node for node in nodes if node.name == "policy"]
+    height_deg = policy.parameters[f"view_height_deg.{view}"]
+    assert height_deg == camera.fovy_deg
+    lens = Lens((camera.height, camera.width), float(camera.intrinsics[1, 1]))
+    window = central_window(lens.size, model_size=model_size, height_deg=camera.fovy_deg, lens=lens)
+    assert window.whole
+
+
+def test_the_zeds_profile_leaves_the_policy_what_the_simulators_camera_has() -> None:
+    zed = yaml.safe_load((ROOT / "src" / "franka_bringup" / "config" / "zed.yaml").read_text())
+    general = zed["/**"]["ros__parameters"]["general"]
+    factor = general["pub_downscale_factor"]
+    assert (general["grab_resolution"], general["pub_resolution"]) == ("HD720", "CUSTOM")
+    # A ZED 2's focal length in this mode, rectified, is about 530 pixels; each camera has its own.
+    lens = Lens((round(720 / factor), round(1280 / factor)), 530 / factor)
+    window = central_window(lens.size, model_size=(252, 336), height_deg=RIGHT_CAMERA.fovy_deg, lens=lens)
+    assert abs(window.size[0] - RIGHT_CAMERA.height) <= 5
+    assert abs(window.size[1] - RIGHT_CAMERA.width) <= 5
 
 
 @pytest.mark.skipif(not is_installed(), reason="the packages are not sourced: run ./chatvla test")

@@ -4,23 +4,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_control.ros.convert import ConversionError, joint_state_from_msg
 from chatvla_control.ros.images import image_from_msg
+from chatvla_policy.runtime.view_window import Lens, Window, WindowError, central_window
 
 __all__ = ["InputsMissingError", "MismatchError", "camera_topic", "check_live_graph", "check_spec"]
-
-_ASPECT = 0.05
-"""How far an image's shape may be from the model's: whole image tokens are 308x224 for a camera of 320x240, and the
-few rows between are filled up."""
 
 
 class MismatchError(ValueError):
@@ -57,13 +54,46 @@ def check_live_graph(
     *,
     wait_s: float,
     model_size: tuple[int, int] | None,
+    view_heights_deg: Mapping[str, float] | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> dict[str, tuple[int, int]]:
-    """Return the (height, width) [pixels] of each view, seen on the live topics within `wait_s`.
+) -> dict[str, Window]:
+    """Return which part of each view's images is taken, by what the live topics send within `wait_s`.
 
     Listens with a node of its own, so it may be called from a callback of `node`. `model_size` (height, width) is what
-    the model sees: images of another shape are refused. Raises InputsMissingError and MismatchError.
+    the model sees; a view in `view_heights_deg` is so high [degrees], 0 as high as the camera's. Logs what is cut.
+    Raises InputsMissingError and MismatchError.
     """
+    heights_deg = view_heights_deg or {}
+    joints = node.resolve_topic_name("joint_states")
+    listened: dict[str, Any] = {node.resolve_topic_name(camera_topic(view)): Image for view in cameras}
+    listened[joints] = JointState
+    listened |= {_info_topic(node, view): CameraInfo for view in cameras if heights_deg.get(view)}
+    seen = _newest(node, listened, wait_s, stopped)
+    for topic, kind in listened.items():
+        if topic not in seen:
+            purpose = ", which parameter view_height_deg needs" if kind is CameraInfo else ""
+            raise InputsMissingError(f"{topic} sends nothing within {wait_s:g} s{purpose}; is its sender running?")
+    try:
+        joint_state_from_msg(seen[joints], spec.joint_names)
+    except ConversionError as error:
+        raise MismatchError(f"{joints} does not fit {spec.name}: {error}") from error
+    windows: dict[str, Window] = {}
+    for view in cameras:
+        topic, height_deg = node.resolve_topic_name(camera_topic(view)), heights_deg.get(view, 0.0)
+        lens = _lens(seen[_info_topic(node, view)]) if height_deg else None
+        windows[view] = _window(topic, seen[topic], model_size, height_deg, lens)
+    for view, window in windows.items():
+        if not window.whole:
+            node.get_logger().info(_cut_sentence(view, window, model_size, heights_deg.get(view, 0.0)))
+    return windows
+
+
+def _info_topic(node: Node, view: str) -> str:
+    return node.resolve_topic_name(f"camera/{view}/camera_info")
+
+
+def _newest(node: Node, listened: dict[str, Any], wait_s: float, stopped: Callable[[], bool]) -> dict[str, Any]:
+    """Return a message of each topic that sends one within `wait_s`."""
     seen: dict[str, Any] = {}
 
     def keep(name: str) -> Callable[[Any], None]:
@@ -79,36 +109,36 @@ def check_live_graph(
     )
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(probe)
-    topics = {view: node.resolve_topic_name(camera_topic(view)) for view in cameras}
-    joints = node.resolve_topic_name("joint_states")
     try:
-        for view, topic in topics.items():
-            probe.create_subscription(Image, topic, keep(view), qos_profile_sensor_data)
-        probe.create_subscription(JointState, joints, keep("joint_states"), qos_profile_sensor_data)
+        for topic, kind in listened.items():
+            probe.create_subscription(kind, topic, keep(topic), qos_profile_sensor_data)
         end = time.monotonic() + wait_s
-        while len(seen) <= len(cameras) and time.monotonic() < end and node.context.ok() and not stopped():
+        while len(seen) < len(listened) and time.monotonic() < end and node.context.ok() and not stopped():
             executor.spin_once(timeout_sec=0.05)
     finally:
         executor.shutdown(timeout_sec=1.0)
         probe.destroy_node()
-    for name, topic in {**topics, "joint_states": joints}.items():
-        if name not in seen:
-            raise InputsMissingError(f"{topic} sends nothing within {wait_s:g} s; is its sender running?")
-    try:
-        joint_state_from_msg(seen["joint_states"], spec.joint_names)
-    except ConversionError as error:
-        raise MismatchError(f"{joints} does not fit {spec.name}: {error}") from error
-    return {view: _size(topics[view], seen[view], model_size) for view in cameras}
+    return seen
 
 
-def _size(topic: str, msg: Image, model_size: tuple[int, int] | None) -> tuple[int, int]:
+def _lens(msg: CameraInfo) -> Lens:
+    return Lens((int(msg.height), int(msg.width)), float(msg.k[4]))
+
+
+def _window(topic: str, msg: Image, model_size: tuple[int, int] | None, height_deg: float, lens: Lens | None) -> Window:
     try:
         height, width = image_from_msg(msg).shape[:2]
     except ConversionError as error:
         raise MismatchError(f"{topic} cannot be read: {error}") from error
-    if model_size is not None and abs((width / height) / (model_size[1] / model_size[0]) - 1.0) > _ASPECT:
-        raise MismatchError(
-            f"{topic} sends {width}x{height} pixels, the model sees {model_size[1]}x{model_size[0]}: another shape; "
-            "choose a camera profile of that shape"
-        )
-    return height, width
+    try:
+        return central_window((height, width), model_size=model_size, height_deg=height_deg, lens=lens)
+    except WindowError as error:
+        raise MismatchError(f"{topic} sends {width}x{height} pixels, {error}") from error
+
+
+def _cut_sentence(view: str, window: Window, model_size: tuple[int, int] | None, height_deg: float) -> str:
+    """Return what is taken of a camera's images."""
+    (height, width), (all_rows, all_columns) = window.size, window.source
+    why = f", {height_deg:g} degrees high" if height_deg else ", of the model's shape"
+    seen = f"; the model sees it in {model_size[1]}x{model_size[0]}" if model_size is not None else ""
+    return f"camera {view}: the middle {width}x{height} of {all_columns}x{all_rows} pixels is taken{why}{seen}"

@@ -14,12 +14,11 @@ from rclpy.node import Node
 from chatvla_control.contracts import Policy
 from chatvla_policy.ros.live_graph import MismatchError, check_live_graph, check_spec
 from chatvla_policy.ros.parameters import READ_WHEN_CONFIGURING, PolicyParameters
+from chatvla_policy.runtime.view_window import Window
 from chatvla_policy.systems import load_policy
 from chatvla_policy.systems.driving import check_can_drive
 
 __all__ = ["Loading", "check_setup", "load", "release_memory", "settle_memory"]
-
-Sizes = dict[str, tuple[int, int]]
 
 
 def load(parameters: PolicyParameters) -> Policy:
@@ -59,10 +58,12 @@ class Loading:
         self._kept = None
 
 
-def check_setup(node: Node, policy: Policy, parameters: PolicyParameters, stopped: Callable[[], bool]) -> Sizes:
-    """Return the (height, width) [pixels] of each view of the live graph, which fits the policy.
+def check_setup(
+    node: Node, policy: Policy, parameters: PolicyParameters, stopped: Callable[[], bool]
+) -> dict[str, Window]:
+    """Return which part of each view's images is taken; the live graph fits the policy.
 
-    Raises MismatchError and InputsMissingError.
+    Raises MismatchError, InputsMissingError and ParameterError.
     """
     setup = policy.setup  # type: ignore[attr-defined]
     check_spec(setup.spec)
@@ -74,6 +75,7 @@ def check_setup(node: Node, policy: Policy, parameters: PolicyParameters, stoppe
         wait_s=parameters.graph_wait_s,
         stopped=stopped,
         model_size=getattr(policy, "image_size", None),
+        view_heights_deg={view: parameters.view_height_deg(view) for view in setup.cameras},
     )
 
 

@@ -19,6 +19,7 @@ __all__ = ["READ_WHEN_CONFIGURING", "PolicyParameters"]
 
 REUSES = ("refresh", "draft", "never")
 READ_WHEN_CONFIGURING = ("checkpoint", "robot", "device", "statistics_hash")
+_VIEW_HEIGHT = "view_height_deg."
 
 
 class PolicyParameters:
@@ -109,6 +110,17 @@ class PolicyParameters:
         """Return the present value of a parameter."""
         return self._node.get_parameter(name).value
 
+    def view_height_deg(self, view: str) -> float:
+        """Return how much of a camera's image is taken, as an angle; 0 takes its whole height.
+
+        The views are known with the checkpoint: the first call declares the parameter. Raises ParameterError.
+        """
+        name = _VIEW_HEIGHT + view
+        if not self._node.has_parameter(name):
+            what = f"Height of the part that is taken of camera {view}'s images, degrees by camera_info; 0 takes all."
+            declare(self._node, name, 0.0, what, low=0.0, high=170.0, read_only=False)
+        return self.value(name)
+
     def scheduler(self) -> SchedulerSettings:
         """Return the scheduler's settings as of now."""
         return SchedulerSettings(
@@ -136,7 +148,8 @@ class PolicyParameters:
             if parameter.name == "reuse" and parameter.value not in REUSES:
                 reason = f"reuse is {parameter.value!r}, expected one of: {', '.join(REUSES)}"
                 return SetParametersResult(successful=False, reason=reason)
-            if parameter.name in READ_WHEN_CONFIGURING and not unconfigured:
+            early = parameter.name in READ_WHEN_CONFIGURING or parameter.name.startswith(_VIEW_HEIGHT)
+            if early and not unconfigured:
                 reason = f"{parameter.name} is read when configuring; clean the node up first"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)

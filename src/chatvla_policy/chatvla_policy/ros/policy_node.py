@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +26,6 @@ from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import String
 
 from chatvla_control.contracts import Policy
-from chatvla_control.ros.convert import ConversionError, joint_state_from_msg
 from chatvla_control.ros.forced_text import LONGEST_TEXT, ForcedText
 from chatvla_control.ros.qos import NEWEST
 from chatvla_control.ros.spin import spin_until, stop_on_signals
@@ -42,17 +40,18 @@ from chatvla_policy.ros.health import health_report
 from chatvla_policy.ros.input_thread import InputThread
 from chatvla_policy.ros.live_graph import InputsMissingError, camera_topic
 from chatvla_policy.ros.loading import Loading, check_setup, load, release_memory, settle_memory
+from chatvla_policy.ros.observing import Observing
 from chatvla_policy.ros.overlay_topic import OverlayTopic
 from chatvla_policy.ros.parameters import PolicyParameters
 from chatvla_policy.ros.questions import Questions
-from chatvla_policy.ros.raw_image import read_image
 from chatvla_policy.runtime.host_memory import keep_freed_memory
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.scheduler import Scheduler
+from chatvla_policy.runtime.view_window import Window
 
 __all__ = ["PolicyNode", "main"]
 
-_TICK_S, _REPORT_S, _RETRY_S, _YIELD_S = 0.5, 1.0, 1.0, 0.0005
+_TICK_S, _REPORT_S, _RETRY_S = 0.5, 1.0, 1.0
 OK, FAILED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -93,7 +92,7 @@ class PolicyNode(LifecycleNode):
         """Load the checkpoint and compare it with the graph; refuse with one sentence."""
         try:
             policy = self._loading.policy()
-            sizes = check_setup(self, policy, self.parameters, self._stop.is_set)
+            windows = check_setup(self, policy, self.parameters, self._stop.is_set)
         except (ValueError, RuntimeError, OSError) as error:
             waiting = isinstance(error, InputsMissingError)
             if not waiting:
@@ -102,7 +101,7 @@ class PolicyNode(LifecycleNode):
             return FAILED
         setup = policy.setup  # type: ignore[attr-defined]
         self._refusal, self._state = "", "inactive"
-        self._build(policy, setup, sizes)
+        self._build(policy, setup, windows)
         self.get_logger().info(f"{policy.name} is configured for {setup.spec.name} with {', '.join(setup.cameras)}")
         return OK
 
@@ -151,10 +150,11 @@ class PolicyNode(LifecycleNode):
         self._free("the node is shutting down", collect=False)
         self.destroy_node()
 
-    def _build(self, policy: Policy, setup: Any, sizes: dict[str, tuple[int, int]]) -> None:
+    def _build(self, policy: Policy, setup: Any, windows: dict[str, Window]) -> None:
         """Make what exists from configure to cleanup."""
-        self._policy, self._spec = policy, setup.spec
+        self._policy = policy
         self._tuning = getattr(policy, "settings", None)
+        sizes = {view: window.size for view, window in windows.items()}
         self._sync = ObservationSync(setup.spec, setup.cameras, settings=self.parameters.sync, sizes=sizes)
         scheduler = Scheduler(
             spec=setup.spec,
@@ -181,9 +181,10 @@ class PolicyNode(LifecycleNode):
         questions = Questions(policy, acting, threads=threads, refusal=self._inactive)
         self._parts.append(questions.close)
         inputs = InputThread(self)
-        for view in setup.cameras:
-            inputs.subscribe(Image, camera_topic(view), lambda data, v=view: self._on_image(v, data), raw=True)
-        inputs.subscribe(JointStateMsg, "joint_states", self._on_joints)
+        observing = Observing(self._sync, acting, setup.spec.joint_names)
+        for view, window in windows.items():
+            inputs.subscribe(Image, camera_topic(view), observing.of_camera(view, window), raw=True)
+        inputs.subscribe(JointStateMsg, "joint_states", observing.on_joints)
         inputs.start()
         self._parts.append(inputs.close)
         self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=20))
@@ -206,32 +207,6 @@ class PolicyNode(LifecycleNode):
         # A call that waits for its answer must not keep the node's other callbacks waiting.
         service = self.create_service(kind, name, callback, callback_group=ReentrantCallbackGroup())
         self._parts.append(lambda: self.destroy_service(service))
-
-    def _on_image(self, view: str, data: bytes) -> None:
-        acting = self._acting
-        if acting is None:
-            return
-        try:
-            image, stamp_s = read_image(data)
-        except ConversionError as error:
-            with acting.lock:
-                self._sync.refuse_image(view, str(error))
-            return
-        with acting.lock:
-            self._sync.add_image(view, image, stamp_s)
-        if acting.pump():
-            # The inference thread gets the interpreter at once, not when this one next waits.
-            time.sleep(_YIELD_S)
-
-    def _on_joints(self, msg: JointStateMsg) -> None:
-        acting = self._acting
-        if acting is None:
-            return
-        with acting.lock:
-            try:
-                self._sync.add_joints(joint_state_from_msg(msg, self._spec.joint_names))
-            except ConversionError as error:
-                self._sync.refuse_joints(str(error))
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         self._driver.on_diagnostics(msg, self.get_clock().now().nanoseconds * 1e-9)

@@ -11,7 +11,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from chatvla_control.arm_controller import ArmController
 from chatvla_control.ros.convert import action_chunk_from_msg, joint_state_to_msg
@@ -32,6 +32,7 @@ class RobotPeer:
         self.camera_on = self.joints_on = True
         self.frame = picture()
         self.encoding = "rgb8"
+        self.focal_y: float | None = None
         self.fault = ""
         self.refuse = False
         self.joint_names = SPEC.joint_names
@@ -49,6 +50,7 @@ class RobotPeer:
         self._count = 0
         node = self.node
         self._images = node.create_publisher(Image, "camera/top/image_raw", qos_profile_sensor_data)
+        self._infos = node.create_publisher(CameraInfo, "camera/top/camera_info", qos_profile_sensor_data)
         self._joints = node.create_publisher(JointState, "joint_states", 10)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         node.create_subscription(ActionChunk, "action_chunk", self._on_chunk, 1)
@@ -99,9 +101,14 @@ class RobotPeer:
         self._count += 1
         if self.camera_on:
             frame = self.frame if self._count % 2 else self.frame ^ 1
-            msg = image_to_msg(frame, self.now_s(), "camera_top_optical_frame")
+            writable = self.encoding in ("rgb8", "bgra8")
+            msg = image_to_msg(frame, self.now_s(), "camera_top_optical_frame", self.encoding if writable else "rgb8")
             msg.encoding = self.encoding
             self._images.publish(msg)
+            if self.focal_y is not None:
+                info = CameraInfo(header=msg.header, height=msg.height, width=msg.width)
+                info.k[0] = info.k[4] = self.focal_y
+                self._infos.publish(info)
 
     def _on_chunk(self, msg: ActionChunk) -> None:
         self.arrived_s.append(self.now_s())

@@ -103,6 +103,11 @@ def test_lifecycle_runs_through_all_states_and_back(serve, robot, folder: Path) 
         ({}, {"joints_on": False}, "/joint_states sends nothing within 0.5 s"),
         ({}, {"encoding": "yuv422"}, "/camera/top/image_raw cannot be read: image encoding 'yuv422'"),
         ({}, {"frame": np.zeros((320, 240, 3), np.uint8)}, "sends 240x320 pixels, the model sees "),
+        ({}, {"frame": np.zeros((60, 80, 3), np.uint8)}, "sends 80x60 pixels, 60 rows of them for the "),
+        ({"view_height_deg.top": 27.0}, {}, "/camera/top/camera_info sends nothing within 0.5 s, which parameter"),
+        ({"view_height_deg.top": 27.0}, {"focal_y": 0.0}, "its camera_info has the focal length 0; calibrate"),
+        ({"view_height_deg.top": 27.0}, {"focal_y": 900.0}, "15.2 degrees high, 27 are asked for"),
+        ({"view_height_deg.top": 200.0}, {}, "parameter view_height_deg.top must be of type float from 0.0 to 170.0"),
         ({}, {"joint_names": tuple(f"x{name}" for name in SPEC.joint_names)}, "/joint_states does not fit arx_r5"),
     ],
 )
