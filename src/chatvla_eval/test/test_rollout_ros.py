@@ -7,13 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
@@ -23,46 +20,20 @@ from chatvla_control.chunk_check import check_chunk
 from chatvla_control.chunk_fault import FaultCode
 from chatvla_control.clear_way import tool_arms
 from chatvla_control.robot_spec import robot_spec
-from chatvla_control.ros.spin import serving
 from chatvla_eval.bags.topics import EVALUATION_TOPICS, absolute_patterns, is_selected
 from chatvla_eval.demonstrations import DEMONSTRATION_WARNING
 from chatvla_eval.ros.go_home import home_chunk, is_home
 from chatvla_eval.ros.graph_wait import GraphIncompleteError, Part, wait_for_parts
 
-NAMESPACE = "rollout_test"
-DRIVER = ["-c", "import sys; from arx_r5_driver.driver_node import main; sys.exit(main())"]
-
-
-def node(*command, **parameters):
-    """Start a node as a process in the test's namespace."""
-    ros = ["--ros-args", "-r", f"__ns:=/{NAMESPACE}"]
-    for name, value in parameters.items():
-        ros += ["-p", f"{name}:={value}"]
-    return subprocess.Popen(
-        [sys.executable, *command, *ros], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def rollout(**parameters):
-    return node("-m", "chatvla_eval.ros.rollout_node", **parameters)
-
-
-def stop(*processes):
-    for process in processes:
-        process.send_signal(signal.SIGINT)
-    for process in processes:
-        try:
-            process.communicate(timeout=15)
-        except subprocess.TimeoutExpired:
-            process.kill()
+from .bench_nodes import DRIVER, EXPERT, NAMESPACE, SIMULATOR, node, operator, rollout, stop
 
 
 @pytest.fixture(scope="module")
 def bench(ros_domain):
     processes = [
-        node("-m", "chatvla_sim.ros.sim_node", split="open_world"),
+        node(*SIMULATOR, split="open_world"),
         node(*DRIVER),
-        node("-m", "chatvla_sim.ros.expert_node"),
+        node(*EXPERT),
     ]
     yield processes
     stop(*processes)
@@ -117,7 +88,11 @@ def test_bag_of_a_rollout_gives_exactly_its_scores(bench, tmp_path):
         # As a policy node reports what its policy counts.
         reports = peer.create_publisher(DiagnosticArray, "/diagnostics", 10)
         counted = [KeyValue(key="policy_malformed", value="2"), KeyValue(key="policy_retries", value="many")]
-        report = DiagnosticArray(status=[DiagnosticStatus(name="/other/policy_node: policy", values=counted)])
+        other = DiagnosticStatus(
+            name="/other/policy_node: policy", values=[KeyValue(key="policy_malformed", value="9")]
+        )
+        own = DiagnosticStatus(name=f"/{NAMESPACE}/policy_node: policy", values=counted)
+        report = DiagnosticArray(status=[own, other])
         peer.create_timer(0.2, lambda: reports.publish(report))
         running = rollout(trials=2, seed=11, out=tmp_path / "live", wait=60.0, force="I should pick the left card.")
         output, _ = running.communicate(timeout=200)
@@ -179,28 +154,6 @@ def test_silence_of_the_simulator_ends_one_trial_by_name_and_the_next_one_runs(b
     assert "silent" not in causes[2]
 
 
-@contextmanager
-def operator():
-    """Yield a node beside the bench, and a list that holds what the driver says of its fault, newest last."""
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=int(os.environ["ROS_DOMAIN_ID"]))
-    peer = Node("operator", namespace=NAMESPACE, context=context)
-    faults: list[str] = []
-
-    def hear(msg: DiagnosticArray) -> None:
-        values = {item.key: item.value for status in msg.status for item in status.values}
-        if "fault" in values:
-            faults.append(values["fault"])
-
-    peer.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
-    try:
-        with serving(peer):
-            yield peer, faults
-    finally:
-        peer.destroy_node()
-        rclpy.try_shutdown(context=context)
-
-
 def wait_for_fault(faults: list[str], words: str, act=lambda: None) -> None:
     deadline = time.monotonic() + 30
     while not (faults and words in faults[-1] and bool(faults[-1]) == bool(words)):
@@ -239,7 +192,7 @@ def test_arm_that_an_operator_stopped_stays_stopped(bench, tmp_path):
 
 
 def test_a_second_bench_among_the_same_topics_is_refused(bench, tmp_path):
-    second = node("-m", "chatvla_sim.ros.sim_node")
+    second = node(*SIMULATOR)
     try:
         assert second.stdout is not None
         next(line for line in second.stdout if "math_match runs" in line)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluate whatever policy is launched, through ROS and in real time; write results.json after every trial.
 
-A trial in which a node falls silent or goes away ends with that as its cause; the next one waits until all parts are
-there again. The beginning of a trial is tried anew for as long as the run waits for nodes.
+A trial in which a node falls silent, goes away or is restarted ends with that as its cause; the next one waits until
+all parts are there again, each once. The beginning of a trial is tried anew for as long as the run waits for nodes.
 
 Exit code: 0 when all trials ran, whatever their scores; 1 on an error; 130 when told to stop.
 """
@@ -123,7 +123,6 @@ def _evaluate(session: RosSession, settings: RolloutSettings, stopped: threading
     if _info(session, settings).on_demonstrations():
         _say(f"rollout: {DEMONSTRATION_WARNING}")
     _wait_for_parts(session, settings, stopped)
-    session.check_alone()
     task = task_by_name(settings.task)
     info = _info(session, settings)
     results: list[TrialResult] = []
@@ -154,7 +153,10 @@ def _wait_for_parts(session: RosSession, settings: RolloutSettings, stopped: thr
 def _trial(
     session: RosSession, task: Task, settings: RolloutSettings, index: int, stopped: threading.Event
 ) -> TrialResult:
-    """Return the result of trial `index`. Raises RosSessionError when it cannot begin within `settings.wait_s`."""
+    """Return the result of trial `index`.
+
+    Raises RosSessionError when it cannot begin within `settings.wait_s`, and GraphCrowdedError.
+    """
     setup = TrialSetup(
         index=index,
         split=settings.split,
@@ -166,6 +168,7 @@ def _trial(
     until_s = time.monotonic() + settings.wait_s
     while True:
         _wait_for_parts(session, settings, stopped)
+        session.check_alone()
         film = TrialFilm() if index == 0 else None
         try:
             result = run_trial(session, task, setup, settings=limits, on_frame=film.add if film else None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,12 @@ SLICE_S = 0.1
 _CALL_S = 15.0
 _REPORT_S = 3.0
 """The driver reports once a second; so long a new scorer waits for its first report."""
-_CANCEL_S = 3.0
+_ANSWER_S = 3.0
+"""A policy that lives ends a goal so soon after it was cancelled or its time is over."""
+_LEASE_S = 25.0
+"""The middleware counts a killed node for 20 s more."""
+_DISCOVERY_S = 1.0
+"""By then all of the policy that took the goal is in the graph, and nothing yet of one started after it."""
 _TRUTH_AGE_S = 3.0
 _RESULT_NAMES = {
     getattr(FollowInstruction.Result, name): name
@@ -84,6 +90,8 @@ class RosSession:
         self._clear = node.create_client(Trigger, "driver/clear_fault")
         self._goal: ClientGoalHandle | None = None
         self._outcome: FollowInstruction.Result | None = None
+        self._timeout_s = 0.0
+        self._policies: set[bytes] = set()
         self._marks = TrialMarks(node)
         self._watch: Watch | None = None
         self._started_s = 0.0
@@ -114,14 +122,17 @@ class RosSession:
         ]
 
     def check_alone(self) -> None:
-        """Raise GraphCrowdedError when another bench runs among the same topics: both would move the same arms."""
-        for what, topic in (("simulators", "sim/bench_state"), ("drivers", "joint_states")):
-            count = self._node.count_publishers(topic)
-            if count > 1:
-                raise GraphCrowdedError(
-                    f"{count} {what} publish {self._node.resolve_topic_name(topic)}, only one may; "
-                    "end the other launch, or start this one with another namespace or ROS_DOMAIN_ID"
-                )
+        """Raise GraphCrowdedError when another bench stays among the same topics: both would move the same arms.
+
+        A killed node's lease is waited out. Raises StoppedError.
+        """
+        deadline = time.monotonic() + _LEASE_S
+        while crowd := self._crowd():
+            if time.monotonic() > deadline:
+                raise GraphCrowdedError(crowd)
+            self._node.get_logger().warning(f"waits up to {_LEASE_S:.0f} s: {crowd}", once=True)
+            if self._stopped.wait(SLICE_S):
+                raise StoppedError("stopped while waiting")
 
     def reset(self, setup: TrialSetup) -> SceneTruth:
         """Clear a fault, drive the arms home, build the scene and return its truth. Raises RosSessionError."""
@@ -154,24 +165,25 @@ class RosSession:
         """Force the reasoning if asked to, then send the instruction. Raises RosSessionError."""
         if setup.forced_reasoning:
             self._force(setup.forced_reasoning)
-        self._outcome = None
+        self._outcome, self._timeout_s = None, timeout_s
         goal = FollowInstruction.Goal(instruction=instruction, timeout_s=float(timeout_s))
         handle = self._wait(self._follow.send_goal_async(goal), _CALL_S, "follow_instruction did not answer")
         if not handle.accepted:
             raise RosSessionError("follow_instruction refused the goal; see the policy's log")
         self._goal = handle
         self._started_s = time.monotonic()
-        handle.get_result_async().add_done_callback(self._on_result)
+        self._policies = self._serving()
+        handle.get_result_async().add_done_callback(partial(self._on_result, handle))
 
     def watch(self) -> Watch:
         """Wait a tenth of a second and return what is known.
 
-        Raises StoppedError, RosSessionError and GraphCrowdedError.
+        Raises StoppedError and RosSessionError.
         """
-        if self._stopped.wait(SLICE_S):
+        if not self._stopped.wait(SLICE_S) and time.monotonic() - self._started_s >= self._timeout_s:
+            self._await_outcome()
+        if self._stopped.is_set():
             raise StoppedError("stopped during a trial")
-        # At every look: a second bench may come later, or be discovered late.
-        self.check_alone()
         seen, motion = self._topics.news()
         truth, age_s = self._topics.truth()
         # No truth may come after the last one seen: the bag is scored up to the stamp of this look.
@@ -179,9 +191,8 @@ class RosSession:
         if truth is None:
             raise RosSessionError("sim/bench_state never came")
         outcome = self._outcome
-        error = "" if outcome is None else _error_of(outcome)
-        if outcome is None and not self._follow.server_is_ready():
-            error = "the policy went away during the trial"
+        # At every look: a second bench may come later, or be discovered late.
+        error = (self._lost() if outcome is None else _error_of(outcome)) or self._crowd()
         if age_s > _TRUTH_AGE_S:
             error = f"sim/bench_state is silent for {age_s:.0f} s: the simulator stopped"
         self._watch = Watch(
@@ -213,9 +224,7 @@ class RosSession:
         self._topics.forget_camera()
         if self._goal is not None and self._outcome is None:
             self._goal.cancel_goal_async()
-            deadline = time.monotonic() + _CANCEL_S
-            while self._outcome is None and time.monotonic() < deadline:
-                time.sleep(0.02)
+            self._await_outcome()
         self._goal = None
 
     def close(self) -> None:
@@ -226,9 +235,46 @@ class RosSession:
         """Free the action client, once the node is spun no more: an executor would trip over it."""
         self._follow.destroy()
 
-    def _on_result(self, future: Future) -> None:
+    def _on_result(self, goal: ClientGoalHandle, future: Future) -> None:
         response = future.result()
-        self._outcome = None if response is None else response.result
+        # The result of an earlier trial's goal may come late.
+        if goal is self._goal:
+            self._outcome = None if response is None else response.result
+
+    def _await_outcome(self) -> None:
+        """Wait for the goal's result, for _ANSWER_S at most; not once stopped: then nobody takes it in."""
+        deadline = time.monotonic() + _ANSWER_S
+        while self._outcome is None and time.monotonic() < deadline and not self._stopped.wait(0.02):
+            pass
+
+    def _serving(self) -> set[bytes]:
+        """Return what tells each server of follow_instruction from the next one, also when a process is restarted."""
+        infos = self._node.get_publishers_info_by_topic("follow_instruction/_action/status")
+        return {bytes(info.endpoint_gid) for info in infos}
+
+    def _lost(self) -> str:
+        """Return why the goal on its way will have no result, "" while it may."""
+        if not self._follow.server_is_ready():
+            return "the policy went away during the trial"
+        serving, elapsed_s = self._serving(), time.monotonic() - self._started_s
+        if elapsed_s < _DISCOVERY_S:
+            self._policies |= serving
+        if not serving <= self._policies:
+            return "the policy was restarted during the trial, or a second one came"
+        if elapsed_s >= self._timeout_s + _ANSWER_S:
+            return f"the policy did not end its goal within {_ANSWER_S:.0f} s after its time: it died or hangs"
+        return ""
+
+    def _crowd(self) -> str:
+        """Return which part of the bench is there twice and what to do, "" for none."""
+        for what, topic in (("simulators", "sim/bench_state"), ("drivers", "joint_states")):
+            count = self._node.count_publishers(topic)
+            if count > 1:
+                return (
+                    f"{count} {what} publish {self._node.resolve_topic_name(topic)}, only one may; "
+                    "end the other launch, or start this one with another namespace or ROS_DOMAIN_ID"
+                )
+        return ""
 
     def _publishes(self, topic: str) -> Callable[[], bool]:
         return lambda: self._node.count_publishers(topic) > 0

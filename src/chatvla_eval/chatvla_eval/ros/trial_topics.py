@@ -47,6 +47,7 @@ class TrialTopics:
         self._node = node
         self._spec = spec
         self._view = view
+        self._namespace = node.get_namespace().rstrip("/")
         self._lock = threading.Lock()
         self._truth: SceneTruth | None = None
         self._truth_at_s = -np.inf
@@ -163,6 +164,9 @@ class TrialTopics:
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
+            # The topic is everybody's; names are those of nodes: another bench may run in another namespace.
+            if status.name.rpartition("/")[0] != self._namespace:
+                continue
             values = {item.key: item.value for item in status.values}
             if status.name.endswith(": policy"):
                 self._take_policy_counts(values)

@@ -174,7 +174,7 @@ class PolicyNode(LifecycleNode):
         acting = self._acting = Acting(self, policy, scheduler, publishers, threads=threads, wake=wake.trigger)
         self._overlay = OverlayTopic(self, self._lifecycle_publisher(Image, "overlay", QoSProfile(depth=1)), acting)
         self._parts.append(self._overlay.close)
-        self._driver = DriverWatch(setup.spec.name)
+        self._driver = DriverWatch(setup.spec.name, namespace=self.get_namespace())
         self._forced = ForcedText(getattr(policy, "check_forced", lambda text: None))
         given = (self._driver, self._forced, self.parameters, self._inactive, wake.trigger)
         self._following = Following(self, acting, policy, *given)

@@ -111,8 +111,10 @@ class ExpertNode(Node):
             self.get_logger().warning(f"sim/bench_state cannot be read: {error}", throttle_duration_sec=5.0)
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        namespace = self.get_namespace().rstrip("/")
         for status in msg.status:
-            if status.hardware_id == self._spec.name:
+            # The topic is everybody's; names are those of nodes: another bench may run in another namespace.
+            if status.hardware_id == self._spec.name and status.name.rpartition("/")[0] == namespace:
                 self._driver_fault = status.message if status.level >= DiagnosticStatus.ERROR else ""
 
     def _on_begin(self, run: Run) -> None:

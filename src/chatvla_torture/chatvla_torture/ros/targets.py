@@ -29,7 +29,7 @@ from chatvla_msgs.msg import BenchObject, BenchState, Reasoning
 from chatvla_msgs.srv import Ask, OverrideReasoning, ResetBench
 from chatvla_torture.files.texts import hostile_text
 from chatvla_torture.ros.mutate import mutate, raw_bytes
-from chatvla_torture.ros.rig import Rig
+from chatvla_torture.ros.rig import NAMESPACE, Rig
 
 __all__ = ["SPEC", "Target", "actions", "services", "sound_chunk", "topics"]
 
@@ -86,7 +86,7 @@ def _image(rig: Rig, random: np.random.Generator) -> Any:
 def _diagnostics(rig: Rig, random: np.random.Generator) -> Any:
     values = {"accepted": "3", "refused.jump": "2", "last_refusal": "jump: far", "phase": "playing"}
     status = DiagnosticStatus(
-        name="/elsewhere/driver: arm",
+        name=str(random.choice(["/elsewhere/driver: arm", f"/{NAMESPACE}/another_driver: arm"])),
         hardware_id=str(random.choice([SPEC.name, "", "other"])),
         level=bytes([int(random.integers(0, 4))]),
         message="",
