@@ -95,11 +95,13 @@ class ArmDriverNode(Node):
         # Steady: a system clock that is set back must not silence the diagnostics.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
-        self.create_timer(0.05, self._announce_change, clock=steady)
+        self._announcing = self.create_timer(0.05, self._announce_change, clock=steady)
         self._loop.start()
 
     def close(self) -> None:
         """Brake, hold, close the port and destroy the node; its callbacks are served until the arm rests."""
+        # That it stops now is no fault to report.
+        self._announcing.cancel()
         with serving(self):
             self._loop.close()
         self.destroy_node()
