@@ -28,6 +28,8 @@ __all__ = ["ControlLoop", "Jitter", "Tick"]
 _KEPT_TICKS = 1000
 _BRAKE_SPARE_S = 0.5
 """What braking at the end may take beyond the time that the limits need."""
+_REST_S = 0.2
+"""So long the end waits at rest: the measured pose, which is then held, lags behind the command."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +174,7 @@ class ControlLoop:
     def _tick_until_ended(self) -> None:
         due_s = last_s = time.monotonic()
         brake_until_s: float | None = None
+        moved_s = -np.inf
         while True:
             due_s += self._period_s
             behind_s = time.monotonic() - due_s
@@ -184,9 +187,11 @@ class ControlLoop:
                 self._intervals.append(tick_s - last_s)
             command = self._tick(tick_s - last_s)
             last_s = tick_s
+            if command is not None and command.velocities.any():
+                moved_s = tick_s
             if self._ending.is_set():
                 brake_until_s = brake_until_s or tick_s + self._brake_s
-                if command is None or not command.velocities.any() or tick_s > brake_until_s:
+                if command is None or tick_s - moved_s > _REST_S or tick_s > brake_until_s:
                     return
 
     def _tick(self, elapsed_s: float) -> Command | None:
