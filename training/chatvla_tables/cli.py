@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chatvla_eval.arguments import ArgumentParser, count, one_of, positive
+from chatvla_control.argument_types import count, positive
+from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_eval.parallel import default_jobs
 from chatvla_tables.execute import RATES, execute
 from chatvla_tables.gather import table_results

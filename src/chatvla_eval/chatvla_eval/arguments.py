@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
-__all__ = ["ArgumentParser", "count", "one_of", "positive", "unknown_name"]
+__all__ = ["ArgumentParser", "one_of", "unknown_name"]
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -48,23 +48,3 @@ def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
         return text
 
     return parse
-
-
-def count(text: str) -> int:
-    """Return a whole number of at least 1 (argparse type)."""
-    return int(_at_least(int, text, 1, "a whole number of at least 1"))
-
-
-def positive(text: str) -> float:
-    """Return a number greater than 0 (argparse type)."""
-    return _at_least(float, text, 1e-9, "a number greater than 0")
-
-
-def _at_least(kind: Callable[[str], float], text: str, least: float, words: str) -> float:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected {words}, got {text!r}")
-    return value

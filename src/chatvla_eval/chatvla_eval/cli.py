@@ -15,8 +15,9 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from chatvla_control.argument_types import count, positive
 from chatvla_eval.against import against, read_before
-from chatvla_eval.arguments import ArgumentParser, count, one_of, positive, unknown_name
+from chatvla_eval.arguments import ArgumentParser, one_of, unknown_name
 from chatvla_eval.demonstrations import DEMONSTRATION_WARNING
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.parallel import TrialJob, default_jobs, run_jobs

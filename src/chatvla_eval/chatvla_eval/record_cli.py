@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from chatvla_eval.arguments import ArgumentParser, positive
+from chatvla_control.argument_types import positive
+from chatvla_eval.arguments import ArgumentParser
 from chatvla_eval.bags.topics import EVALUATION_TOPICS, absolute_patterns
 
 __all__ = ["main"]

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from chatvla_eval.arguments import ArgumentParser, positive
+from chatvla_control.argument_types import positive
+from chatvla_eval.arguments import ArgumentParser
 from chatvla_eval.bags.topics import absolute_patterns
 
 __all__ = ["main"]

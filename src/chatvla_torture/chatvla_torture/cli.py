@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from chatvla_eval.arguments import ArgumentParser, count, one_of, positive
+from chatvla_control.argument_types import count, positive
+from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_torture.campaign import TWENTY, Campaign
 from chatvla_torture.parts import PARTS
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from chatvla_control.argument_types import count, natural, positive
 from chatvla_sim.bench import BenchError
 from chatvla_sim.benches import bench_names
-from chatvla_training.arguments import count, natural, positive
 from chatvla_training.demos.disturbance import DisturbanceSettings
 from chatvla_training.demos.endpoint import EndpointError
 from chatvla_training.demos.episode import DemoSettings

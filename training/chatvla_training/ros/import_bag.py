@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from chatvla_control.argument_types import positive
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_control.scene import SceneTruth
-from chatvla_training.arguments import positive
 from chatvla_training.data.assemble import assemble
 from chatvla_training.data.record import EpisodeRecord, RecordError, save_record
 from chatvla_training.demos.thoughts import episode_facts, not_for_robot_data

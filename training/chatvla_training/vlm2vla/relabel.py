@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_control.argument_types import positive
 from chatvla_control.cartesian import arm_models, cartesian_rows, tool_poses
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.rotations import six_from_matrix
 from chatvla_policy.processing.statistics import Statistics
 from chatvla_policy.strict_json import to_plain
 from chatvla_policy.vlm2vla.prompts import with_arm
-from chatvla_training.arguments import positive
 from chatvla_training.data.episodes import DatasetError, EpisodeDataset
 from chatvla_training.progress import progress
 from chatvla_training.vlm2vla.describe import EndpointDescriber, step_texts, things_of

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from chatvla_control.argument_types import count
 from chatvla_control.subordinate import worker_pool
-from chatvla_eval.arguments import ArgumentParser, count, one_of
+from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_eval.counterfactual.doses import DOSES
 from chatvla_eval.counterfactual.replay import FrameSettings, replay_frame
 from chatvla_eval.counterfactual.summary import comparison, divergence_plot, heading_plot, markdown, summary

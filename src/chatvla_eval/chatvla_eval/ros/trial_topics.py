@@ -22,6 +22,7 @@ from chatvla_control.contracts import ActionChunk
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import action_chunk_from_msg, joint_state_from_msg
 from chatvla_control.ros.convert_scene import scene_truth_from_msg
+from chatvla_control.ros.diagnostics import is_from
 from chatvla_control.ros.images import image_from_msg
 from chatvla_control.ros.qos import NEWEST_LATCHED
 from chatvla_control.ros.stamps import time_from_msg
@@ -47,7 +48,7 @@ class TrialTopics:
         self._node = node
         self._spec = spec
         self._view = view
-        self._namespace = node.get_namespace().rstrip("/")
+        self._namespace = node.get_namespace()
         self._lock = threading.Lock()
         self._truth: SceneTruth | None = None
         self._truth_at_s = -np.inf
@@ -164,8 +165,7 @@ class TrialTopics:
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
-            # The topic is everybody's; names are those of nodes: another bench may run in another namespace.
-            if status.name.rpartition("/")[0] != self._namespace:
+            if not is_from(status, self._namespace):
                 continue
             values = {item.key: item.value for item in status.values}
             if status.name.endswith(": policy"):

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chatvla_control.argument_types import count
 from chatvla_control.contracts import InputKind, Observation
-from chatvla_eval.arguments import ArgumentParser, count, one_of
+from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_eval.demonstrations import DEMONSTRATION_NOTE, DEMONSTRATION_WARNING, shows_demonstrations
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.plots.bars import heat_map

@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_eval.arguments import ArgumentParser, count, one_of
+from chatvla_control.argument_types import count
+from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_eval.paired import paired_difference, paired_ratio
 from chatvla_eval.policies import PolicyUnavailableError, load_checkpoint_policy, policy_name
 from chatvla_eval.report.frame import write_aside

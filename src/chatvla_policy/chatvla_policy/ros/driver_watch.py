@@ -5,19 +5,18 @@ from __future__ import annotations
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from chatvla_control.ros.diagnostics import is_from
+
 __all__ = ["DriverWatch"]
 
 
 class DriverWatch:
     """What the driver of `robot` last said."""
 
-    def __init__(self, robot: str, *, namespace: str | None = None) -> None:
-        """Only nodes in `namespace` ("/" for the root) are listened to: another bench may run in another one.
-
-        None listens to all.
-        """
+    def __init__(self, robot: str, *, namespace: str) -> None:
+        """Only nodes in `namespace` ("/" for the root) are listened to: another bench may run in another one."""
         self._robot = robot
-        self._namespace = None if namespace is None else namespace.rstrip("/")
+        self._namespace = namespace
         self.fault = ""
         """Sentence of a latched fault; empty when none."""
         self._counts: tuple[int, int] | None = None
@@ -27,7 +26,7 @@ class DriverWatch:
     def on_diagnostics(self, msg: DiagnosticArray, now_s: float) -> None:
         """Take one report, heard at `now_s`."""
         for status in msg.status:
-            if status.hardware_id != self._robot or self._namespace not in (None, status.name.rpartition("/")[0]):
+            if status.hardware_id != self._robot or not is_from(status, self._namespace):
                 continue
             self.fault = status.message if status.level >= DiagnosticStatus.ERROR else ""
             values = {item.key: item.value for item in status.values}

@@ -25,6 +25,7 @@ from chatvla_control.contracts import ActionChunk, Inference
 from chatvla_control.robot_spec import robot_names, robot_spec
 from chatvla_control.ros.convert import ConversionError, action_chunk_to_msg, joint_state_from_msg, reasoning_to_msg
 from chatvla_control.ros.convert_scene import scene_truth_from_msg
+from chatvla_control.ros.diagnostics import is_from
 from chatvla_control.ros.forced_text import ForcedText
 from chatvla_control.ros.instruction_goals import InstructionGoals, Run
 from chatvla_control.ros.parameters import declare
@@ -111,10 +112,8 @@ class ExpertNode(Node):
             self.get_logger().warning(f"sim/bench_state cannot be read: {error}", throttle_duration_sec=5.0)
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        namespace = self.get_namespace().rstrip("/")
         for status in msg.status:
-            # The topic is everybody's; names are those of nodes: another bench may run in another namespace.
-            if status.hardware_id == self._spec.name and status.name.rpartition("/")[0] == namespace:
+            if status.hardware_id == self._spec.name and is_from(status, self.get_namespace()):
                 self._driver_fault = status.message if status.level >= DiagnosticStatus.ERROR else ""
 
     def _on_begin(self, run: Run) -> None:

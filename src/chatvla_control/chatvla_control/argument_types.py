@@ -31,6 +31,10 @@ def positive(text: str) -> float:
 
 
 def _whole(text: str, least: int) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) < least:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
-    return int(text)
+    return value
