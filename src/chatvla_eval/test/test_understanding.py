@@ -73,10 +73,39 @@ def test_relaxed_accuracy_allows_five_percent_of_numbers_only(answer, reference,
 
 
 @pytest.mark.parametrize(
-    ("answer", "right"), [("B", True), ("B. a dog", True), ("(B)", True), ("The answer is B.", True), ("Bad", False)]
+    ("answer", "letter"),
+    [
+        ("B", "B"),
+        ("B. a dog", "B"),
+        ("(B)", "B"),
+        ("B) A dog", "B"),
+        ("B\nbecause of A", "B"),
+        ("The answer is B.", "B"),
+        ("Answer: B", "B"),
+        ("Option B", "B"),
+        ("I think the answer is B", "B"),
+        ("I'd say B.", "B"),
+        ("A dog, so B", "B"),
+        ("Option A shows a cat, so the answer is option B", "B"),
+        ("B because it is red", "B"),
+        ("A", "A"),
+        ("A because it is red", "A"),
+        ("A.", "A"),
+        ("The answer is A", "A"),
+        ("A red dog", ""),
+        ("The answer is A dog", ""),
+        ("A or B", ""),
+        ("Bad", ""),
+        ("I do not know", ""),
+    ],
 )
-def test_choice_reads_the_letter(answer, right):
-    assert choice(answer, ["B"]) == right
+def test_choice_reads_the_letter(answer, letter):
+    assert [choice(answer, [right]) for right in "ABI"] == [letter == right for right in "ABI"]
+
+
+def test_choice_takes_letters_of_the_question_alone():
+    assert score_of("choice", "Vitamin E, so C", ["C"], options="ABCD") == 1.0
+    assert score_of("choice", "Vitamin E, so C", ["C"], options="ABCDE") == 0.0
 
 
 def test_metric_follows_from_the_benchmarks_name():
@@ -205,7 +234,13 @@ def test_tsv_with_images_options_and_several_answers(tmp_path):
 
 def test_llava_turns_are_questions_with_their_images(tmp_path):
     Image.new("RGB", (8, 8), "blue").save(tmp_path / "a.png")
-    turns = [("human", "<image>\nColour?"), ("gpt", "blue"), ("human", "Shape?"), ("gpt", "square")]
+    turns = [
+        ("system", "Be brief."),
+        ("human", "<image>\nColour?"),
+        ("gpt", "blue"),
+        ("human", "Shape?"),
+        ("gpt", "square"),
+    ]
     entry = {"id": "x", "image": "a.png", "conversations": [{"from": who, "value": said} for who, said in turns]}
     (tmp_path / "qa.json").write_text(json.dumps([entry]))
     first, second = read_questions(tmp_path / "qa.json")
@@ -220,9 +255,15 @@ def test_llava_turns_are_questions_with_their_images(tmp_path):
         ("a.csv", "", "neither .json"),
         ("a.json", "{", "is no JSON"),
         ("a.json", "[]", "holds no question"),
+        ("a.json", "3", "no list of conversations"),
         ("a.json", '[{"image": "x"}]', "entry 0 has no conversations"),
+        ("a.json", '[{"conversations": [{"from": "human"}]}]', "entry 0 has a turn without the texts"),
+        ("a.json", '[{"conversations": [{"from": "bing", "value": ""}]}]', "turn from 'bing'; known: human"),
+        ("a.json", '[{"conversations": [{"from": "gpt", "value": ""}]}]', "entry 0: questions and answers"),
         ("a.tsv", "index\tquestion\n0\tx\n", "no column answer"),
         ("a.tsv", "index\tquestion\tanswer\timage\n0\tx\ty\t7\n", "image from row '7'"),
+        ("a.tsv", "index\timage\tquestion\tanswer\n0\t\tx\ty\n1\tQUJ", "row 1 has 2 of 4 columns; .* cut short"),
+        ("a.tsv", f"index\timage\tquestion\tanswer\n0\t{'Q' * 101}\tx\ty\n", "row 0 is no base64"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, sentence):

@@ -138,7 +138,7 @@ def evaluated(
         for who, model in askers.items():
             answers = _answers(model, questions, suffix=suffix, title=f"{name}, {who}", quiet=quiet)
             scores[who] = [
-                score_of(used, said, asked.answers, category=asked.category)
+                score_of(used, said, asked.answers, category=asked.category, options=asked.options)
                 for said, asked in zip(answers, questions, strict=True)
             ]
             told[f"{who}_answers"] = [

@@ -7,7 +7,8 @@ vqa       VQA accuracy: min(1, matches among the other people's answers / 3), me
 anls      average normalised Levenshtein similarity, 0 below 0.5, the best reference counts
           (A. F. Biten et al., ICCV 2019); DocVQA, InfoVQA
 relaxed   numbers within 5%, else the same text (A. Masry et al., ChartQA, ACL Findings 2022)
-choice    the letter of a multiple-choice question
+choice    the letter of a multiple-choice question: the one that "answer" names, that the text begins with, that
+          "option" names, or the only one in it; an article ("A dog") and the word I name none
 ocrbench  a reference is part of the answer, but for case; formulas but for spaces (Y. Liu et al., OCRBench, 2024)
 mtvqa     a reference is part of the answer, but for case and full stops (J. Tang et al., MTVQA, ACL Findings 2025)
 yes_no    the answer says yes or no and not both, and that is right; MME, HallusionBench
@@ -36,6 +37,8 @@ __all__ = [
 ANLS_THRESHOLD = 0.5
 RELAXED_SHARE = 0.05
 AGREEING_PEOPLE = 3
+_NO_ARTICLE = r"(?!(?<=A) (?!(?:and|as|because|is|or|since)\b)[a-z])"
+"""After a letter: it is no A before a noun or adjective."""
 
 
 def exact(answer: str, references: Sequence[str]) -> float:
@@ -64,12 +67,9 @@ def relaxed(answer: str, references: Sequence[str]) -> float:
     return float(any(_near(answer.strip(), reference) for reference in references))
 
 
-def choice(answer: str, references: Sequence[str]) -> float:
-    """Return 1 when the answer begins with, or alone names, the right letter."""
-    found = re.match(r"\W*([A-Z])\b", answer.strip()) or re.search(
-        r"\b(?:answer|option)\b\W*(?:is\W*)?([A-Z])\b", answer
-    )
-    letter = found[1] if found else ""
+def choice(answer: str, references: Sequence[str], options: Sequence[str] = tuple("ABCDEFGHIJ")) -> float:
+    """Return 1 when the answer names the right one of the letters `options` (see `_letter`)."""
+    letter = _letter(answer.strip(), "".join(options))
     return float(letter != "" and letter in {reference.strip().upper() for reference in references})
 
 
@@ -110,8 +110,15 @@ FORMULAS = "Handwritten Mathematical Expression Recognition"
 """OCRBench's category of questions whose answers are compared without their spaces, case and all."""
 
 
-def score_of(metric: str, answer: str, references: Sequence[str], *, category: str = "") -> float:
-    """Return the score by the name of a metric; `category` is what the benchmark calls the kind of question."""
+def score_of(
+    metric: str, answer: str, references: Sequence[str], *, category: str = "", options: Sequence[str] = ()
+) -> float:
+    """Return the score by the name of a metric.
+
+    `category` is what the benchmark calls the kind of question, `options` the letters of a multiple-choice question.
+    """
+    if metric == "choice" and options:
+        return choice(answer, references, options)
     if metric == "ocrbench" and category == FORMULAS:
         return float(any(_joined(reference) in _joined(answer) for reference in references))
     return METRICS[metric](answer, references)
@@ -119,6 +126,21 @@ def score_of(metric: str, answer: str, references: Sequence[str], *, category: s
 
 def _joined(text: str) -> str:
     return text.strip().replace("\n", "").replace(" ", "")
+
+
+def _letter(answer: str, letters: str) -> str:
+    """Return the letter that an answer names; empty where it names none, or several without saying which."""
+    one = rf"([{letters}])(?![\w'\u2019])"
+    for pattern in (
+        rf"\b(?i:answer)\b\W*(?:(?i:is|would be|should be)\b\W*)?(?:(?i:option|choice)\b\W*)?{one}{_NO_ARTICLE}",
+        rf"\W*{one}(?=\W*$|[.):,]|\n)",
+        rf"\b(?i:option|choice)\b\W*(?:(?i:is)\b\W*)?{one}{_NO_ARTICLE}",
+    ):
+        found = re.match(pattern, answer) if pattern.startswith(r"\W") else re.search(pattern, answer)
+        if found:
+            return found[1]
+    alone = set(re.findall(rf"(?<![\w'\u2019]){one}{_NO_ARTICLE}", answer)) - {"I"}
+    return alone.pop() if len(alone) == 1 else ""
 
 
 def _said(text: str) -> str:

@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Question", "QuestionsError", "read_questions"]
 
+_NEEDED = ("index", "question", "answer")
 _LETTERS = "ABCDEFGHIJ"
+_ASKING, _ANSWERING = ("human", "user"), ("gpt", "assistant", "model")
 _LONGEST_INDEX = 64
 """A shorter text in the column `image` is the index of another row, as in VLMEvalKit."""
 
@@ -80,6 +82,8 @@ def _from_json(path: Path) -> list[Question]:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise QuestionsError(f"{path} is no JSON: {error}") from error
+    if not isinstance(entries, list):
+        raise QuestionsError(f"{path} holds no list of conversations")
     found = []
     for number, entry in enumerate(entries):
         turns = entry.get("conversations") if isinstance(entry, dict) else None
@@ -87,12 +91,12 @@ def _from_json(path: Path) -> list[Question]:
             raise QuestionsError(f"{path}: entry {number} has no conversations")
         images = entry.get("image") or ()
         images = (images,) if isinstance(images, str) else tuple(images)
-        for turn, (asked, answered) in enumerate(zip(turns[::2], turns[1::2], strict=False)):
+        for turn, (asked, answered) in enumerate(_turns(turns, f"{path}: entry {number}")):
             found.append(
                 Question(
                     name=f"{entry.get('id', number)}.{turn}",
-                    text=str(asked["value"]).replace("<image>", "").strip(),
-                    answers=(str(answered["value"]).strip(),),
+                    text=asked.replace("<image>", "").strip(),
+                    answers=(answered.strip(),),
                     images=tuple(str(path.parent / image) for image in images),
                     category=str(entry.get("category", "")),
                 )
@@ -100,13 +104,36 @@ def _from_json(path: Path) -> list[Question]:
     return found
 
 
+def _turns(turns: list[Any], where: str) -> list[tuple[str, str]]:
+    """Return what was asked and answered, in order; what a system says before is left out. Raises QuestionsError."""
+    said: list[tuple[bool, str]] = []
+    for turn in turns:
+        who = turn.get("from") if isinstance(turn, dict) else None
+        if not isinstance(who, str) or not isinstance(turn.get("value"), str):
+            raise QuestionsError(f"{where} has a turn without the texts 'from' and 'value'")
+        if who in _ASKING or who in _ANSWERING:
+            said.append((who in _ASKING, turn["value"]))
+        elif who != "system":
+            known = ", ".join((*_ASKING, *_ANSWERING, "system"))
+            raise QuestionsError(f"{where} has a turn from {who!r}; known: {known}")
+    if any(asks != (place % 2 == 0) for place, (asks, _) in enumerate(said)):
+        raise QuestionsError(f"{where}: questions and answers do not take turns, beginning with a question")
+    return [(asked, answered) for (_, asked), (_, answered) in zip(said[::2], said[1::2], strict=False)]
+
+
 def _from_tsv(path: Path) -> list[Question]:
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    for needed in ("index", "question", "answer"):
+    for needed in _NEEDED:
         if rows and needed not in rows[0]:
             raise QuestionsError(f"{path} has no column {needed}; it has: {', '.join(rows[0])}")
+    for number, row in enumerate(rows):
+        if any(row[needed] is None for needed in _NEEDED):
+            raise QuestionsError(
+                f"{path}: row {number} has {sum(value is not None for value in row.values())} of {len(row)} columns; "
+                "the file may be cut short"
+            )
     by_index = {row["index"]: row for row in rows}
     return [_row(path, row, by_index) for row in rows]
 
@@ -137,7 +164,10 @@ def _images(path: Path, row: Mapping[str, str], by_index: Mapping[str, Any]) -> 
         content = by_index[content].get("image", "")
     if content:
         parts = _listed(content)
-        return tuple(base64.b64decode(part) for part in (parts or (content,)))
+        try:
+            return tuple(base64.b64decode(part) for part in (parts or (content,)))
+        except ValueError as error:
+            raise QuestionsError(f"{path}: the image of row {row['index']} is no base64: {error}") from error
     names = row.get("image_path") or ""
     return tuple(str(path.parent / name) for name in (_listed(names) or ((names,) if names else ())))
 
