@@ -105,16 +105,19 @@ class ArxCanArm(ArmPort):
         )
 
     def write(self, positions: Array) -> None:
-        """Command both arms. Raises ArmPortError."""
+        """Command both arms. Raises ArmPortError when one does not take it; the other one is commanded all the same."""
+        failure: Exception | None = None
         for place, arm in enumerate(self._connected()):
             seven = positions[place * (_JOINTS + 1) : (place + 1) * (_JOINTS + 1)]
             try:
                 arm.set_joint_positions(seven[:_JOINTS].tolist())
                 arm.set_catch_pos(float(seven[_JOINTS]) * self._open_rad / self._open_m)
             except Exception as error:
-                raise ArmPortError(
-                    f"the SDK refused a command: {error}; check the CAN interface with `ip link`"
-                ) from error
+                failure = failure or error
+        if failure is not None:
+            raise ArmPortError(
+                f"the SDK refused a command: {failure}; check the CAN interface with `ip link`"
+            ) from failure
 
     def stop(self) -> None:
         """Command the measured pose; an arm that cannot be read or is far outside its limits goes into protect mode.

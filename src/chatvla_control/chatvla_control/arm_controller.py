@@ -6,7 +6,8 @@ that ended or expired, a clock that jumped, joint states that stay away (the arm
 commanded until they return, then control starts anew from the measured pose). What latches until clear_fault: an
 explicit stop, a port error, a measured position that is not finite or far outside the limits, a tracking error that
 lasts. While latched the arm brakes within its limits and holds, and every chunk is refused; an arm that is found far
-outside its limits is not commanded at all.
+outside its limits is not commanded at all. An arm that stays away from its command, whatever is latched, is led back
+to where it is measured, so that it pushes no more; not so where the measurement leapt, as no arm does.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class ControllerSettings:
     """A tracking error that lasts this long latches a fault."""
     outside_rad: float = OUTSIDE_RAD
     """A rotary joint measured this far outside its limits is not moved."""
+    leap_rad: float = 0.2
+    """A rotary joint whose measurement changes by more than this beyond twice its largest speed has not moved so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,9 @@ class ArmController:
         self._deadline_misses = 0
         self._tracking_error_rad = 0.0
         self._tracking_bad_s = 0.0
+        self._seen: Array | None = None
+        self._unseen_s = 0.0
+        self._leapt = np.zeros(spec.width, bool)
         self._started = False
         self._outside = False
         self._command_known = False
@@ -166,7 +172,8 @@ class ArmController:
             joint = self.spec.joint_names[int(np.argmin(np.isfinite(measured)))]
             self.latch(f"measured position of {joint} is not a finite number; check the arm's encoders and cabling")
             measured = None
-        if measured is None:
+        self._watch_leaps(measured, tick_s)
+        if measured is None or (self._started and self._found_outside(measured)):
             return self._step_blind(now_s, elapsed_s)
         if self._start(measured, now_s):
             elapsed_s = None
@@ -196,7 +203,10 @@ class ArmController:
         """Latch a fault: brake, hold and refuse chunks until clear_fault. The first fault stays until then."""
         self._fault = self._fault or sentence
         self._phase = DriverPhase.FAULT
+        led_back_to = self._player.goal
         self._player.drop()
+        if led_back_to is not None:
+            self._player.hold_at(led_back_to)
 
     def lose(self) -> None:
         """Note that commands do not reach the arm: when they do again, control starts anew from the measured pose."""
@@ -213,6 +223,7 @@ class ArmController:
         if cleared:
             self._fault = ""
             self._tracking_bad_s = 0.0
+            self._leapt[:] = False
             self._outside = False
             self._started = self._started and self._in_motion()
         return cleared
@@ -234,34 +245,55 @@ class ArmController:
         """Begin at rest at `measured`, unless begun already or the arm lies outside; return whether it began."""
         if self._started or self._outside:
             return False
-        outside = np.maximum(self.spec.lower - measured, measured - self.spec.upper)
-        far = self._rotary & (outside > self._settings.outside_rad)
-        if far.any():
-            joint = int(np.argmax(far))
-            name = self.spec.joint_names[joint]
+        if self._found_outside(measured):
             self._outside = True
-            self.latch(
-                f"{name} is measured at {measured[joint]:.3f} rad, {outside[joint]:.3f} outside its limits; "
-                "move the arm by hand, then call driver/clear_fault"
-            )
             return False
         start = np.where(self._rotary, measured, self._player.positions) if self._command_known else measured
         self._player.reset(start, now_s)
         self._started = self._command_known = True
         return True
 
+    def _found_outside(self, measured: Array) -> bool:
+        """Latch a rotary joint far outside its limits, if there is one; return whether there is."""
+        outside = np.maximum(self.spec.lower - measured, measured - self.spec.upper)
+        far = self._rotary & (outside > self._settings.outside_rad)
+        if not far.any():
+            return False
+        joint = int(np.argmax(far))
+        self.latch(
+            f"{self.spec.joint_names[joint]} is measured at {measured[joint]:.3f} rad, {outside[joint]:.3f} outside "
+            "its limits; move the arm by hand, then call driver/clear_fault"
+        )
+        return True
+
+    def _watch_leaps(self, measured: Array | None, tick_s: float) -> None:
+        """Note rotary joints whose measurement changes faster than an arm can move."""
+        self._unseen_s += max(tick_s, 0.0) if math.isfinite(tick_s) else 0.0
+        if measured is None or (self._seen is not None and np.array_equal(measured, self._seen)):
+            return
+        if self._seen is not None:
+            farthest = self._settings.leap_rad + 2.0 * self.spec.velocity * self._unseen_s
+            self._leapt |= self._rotary & (np.abs(measured - self._seen) > farthest)
+        self._seen, self._unseen_s = measured.copy(), 0.0
+
     def _watch_tracking(self, measured: Array, tick_s: float) -> None:
         error = np.abs(self._player.positions - measured) * self._rotary
         self._tracking_error_rad = float(error.max())
+        self._leapt &= error > self._settings.tracking_error_rad
         if self._tracking_error_rad <= self._settings.tracking_error_rad:
             self._tracking_bad_s = 0.0
             return
         self._tracking_bad_s += tick_s if math.isfinite(tick_s) else 0.0
-        if self._tracking_bad_s >= self._settings.tracking_time_s and not self._fault:
-            joint = int(np.argmax(error))
+        if self._tracking_bad_s < self._settings.tracking_time_s:
+            return
+        joint = int(np.argmax(error))
+        leapt = bool(self._leapt.any())
+        if not self._fault:
+            what = "its measurement leapt; look at the encoder and its cable" if leapt else "look for a collision"
             self.latch(
                 f"{self.spec.joint_names[joint]} stayed {error[joint]:.2f} rad from its command for "
-                f"{self._tracking_bad_s:.1f} s, limit {self._settings.tracking_error_rad} rad; look for a collision"
+                f"{self._tracking_bad_s:.1f} s, limit {self._settings.tracking_error_rad} rad; {what}"
             )
-            # Stop pushing: the arm is led back to where it is.
+        if self._player.goal is None and not leapt:
+            # Stop pushing, also when something else was latched first.
             self._player.hold_at(np.where(self._rotary, measured, self._player.positions))

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from chatvla_control.cartesian_spec import CartesianSpec
 from chatvla_control.robot_spec import RobotSpec
 
-__all__ = ["OUTSIDE_RAD", "ArmPort", "ArmPortError", "ArmStateMissingError", "JointState", "hold_pose"]
+__all__ = [
+    "OUTSIDE_RAD",
+    "ArmPort",
+    "ArmPortError",
+    "ArmStateMissingError",
+    "CommandRefusedError",
+    "JointState",
+    "hold_pose",
+]
 
 OUTSIDE_RAD = 0.1
 """A rotary joint measured this far outside its limits is not moved: leading it back would be one long step."""
@@ -25,6 +33,10 @@ class ArmPortError(RuntimeError):
 
 class ArmStateMissingError(ArmPortError):
     """The arm has not reported its joints yet: a reason to wait, not a fault."""
+
+
+class CommandRefusedError(ArmPortError):
+    """One command, or the gripper's part of it, was not taken; the arm is reached, and goes on as told before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +71,11 @@ class ArmPort(ABC):
 
     @abstractmethod
     def write(self, positions: NDArray[np.float64]) -> None:
-        """Command joint positions [rad, m], shape (D,), already checked and limited. Raises ArmPortError."""
+        """Command joint positions [rad, m], shape (D,), already checked and limited.
+
+        Raises ArmPortError where the arm is not reached, with every part of it commanded that is, so that it can brake;
+        CommandRefusedError where it is reached and does not take this command.
+        """
 
     def move(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
         """Command joint positions and the speeds [rad/s, m/s] at which they are passed, both of shape (D,).

@@ -101,7 +101,13 @@ class ChunkPlayer:
         self._active: Track | None = None
         self._waiting: ActionChunk | None = None
         self._hold: Array | None = None
+        self._goal: Array | None = None
         self._phase = PlayPhase.HOLDING
+
+    @property
+    def goal(self) -> Array | None:
+        """Where `hold_at` leads [rad, m], shape (D,); None when it does not."""
+        return self._goal
 
     @property
     def positions(self) -> Array:
@@ -157,13 +163,13 @@ class ChunkPlayer:
 
     def drop(self) -> None:
         """Forget every chunk: brake to rest and hold."""
-        self._active = self._waiting = self._hold = None
+        self._active = self._waiting = self._hold = self._goal = None
         self._phase = PlayPhase.HOLDING
 
     def hold_at(self, positions: Array) -> None:
         """Forget every chunk and go to `positions` [rad, m], shape (D,), within the limits; hold there."""
         self.drop()
-        self._hold = np.clip(positions, self._limits.lower, self._limits.upper)
+        self._goal = np.clip(positions, self._limits.lower, self._limits.upper)
 
     def step(self, now_s: float, elapsed_s: float | None = None) -> Command:
         """Return the command for `now_s`.
@@ -185,7 +191,11 @@ class ChunkPlayer:
                 catch_up=self._settings.catch_up,
             )
             if self._guarded:
-                positions, velocities = self._guard.limited(self._positions, self._velocities, velocities, tick_s)
+                wanted = velocities
+                positions, velocities = self._guard.limited(self._positions, self._velocities, wanted, tick_s)
+                if phase is PlayPhase.HOLDING and not np.array_equal(velocities, wanted):
+                    # Joints that brake in proportion rest elsewhere than where each alone would: none turns back.
+                    self._hold = None
             else:
                 self._guard.release()
             self._positions, self._velocities = positions, velocities
@@ -210,7 +220,7 @@ class ChunkPlayer:
             self._now_s = now_s
         if self._waiting is None or self._waiting.start_s > now_s:
             return
-        chunk, self._waiting, self._hold = self._waiting, None, None
+        chunk, self._waiting, self._hold, self._goal = self._waiting, None, None, None
         from_s = now_s if before_s is None else min(before_s, now_s)
         track = self._track(chunk, from_s)
         # The reference goes on from its last value, moves as the new chunk moves and loses the difference on the way.
@@ -242,7 +252,9 @@ class ChunkPlayer:
             velocity = (reference - self._last_reference) / tick_s
             self._last_reference = reference
             return reference, velocity, PlayPhase.PLAYING
-        if self._hold is None:
+        if self._goal is not None:
+            self._hold = self._goal
+        elif self._hold is None:
             stop = stopping_point(self._positions, self._velocities, self._limits)
             last = stop if track is None else track.target(track.steps - 1, 0.0)
             last = np.minimum(np.maximum(last, self._limits.lower), self._limits.upper)

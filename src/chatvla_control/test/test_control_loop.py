@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from chatvla_control.arm_controller import ArmController
-from chatvla_control.arm_port import ArmPort, JointState
+from chatvla_control.arm_port import ArmPort, ArmPortError, CommandRefusedError, JointState
 from chatvla_control.ros.control_loop import ControlLoop, Tick
 from chatvla_control.ros.errors import ConversionError
 
-from .chunks import HOME, SPEC, chunk, wave
+from .chunks import HOME, SPEC, chunk, swing, wave
 
 
 class KinematicArm(ArmPort):
@@ -54,6 +55,73 @@ def wait(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until_s
         time.sleep(0.01)
+
+
+class FailingArm(KinematicArm):
+    """Keeps what it is commanded; from `error` on it answers each call of `broken` with it."""
+
+    def __init__(self, broken: str, error: Exception) -> None:
+        super().__init__()
+        self.broken, self.error = broken, error
+        self.failing = False
+        self.commands: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+
+    def read(self) -> JointState:
+        if self.failing and self.broken == "read":
+            raise self.error
+        return super().read()
+
+    def move(self, positions: NDArray[np.float64], velocities: NDArray[np.float64]) -> None:
+        self.commands.append((positions, velocities))
+        if self.failing and self.broken == "move":
+            raise self.error
+        self.write(positions)
+
+
+def failed_in_motion(port: FailingArm, ticks: list[Tick]) -> ControlLoop:
+    """Swing left_joint1 and let the port fail at more than 1 rad/s; return the loop with its fault latched."""
+    loop = loop_of(port, ticks.append)
+    loop.start()
+    now_s = time.time()
+    taken = chunk(actions=swing(), stamp_s=now_s, start_s=now_s, valid_until_s=now_s + 3.0)
+    wait(lambda: loop.accept(taken) is None)
+    wait(lambda: port.commands and port.commands[-1][1][0] > 1.0)
+    port.failing = True
+    wait(lambda: loop.status()[0].fault)
+    return loop
+
+
+@pytest.mark.parametrize("broken", ["read", "move"])
+def test_port_that_fails_in_motion_is_braked_before_it_is_stopped(broken: str) -> None:
+    ticks: list[Tick] = []
+    port = FailingArm(broken, ArmPortError("half of it is gone"))
+    loop = failed_in_motion(port, ticks)
+    wait(lambda: "stop" in port.calls)
+    assert loop.status()[0].fault == "port error: half of it is gone"
+    speeds = np.array([velocities[0] for _, velocities in port.commands])
+    last = int(np.argmax(speeds))
+    assert (np.diff(speeds[last:]) <= 0.0).all()
+    assert speeds[-1] == 0.0
+    assert len(speeds) - last > 3
+    # What the arm did not take is not shown as commanded.
+    shown = [tick.command.velocities[0] for tick in ticks if tick.command is not None]
+    assert bool(shown[-1] == 0.0) is (broken == "read")
+    port.failing = False
+    loop.clear_fault()
+    wait(lambda: not loop.status()[0].fault and ticks[-1].command is not None)
+    loop.close()
+
+
+def test_refused_command_latches_and_the_arm_goes_on_braking() -> None:
+    ticks: list[Tick] = []
+    port = FailingArm("move", CommandRefusedError("it collides"))
+    loop = failed_in_motion(port, ticks)
+    port.failing = False
+    wait(lambda: not port.commands[-1][1].any())
+    assert "stop" not in port.calls
+    assert loop.status()[0].fault == "it collides"
+    assert ticks[-1].state is not None
+    loop.close()
 
 
 def test_ticks_that_cannot_be_told_do_not_end_the_loop() -> None:

@@ -160,3 +160,20 @@ def drive_poses(client: Client) -> None:
     low[:, 2] -= 5.0
     client.send(wave_chunk(spec, low, client.now_s(), mode=ActionMode.CARTESIAN_POSE))
     client.wait(lambda: int(client.value("refused.workspace") or 0) == 1, 60.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_joint_turns_back_when_a_chunk_near_the_workspace_limit_is_dropped(seed: int) -> None:
+    spec, draw = robot_spec("ur5e"), np.random.default_rng(seed)
+    player, tick_s = ChunkPlayer(spec), 1.0 / spec.rate_hz
+    player.reset(np.array(spec.home), NOW_S)
+    goal = np.array(spec.home) + draw.uniform(-1.2, 1.2, spec.width)
+    rows = np.array(spec.home) + np.linspace(0.0, 1.0, draw.integers(8, 40))[:, None] * (goal - spec.home)
+    player.load(wave_chunk(spec, np.clip(rows, spec.lower, spec.upper)))
+    played = int(draw.integers(10, len(rows) + 10))
+    for number in range(1, played):
+        player.step(NOW_S + number * tick_s)
+    player.drop()
+    way = [player.step(NOW_S + number * tick_s).positions for number in range(played, played + 250)]
+    from_rest = np.abs(np.array(way) - way[-1])
+    assert np.diff(from_rest, axis=0)[1:].max() <= 1e-9

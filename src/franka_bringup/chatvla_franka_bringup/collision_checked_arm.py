@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.arm_port import ArmPort, ArmPortError, JointState
+from chatvla_control.arm_port import ArmPort, CommandRefusedError, JointState
 
 __all__ = ["CollisionCheckedArm", "CollisionScene"]
 
@@ -49,17 +49,20 @@ class CollisionCheckedArm(ArmPort):
         return self._port.read()
 
     def write(self, positions: Array) -> None:
-        """Pass positions on. Raises ArmPortError when they collide."""
+        """Pass positions on. Raises CommandRefusedError when they collide."""
         self.move(positions, np.zeros_like(positions))
 
     def move(self, positions: Array, velocities: Array) -> None:
-        """Pass a command on. Raises ArmPortError, which latches a fault and holds, when it leads into a collision."""
+        """Pass a command on. Raises CommandRefusedError, which latches a fault, when it leads into a collision.
+
+        The arm then goes on to the rest that the command before led to, which was checked.
+        """
         arm = self._rotary
         stop_s = float((np.abs(velocities[arm]) / self.spec.acceleration[arm]).max())
         stop = positions[arm] + 0.5 * stop_s * velocities[arm]
         for what, pose in (("the commanded pose", positions[arm]), ("the pose where the arm can stop", stop)):
             if self._scene.collides(pose):
-                raise ArmPortError(
+                raise CommandRefusedError(
                     f"{what} collides: {np.round(pose, 3).tolist()} rad; look at the planning scene, move the arm free "
                     "by hand, then call driver/clear_fault"
                 )

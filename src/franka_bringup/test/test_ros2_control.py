@@ -14,8 +14,9 @@ import pytest
 import rclpy
 import yaml
 from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
 
-from chatvla_control.arm_port import ArmPortError, ArmStateMissingError
+from chatvla_control.arm_port import ArmPortError, ArmStateMissingError, CommandRefusedError
 from chatvla_control.contracts import ActionChunk, ActionMode
 from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.convert import action_chunk_to_msg
@@ -158,6 +159,25 @@ def test_gripper_without_its_messages_says_what_to_install(node: Any) -> None:
         make_gripper(node, "suction", "/g", **GRIPPER)
     with pytest.raises(ArmPortError, match="measure both positions"):
         make_gripper(node, "trajectory", "/g", **{**GRIPPER, "closed_joint": 0.0})
+
+
+def test_gripper_is_asked_again_when_its_controller_comes_or_may_be_another(node: Any) -> None:
+    heard: list[Any] = []
+    gripper = make_gripper(node, "trajectory", "/g/joint_trajectory", **GRIPPER)
+    with pytest.raises(CommandRefusedError, match="no controller listens on /g/joint_trajectory"):
+        gripper.command(0.0425, 0.0)
+    gripper.command(0.0425, 0.5)
+    listening = node.create_subscription(JointTrajectory, "/g/joint_trajectory", heard.append, 10)
+    wait(gripper.reachable)
+    gripper.command(0.0425, 1.1)
+    wait(lambda: len(heard) == 1)
+    gripper.command(0.0425, 2.0)
+    gripper.forget()
+    gripper.command(0.0425, 2.1)
+    wait(lambda: len(heard) == 2)
+    assert heard[0] == heard[1]
+    node.destroy_subscription(listening)
+    gripper.close()
 
 
 @pytest.mark.parametrize("kind", ["gripper_command", "parallel_gripper_command"])

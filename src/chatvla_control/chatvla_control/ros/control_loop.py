@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chatvla_control.arm_controller import ArmController, ControllerStatus
-from chatvla_control.arm_port import ArmPort, ArmStateMissingError, JointState
+from chatvla_control.arm_port import ArmPort, ArmStateMissingError, CommandRefusedError, JointState
 from chatvla_control.chunk_check import ChunkFault
 from chatvla_control.chunk_player import Command
 from chatvla_control.contracts import ActionChunk
@@ -39,7 +39,7 @@ class Tick:
     state: JointState | None
     """None when the joints are unknown."""
     command: Command | None
-    """None when nothing was commanded."""
+    """None when nothing was commanded, or the arm did not take it."""
     now_s: float
 
 
@@ -132,6 +132,9 @@ class ControlLoop:
         with self._lock:
             if self._ending.is_set():
                 return None
+            if self._port_failed:
+                # Where the arm is when it is reached again nobody knows now.
+                self._controller.lose()
             self._port_failed = False
             return self._controller.clear_fault()
 
@@ -206,21 +209,36 @@ class ControlLoop:
                 )
             measured = state.positions if state is not None and fresh else None
             command = self._controller.step(now_s=now_s, measured=measured, elapsed_s=elapsed_s)
-        if command is not None and not self._port_failed:
+        taken = command is not None and self._move(command)
+        if command is not None:
             self._port_held = False
-            self._try(lambda: self._port.move(command.positions, command.velocities))
-        else:
-            command = None
-            if not self._port_held:
-                self._port_held = True
-                self._try(self._port.stop)
+        elif not self._port_held:
+            self._port_held = True
+            self._try(self._port.stop)
         try:
-            self._on_tick(Tick(state=state if fresh else None, command=command, now_s=now_s))
+            self._on_tick(Tick(state=state if fresh else None, command=command if taken else None, now_s=now_s))
         except Exception as error:
             # What others hear of it must not end the control of the arm: a time that no message holds, say.
             with self._lock:
                 self._unsaid = self._unsaid[0] + 1, f"{type(error).__name__}: {error}"
         return command
+
+    def _move(self, command: Command) -> bool:
+        """Pass a command on; return whether the arm took it.
+
+        After a fault these are commands that brake: what of the arm can still be reached comes to rest by them, before
+        the port is told to stop, which would command the measured pose at once.
+        """
+        try:
+            self._port.move(command.positions, command.velocities)
+        except CommandRefusedError as error:
+            with self._lock:
+                self._controller.latch(str(error))
+        except Exception as error:
+            self._fail(error)
+        else:
+            return True
+        return False
 
     def _read(self) -> JointState | None:
         if self._port_failed:
@@ -253,7 +271,6 @@ class ControlLoop:
         with self._lock:
             self._port_failed = True
             self._controller.latch(f"port error: {error}")
-            self._controller.lose()
 
     def _fresh(self, state: JointState | None, now_s: float) -> bool:
         return state is not None and abs(now_s - state.stamp_s) <= self._state_timeout_s

@@ -71,6 +71,7 @@ class ControlledArm(ArmPort):
 
     def connect(self) -> None:
         """Wait until controller and gripper listen. Raises ArmPortError when they do not."""
+        self._gripper.forget()
         until_s = self._steady_clock() + self._connect_timeout_s
         while not (self._listened() and self._gripper.reachable()):
             if self._steady_clock() > until_s:
@@ -92,7 +93,10 @@ class ControlledArm(ArmPort):
         self.move(positions, np.zeros_like(positions))
 
     def move(self, positions: Array, velocities: Array) -> None:
-        """Command positions and speeds. Raises ArmPortError when the controller has gone."""
+        """Command positions and speeds.
+
+        Raises ArmPortError when the arm's controller has gone, CommandRefusedError when the gripper's has, or refused.
+        """
         if not self._listened():
             raise ArmPortError(f"the controller left {self._publisher.topic_name}; see `ros2 control list_controllers`")
         self._publish(self.moving(positions[self.rotary], velocities[self.rotary]))

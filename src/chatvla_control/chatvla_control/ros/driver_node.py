@@ -225,7 +225,7 @@ def run_driver(
         gc.freeze()
         spin_until(node, stop)
         if node.crash:
-            print(f"{node_name}: {node.crash}; the arm holds its last command", file=sys.stderr)
+            print(f"{node_name}: {node.crash}; the arm was stopped and let go of", file=sys.stderr)
         return 1 if node.crash else 0
     except (ValueError, RuntimeError) as error:
         print(f"{node_name}: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ without it can still simulate.
 from __future__ import annotations
 
 import importlib
+import math
 import threading
 from abc import ABC, abstractmethod
 from typing import Any
@@ -17,7 +18,7 @@ from rclpy.action.client import ActionClient
 from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from chatvla_control.arm_port import ArmPortError
+from chatvla_control.arm_port import ArmPortError, CommandRefusedError
 from chatvla_control.ros.stamps import duration_to_msg
 
 __all__ = ["GRIPPER_KINDS", "ActionGripper", "Gripper", "TrajectoryGripper", "make_gripper"]
@@ -25,6 +26,7 @@ __all__ = ["GRIPPER_KINDS", "ActionGripper", "Gripper", "TrajectoryGripper", "ma
 GRIPPER_KINDS = ("gripper_command", "parallel_gripper_command", "trajectory")
 _STEP_M = 0.0005
 _MIN_PERIOD_S = 0.1
+_RETRY_S = 1.0
 _TRAVEL_S = 0.2
 
 
@@ -36,7 +38,8 @@ class Gripper(ABC):
             raise ArmPortError(f"gripper joint {joint!r} is at {open_joint} both open and shut; measure both positions")
         self.joint = joint
         self._width_m, self._open, self._closed = width_m, open_joint, closed_joint
-        self._sent: tuple[float, float] | None = None
+        self._sent: float | None = None
+        self._not_before_s = -math.inf
 
     def opening_m(self, position: float) -> float:
         """Return the opening [m] at a position of the hardware joint."""
@@ -48,13 +51,29 @@ class Gripper(ABC):
         return self._closed + share * (self._open - self._closed)
 
     def command(self, opening_m: float, now_s: float) -> None:
-        """Ask for an opening [m] when it changed and the last request is 0.1 s old. Raises ArmPortError."""
-        if self._sent is not None:
-            last_m, last_s = self._sent
-            if abs(opening_m - last_m) < _STEP_M or 0.0 <= now_s - last_s < _MIN_PERIOD_S:
-                return
+        """Ask for an opening [m] when it changed and the last request is 0.1 s old.
+
+        Raises CommandRefusedError where nobody listens or the last request was refused; asks again a second later.
+        """
+        refused = self._refusal()
+        if refused:
+            self._sent, self._not_before_s = None, now_s + _RETRY_S
+            raise CommandRefusedError(refused)
+        last_m = math.inf if self._sent is None else self._sent
+        if abs(opening_m - last_m) < _STEP_M or 0.0 < self._not_before_s - now_s <= _RETRY_S:
+            return
+        if not self.reachable():
+            self._sent, self._not_before_s = None, now_s + _RETRY_S
+            raise CommandRefusedError(
+                f"no controller listens on {self.where()}; see `ros2 control list_controllers`, then call "
+                "driver/clear_fault"
+            )
         self._send(self.position(opening_m))
-        self._sent = (opening_m, now_s)
+        self._sent, self._not_before_s = opening_m, now_s + _MIN_PERIOD_S
+
+    def forget(self) -> None:
+        """Ask anew at the next command, also for the same opening: whoever listens may be another one."""
+        self._sent, self._not_before_s = None, -math.inf
 
     @abstractmethod
     def reachable(self) -> bool:
@@ -70,6 +89,10 @@ class Gripper(ABC):
 
     @abstractmethod
     def _send(self, position: float) -> None: ...
+
+    def _refusal(self) -> str:
+        """Return why the last request was refused, once; empty where it was not."""
+        return ""
 
 
 class TrajectoryGripper(Gripper):
@@ -131,11 +154,12 @@ class ActionGripper(Gripper):
             goal.command.position, goal.command.max_effort = position, self._max_effort
         return goal
 
-    def _send(self, position: float) -> None:
+    def _refusal(self) -> str:
         with self._lock:
             refused, self._refused = self._refused, ""
-        if refused:
-            raise ArmPortError(refused)
+        return refused
+
+    def _send(self, position: float) -> None:
         self._client.send_goal_async(self.goal(position)).add_done_callback(self._on_answer)
 
     def _on_answer(self, future: Any) -> None:
