@@ -6,6 +6,7 @@ Tags: arg, let, set_env, log, group with push_ros_namespace, include, node with 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -238,13 +239,24 @@ class _Scope:
         text = self.text(raw)
         if kind == "str":
             return text
-        value = yaml.safe_load(text)
         wanted = TYPES.get(kind or "", object)
-        if wanted is float and isinstance(value, int):
-            return float(value)
-        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        try:
+            value = _number(text, wanted) if wanted in (int, float) else yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError):
+            value = None
+        if not isinstance(value, wanted):
             raise GraphError(f"'{item['name']}' must be of type {kind}, got '{text}'")
         return text if value is None else value
+
+
+def _number(text: str, kind: type) -> int | float:
+    """Return a plainly written number. YAML 1.1 would read 0100 as 64 and 1:30 as 90. Raises ValueError."""
+    number = kind(text)
+    if kind is int and str(number) != text.strip().removeprefix("+"):
+        raise ValueError(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _joined(base: str, namespace: str) -> str:

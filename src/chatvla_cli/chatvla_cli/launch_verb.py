@@ -23,6 +23,8 @@ __all__ = ["find_graph", "graph_names", "main", "run_graph"]
 
 COLOURS = (36, 32, 33, 35, 34, 31)
 SUFFIX = ".launch.yaml"
+_CLOCK_GRAIN_S = 1.0
+"""File systems round the times of files."""
 
 
 def graph_names(folder: Path) -> list[str]:
@@ -55,9 +57,10 @@ def main(words: Sequence[str]) -> int:
     declared = {argument.name for argument in graph.arguments}
     if "out" in declared:
         values["out"] = os.path.abspath(values.get("out") or f"runs/{words[0]}-{time.strftime('%Y%m%d-%H%M%S')}")
+    begun_s = time.time()
     code = run_graph(graph, values, environment)
     if "out" in declared:
-        report(Path(values["out"]))
+        report(Path(values["out"]), since_s=begun_s)
     return code
 
 
@@ -100,8 +103,8 @@ class _Printer:
             print(f"{head} {line}", flush=True)
 
 
-def report(out: Path) -> None:
-    """Print where the results are, if there are any."""
+def report(out: Path, *, since_s: float) -> None:
+    """Print where the results are, if any were written since the time `since_s`: the folder may hold older ones."""
     path = out / "results.json"
-    if path.is_file():
+    if path.is_file() and path.stat().st_mtime >= since_s - _CLOCK_GRAIN_S:
         print(f"Results: {path}")

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from chatvla_cli.errors import ChatvlaError
 from chatvla_cli.reaper import Reaper
 from chatvla_cli.shared_memory import SharedMemoryFiles
 
@@ -127,15 +128,18 @@ class ProcessGroup:
             if os.getppid() != parent:
                 os._exit(1)
 
-        child.process = subprocess.Popen(
-            child.command,
-            env=dict(child.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
+        try:
+            child.process = subprocess.Popen(
+                child.command,
+                env=dict(child.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        except OSError as error:
+            raise ChatvlaError(f"'{child.name}' cannot be started by {child.command[0]}: {error.strerror}") from error
         assert child.process.stdout is not None
         os.set_blocking(child.process.stdout.fileno(), False)
         self._selector.register(child.process.stdout, selectors.EVENT_READ, child)

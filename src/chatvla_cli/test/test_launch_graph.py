@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from chatvla_cli.errors import UsageError
 from chatvla_cli.launch_arguments import describe, given_values
 from chatvla_cli.launch_graph import LaunchArgument, LaunchGraph, read_graph
+from chatvla_cli.launch_verb import report
+from chatvla_cli.node_command import node_command
 from chatvla_cli.substitutions import Context, GraphError, expand
 
 
@@ -97,6 +101,57 @@ def test_a_condition_leaves_a_node_out(tmp_path: Path) -> None:
 def test_a_value_of_the_wrong_type_names_the_parameter(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="speed"):
         graph(tmp_path, NODE).resolve({"speed": "fast"}, {})
+
+
+NUMBERS = """launch:
+- node:
+    pkg: demo
+    exec: talker
+    param:
+    - {name: seed, value: $(var seed), type: int}
+    - {name: angle, value: $(var angle), type: float}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("seed", text) for text in ("0100", "1:30", "[3", "*3", "%3", "1e3", "1_0", "true", "")]
+    + [("angle", text) for text in ('"', "nan", ".inf", "1:30", "[1]")],
+)
+def test_numbers_are_taken_as_they_are_written_or_not_at_all(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(GraphError, match=f"'{name}' must be of type"):
+        graph(tmp_path, NUMBERS).resolve({"seed": "1", "angle": "2", name: text}, {})
+
+
+def test_plain_numbers_are_read(tmp_path: Path) -> None:
+    (node,) = graph(tmp_path, NUMBERS).resolve({"seed": "100", "angle": "-4e1"}, {}).nodes
+    assert node.parameters == {"seed": 100, "angle": -40.0}
+
+
+def test_script_in_a_folder_with_a_space_is_run_by_this_interpreter(tmp_path: Path) -> None:
+    share = tmp_path / "my robots" / "share" / "demo"
+    (share.parent.parent / "lib" / "demo").mkdir(parents=True)
+    share.mkdir(parents=True)
+    index = share.parent / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    (index / "demo").touch()
+    script = share.parent.parent / "lib" / "demo" / "talker"
+    environment = {"AMENT_PREFIX_PATH": str(tmp_path / "my robots")}
+    node = graph(tmp_path, "launch:\n- node: {pkg: demo, exec: talker}\n").resolve({}, environment).nodes[0]
+    for first, command in (('#!"/my robots/python3"', [sys.executable, str(script)]), ("#!/bin/sh", [str(script)])):
+        script.write_text(f"{first}\n")
+        script.chmod(0o755)
+        assert node_command(node, environment, tmp_path)[: len(command)] == command
+
+
+def test_results_of_an_earlier_launch_are_not_shown_as_this_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    report(tmp_path, since_s=time.time() + 60.0)
+    assert capsys.readouterr().out == ""
+    report(tmp_path, since_s=time.time())
+    assert capsys.readouterr().out == f"Results: {tmp_path / 'results.json'}\n"
 
 
 def test_includes_with_arguments(tmp_path: Path) -> None:
