@@ -14,7 +14,8 @@ from chatvla_control.contracts import Policy, ReasoningSource
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_policy.runtime.inference import Outcome, run_job
 from chatvla_policy.runtime.observation_sync import ObservationSync
-from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
+from chatvla_policy.runtime.scheduler import Scheduler
+from chatvla_policy.runtime.scheduler_settings import SchedulerSettings
 from chatvla_sim.closed_loop import ClosedLoop
 
 __all__ = ["DelayedPolicy"]

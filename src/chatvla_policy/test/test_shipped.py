@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chatvla_policy.systems import SHIPPED, load_policy, shipped_names, system_of
+from chatvla_policy.systems import SHIPPED, checkpoint_folder, load_policy, shipped_names, system_of
 
 MEGABYTES = {
     "tiny": 30,
@@ -37,6 +37,16 @@ def test_shipped_checkpoint_is_small_and_names_no_place_of_the_machine_that_made
             text = path.read_text(encoding="utf-8")
             assert "/home/" not in text
             assert "/tmp/" not in text
+
+
+def test_folder_of_a_shipped_name_that_is_no_checkpoint_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert checkpoint_folder("tiny") == SHIPPED / "tiny"
+    (tmp_path / "tiny" / "manifest.json").write_text("{}")
+    assert checkpoint_folder("tiny") == Path("tiny")
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_names() if name in SYSTEM])

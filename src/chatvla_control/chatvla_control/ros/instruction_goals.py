@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -25,6 +27,8 @@ from chatvla_msgs.action import FollowInstruction
 
 __all__ = ["InstructionGoals", "Run"]
 
+_LAST_S = 0.5
+"""So long a result may take that is sent before the server goes."""
 _KEEP_RESULT_S = 10
 """A goal's sender may ask for the result until then after the goal's end."""
 Result, Feedback = FollowInstruction.Result, FollowInstruction.Feedback
@@ -67,6 +71,7 @@ class InstructionGoals:
         self._default_s = default_timeout_s
         self._on_begin, self._on_end, self._refusal = on_begin, on_end, refusal
         self._accepted: dict[bytes, Run] = {}
+        self._untold = 0
         self.run: Run | None = None
         """The goal on its way."""
         self._server = ActionServer(
@@ -82,11 +87,27 @@ class InstructionGoals:
             result_timeout=_KEEP_RESULT_S,
         )
 
-    def destroy(self, why: str) -> None:
-        """End the goal on its way with NODE_INACTIVE and the sentence `why`; stop serving."""
+    @property
+    def told(self) -> bool:
+        """Whether every goal that has ended has its result; the executor that took a goal up must serve it on."""
+        return not self._untold
+
+    def destroy(self, why: str, *, served: bool = False) -> None:
+        """End the goal on its way with NODE_INACTIVE and the sentence `why`; stop serving.
+
+        With `served`, the node's callbacks go on being served: its sender then gets the result before the server goes.
+        """
         if self.run is not None:
             self.end(self.run, Result.NODE_INACTIVE, why)
-        self._server.destroy()
+        if not served or self.told:
+            return self._server.destroy()
+
+        def last() -> None:
+            self._node.destroy_timer(timer)
+            self._server.destroy()
+
+        timer = self._node.create_timer(_LAST_S, last, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        return None
 
     def watch(self) -> bool:
         """End the goal when it was cancelled or is out of time; return whether one is still on its way."""
@@ -95,14 +116,14 @@ class InstructionGoals:
             return False
         if run.handle.is_cancel_requested:
             self.end(run, Result.PREEMPTED, "the goal was cancelled")
-        elif self.now_s() - run.begun_s > run.timeout_s:
+        elif self._seconds(run) > run.timeout_s:
             self.end(run, Result.TIMEOUT, f"not done within {run.timeout_s:g} s")
         return self.run is run
 
     def wait_for_input(self, run: Run, *, patience_s: float, code: int, sentence: str) -> None:
         """Note that an input is missing now; end the goal with `code` when it stays away for `patience_s`."""
         now_s = self.now_s()
-        if math.isnan(run.missing_since_s):
+        if math.isnan(run.missing_since_s) or now_s < run.missing_since_s:
             run.missing_since_s = now_s
         self.feedback(run, Feedback.OBSERVING)
         if now_s - run.missing_since_s > patience_s:
@@ -110,8 +131,7 @@ class InstructionGoals:
 
     def feedback(self, run: Run, phase: int) -> None:
         """Tell the goal's sender the phase and the current text."""
-        seconds = self.now_s() - run.begun_s
-        run.handle.publish_feedback(Feedback(phase=phase, reasoning=run.text, seconds=seconds))
+        run.handle.publish_feedback(Feedback(phase=phase, reasoning=run.text, seconds=self._seconds(run)))
 
     def end(self, run: Run, code: int, message: str) -> None:
         """End a goal: NONE succeeds, everything else aborts, or cancels when that was asked for."""
@@ -123,7 +143,7 @@ class InstructionGoals:
             error_msg=message,
             reasoning=run.text,
             chunks=run.chunks,
-            seconds=self.now_s() - run.begun_s,
+            seconds=self._seconds(run),
         )
         if code == Result.NONE:
             run.handle.succeed()
@@ -137,6 +157,11 @@ class InstructionGoals:
     def now_s(self) -> float:
         """Return the node's time [s]."""
         return self._node.get_clock().now().nanoseconds * 1e-9
+
+    def _seconds(self, run: Run) -> float:
+        """Return how long a goal has been on its way; a clock that was set back begins to count anew."""
+        run.begun_s = min(run.begun_s, self.now_s())
+        return self.now_s() - run.begun_s
 
     def _on_cancel_request(self, handle: ServerGoalHandle) -> CancelResponse:
         self._on_cancel()
@@ -152,6 +177,7 @@ class InstructionGoals:
             ended=Future(),
         )
         handle.execute()
+        self._untold += 1
         if (unfit := self._unfit(run)) is not None:
             return self.end(run, *unfit)
         if self.run is not None:
@@ -162,6 +188,7 @@ class InstructionGoals:
     async def _execute(self, handle: ServerGoalHandle) -> FollowInstruction.Result:
         run = self._accepted.pop(bytes(handle.goal_id.uuid))
         await run.ended
+        self._untold -= 1
         return _result_of(run)
 
     def _unfit(self, run: Run) -> tuple[int, str] | None:

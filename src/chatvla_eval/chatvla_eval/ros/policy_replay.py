@@ -31,7 +31,8 @@ from chatvla_eval.bags.notes import NotesError, read_notes
 from chatvla_eval.tasks import TASKS, task_by_name
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.replay import Input, OpenLoopError, Replayed, replayed
-from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
+from chatvla_policy.runtime.scheduler import Scheduler
+from chatvla_policy.runtime.scheduler_settings import SchedulerSettings
 from chatvla_policy.systems import load_policy
 from chatvla_policy.systems.driving import check_can_drive
 
@@ -174,22 +175,26 @@ def replay_policy(
 
 
 def _scores(inputs: BagInputs, results: list[Replayed]) -> list[dict[str, Any]]:
-    """Return the points of each trial's first text, as rollouts are scored, where the scene's truth is known."""
+    """Return the points of each trial's first text, as rollouts are scored, where the scene's truth is known.
+
+    A trial without a text scores nothing, and counts.
+    """
     scores = []
     for number, (begin_s, truth) in enumerate(inputs.truths):
         end_s = inputs.truths[number + 1][0] if number + 1 < len(inputs.truths) else np.inf
         texts = [item.inference.reasoning.text for item in results if begin_s <= item.published_s < end_s]
-        if not texts or truth.task not in TASKS:
+        if truth.task not in TASKS:
             continue
         task = task_by_name(truth.task)
-        scored = task.score(texts[0], truth)
+        text = next(filter(None, texts), "")
+        scored = task.score(text, truth)
         scores.append(
             {
                 "task": truth.task,
                 "seed": truth.seed,
                 "instruction": truth.instruction,
                 **task.describe(truth),
-                "text": texts[0],
+                "text": text,
                 **scored.measures,
                 "parts": scored.parts,
                 "chosen": scored.chosen,

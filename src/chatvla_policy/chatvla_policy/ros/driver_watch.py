@@ -47,5 +47,7 @@ class DriverWatch:
 
     def refusal(self, now_s: float, *, patience_s: float) -> str:
         """Return the last refusal when every chunk was refused for `patience_s`, else ""."""
-        since_s = self._refused_since_s
-        return self._refusal if since_s is not None and now_s - since_s >= patience_s else ""
+        if self._refused_since_s is None:
+            return ""
+        self._refused_since_s = min(self._refused_since_s, now_s)  # The clock may be set back.
+        return self._refusal if now_s - self._refused_since_s >= patience_s else ""

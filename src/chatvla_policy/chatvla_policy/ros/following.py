@@ -103,9 +103,14 @@ class Following:
             self._change(None, over=True)
         self._topic_text = ""
 
-    def destroy(self, why: str) -> None:
-        """End what is followed and stop serving."""
-        self._goals.destroy(why)
+    @property
+    def told(self) -> bool:
+        """Whether the senders of all goals that have ended know it."""
+        return self._goals.told
+
+    def destroy(self, why: str, *, served: bool) -> None:
+        """End what is followed and stop serving; `served`: whether the node's callbacks go on being served."""
+        self._goals.destroy(why, served=served)
         self._judge.shutdown(wait=True, cancel_futures=True)
 
     def _on_begin(self, run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from chatvla_control.ros.images import image_to_msg
@@ -31,7 +32,9 @@ class OverlayTopic:
         self.close()
         self._rate_hz = rate_hz
         if rate_hz:
-            self._timer = self._node.create_timer(1.0 / rate_hz, self._draw)
+            self._timer = self._node.create_timer(
+                1.0 / rate_hz, self._draw, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            )
 
     def close(self) -> None:
         """Draw no more."""

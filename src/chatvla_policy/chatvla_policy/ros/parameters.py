@@ -13,7 +13,7 @@ from rclpy.parameter import Parameter
 
 from chatvla_control.ros.parameters import declare
 from chatvla_policy.runtime.observation_sync import SyncSettings
-from chatvla_policy.runtime.scheduler import SchedulerSettings
+from chatvla_policy.runtime.scheduler_settings import SchedulerSettings
 
 __all__ = ["READ_WHEN_CONFIGURING", "PolicyParameters"]
 

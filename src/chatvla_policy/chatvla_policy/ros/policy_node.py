@@ -16,6 +16,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -84,9 +85,11 @@ class PolicyNode(LifecycleNode):
         self._wake: Any = None
         self.add_on_set_parameters_callback(self._on_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(_REPORT_S, self._report)
+        # Steady: a clock that is set back must not silence the node.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_REPORT_S, self._report, clock=self._steady)
         if self.parameters.autostart:
-            self._starting = self.create_timer(0.05, self._autostart)
+            self._starting = self.create_timer(0.05, self._autostart, clock=self._steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the checkpoint and compare it with the graph; refuse with one sentence."""
@@ -145,9 +148,15 @@ class PolicyNode(LifecycleNode):
         self._state = "unconfigured"
         return OK
 
+    def farewell(self) -> Callable[[], bool]:
+        """End what is followed and take up nothing more; return what says that the goal's sender knows."""
+        self._end("the node is shutting down")
+        self._state = "finalized"
+        return lambda: self._following is None or self._following.told
+
     def close(self) -> None:
         """End what runs and destroy the node."""
-        self._free("the node is shutting down", collect=False)
+        self._free("the node is shutting down", last=True)
         self.destroy_node()
 
     def _build(self, policy: Policy, setup: Any, windows: dict[str, Window]) -> None:
@@ -191,7 +200,7 @@ class PolicyNode(LifecycleNode):
         self._subscribe(String, "instruction", self._on_instruction, NEWEST)
         self._serve(OverrideReasoning, "override_reasoning", self._on_override)
         self._serve(Ask, "ask", questions.on_ask)
-        tick = self.create_timer(_TICK_S, self._tick)
+        tick = self.create_timer(_TICK_S, self._tick, clock=self._steady)
         self._parts += [lambda: self.destroy_timer(tick), lambda: self.destroy_guard_condition(wake)]
 
     def _lifecycle_publisher(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
@@ -257,7 +266,7 @@ class PolicyNode(LifecycleNode):
         self.destroy_timer(self._starting)
         if self._acting is None and self.trigger_configure() is not OK:
             if not self._failed_for_good:
-                self._starting = self.create_timer(_RETRY_S, self._autostart)
+                self._starting = self.create_timer(_RETRY_S, self._autostart, clock=self._steady)
         elif self.trigger_activate() is not OK:
             self._failed_for_good = True
         if self._failed_for_good:
@@ -276,11 +285,11 @@ class PolicyNode(LifecycleNode):
         if self._acting is not None:
             self._acting.stop()
 
-    def _free(self, why: str, *, collect: bool = True) -> None:
-        """End what runs and let go of the checkpoint; `collect` gives its memory back at once."""
+    def _free(self, why: str, *, last: bool = False) -> None:
+        """End what runs and let go of the checkpoint; `last`: the node is spun no more, and its process ends."""
         self._end(why)
         if self._following is not None:
-            self._following.destroy(why)
+            self._following.destroy(why, served=not last)
         if self._acting is not None:
             self._acting.close()
         for destroy in self._parts:
@@ -289,7 +298,7 @@ class PolicyNode(LifecycleNode):
         self._acting = self._following = None
         self._loading.forget()
         self._policy = self._sync = self._tuning = self._forced = None  # type: ignore[assignment]
-        if collect:
+        if not last:
             release_memory()
 
     def _report(self) -> None:
@@ -308,7 +317,7 @@ def main(args: Sequence[str] | None = None, *, loader: Callable[[PolicyParameter
     node: PolicyNode | None = None
     try:
         node = PolicyNode(loader=loader, stop=stop, on_give_up=stop.set)
-        spin_until(node, stop)
+        spin_until(node, stop, farewell=node.farewell)
         return 2 if node.gave_up else 0
     except (ValueError, RuntimeError) as error:
         print(f"policy_node: {error}", file=sys.stderr)

@@ -21,6 +21,8 @@ from chatvla_control.robot_spec import RobotSpec
 __all__ = ["InputFault", "InputKind", "ObservationSync", "SyncSettings"]
 
 KEPT_IMAGES = 4
+KEPT_OF_SEVERAL = 16
+"""Images kept of each of several views: one that arrives later than another is brought together with older ones."""
 KEPT_JOINTS = 100
 _MOVED_RAD = 0.3
 
@@ -63,9 +65,9 @@ class _Frame:
 class _Camera:
     """The newest images of one view and what speaks against them."""
 
-    def __init__(self, view: str, size: tuple[int, int] | None) -> None:
+    def __init__(self, view: str, size: tuple[int, int] | None, *, kept: int) -> None:
         self.view, self.size = view, size
-        self.frames: deque[_Frame] = deque(maxlen=KEPT_IMAGES)
+        self.frames: deque[_Frame] = deque(maxlen=kept)
         self.refusal = ""
         self.same_since_s = 0.0
         self.same_from: NDArray[np.float64] | None = None
@@ -88,7 +90,9 @@ class ObservationSync:
         """`sizes` gives the expected (height, width) [pixels] per view; a view without one keeps its first size."""
         self._spec = spec
         self._settings = settings or SyncSettings()
-        self._cameras = {view: _Camera(view, (sizes or {}).get(view)) for view in cameras}
+        kept = KEPT_IMAGES if len(cameras) == 1 else KEPT_OF_SEVERAL
+        self._cameras = {view: _Camera(view, (sizes or {}).get(view), kept=kept) for view in cameras}
+        self._apart_since_s: float | None = None
         self._joints: deque[JointState] = deque(maxlen=KEPT_JOINTS)
         self._joints_refusal = ""
 
@@ -116,6 +120,8 @@ class ObservationSync:
         if last is not None and stamp_s == last.stamp_s:
             camera.frames.pop()
         camera.frames.append(_Frame(image, stamp_s))
+        while len(camera.frames) > KEPT_IMAGES and camera.frames[0].stamp_s < stamp_s - self._settings.max_age_s:
+            camera.frames.popleft()
 
     def refuse_image(self, view: str, message: str) -> None:
         """Note that an image of `view` could not be read; stands until a good one comes."""
@@ -152,8 +158,10 @@ class ObservationSync:
 
     def fault(self, now_s: float) -> InputFault | None:
         """Return what keeps an observation from being made at `now_s`, or None."""
-        return self._joint_fault(now_s) or next(
-            (fault for camera in self._cameras.values() if (fault := self._camera_fault(camera, now_s))), None
+        return (
+            self._joint_fault(now_s)
+            or next((fault for camera in self._cameras.values() if (fault := self._camera_fault(camera, now_s))), None)
+            or self._lasting(self._parts(), now_s)
         )
 
     def observe(self, instruction: str, now_s: float) -> Observation | None:
@@ -163,15 +171,10 @@ class ObservationSync:
         """
         if self.fault(now_s) is not None:
             return None
-        stamp_s = self.newest_stamp_s()
-        if stamp_s is None:
+        parts = self._parts()
+        if isinstance(parts, InputFault):
             return None
-        frames = {view: camera.nearest(stamp_s) for view, camera in self._cameras.items()}
-        if any(abs(frame.stamp_s - stamp_s) > self._settings.slop_s for frame in frames.values()):
-            return None
-        positions = self._positions_at(stamp_s)
-        if positions is None:
-            return None
+        frames, positions, stamp_s = parts
         return Observation(
             images={view: frame.image for view, frame in frames.items()},
             image_stamps_s={view: frame.stamp_s for view, frame in frames.items()},
@@ -179,6 +182,38 @@ class ObservationSync:
             instruction=instruction,
             stamp_s=stamp_s,
         )
+
+    def _parts(self) -> tuple[dict[str, _Frame], NDArray[np.float64], float] | InputFault:
+        """Return images and positions of one time, or why there are none; every view must have an image."""
+        stamp_s = min(camera.frames[-1].stamp_s for camera in self._cameras.values())
+        frames = {view: camera.nearest(stamp_s) for view, camera in self._cameras.items()}
+        slop_s = self._settings.slop_s
+        view = max(frames, key=lambda view: abs(frames[view].stamp_s - stamp_s))
+        apart_s = abs(frames[view].stamp_s - stamp_s)
+        if apart_s > slop_s:
+            return InputFault(
+                kind=InputKind.CAMERA,
+                message=f"camera {view} has no image within {slop_s} s of the others' ({apart_s:.3f} s apart); let the "
+                "cameras take their images together, or raise the parameter slop_s",
+            )
+        positions = self._positions_at(stamp_s)
+        if positions is None:
+            apart_s = min(abs(state.stamp_s - stamp_s) for state in self._joints)
+            return InputFault(
+                kind=InputKind.JOINTS,
+                message=f"joint_states has nothing within {slop_s} s of the newest image ({apart_s:.3f} s apart); "
+                "check the clocks of camera and driver, or raise the parameter slop_s",
+            )
+        return frames, positions, stamp_s
+
+    def _lasting(self, parts: object, now_s: float) -> InputFault | None:
+        """Return the fault of inputs that do not fit together, once that has lasted max_age_s: single ones may miss."""
+        if not isinstance(parts, InputFault):
+            self._apart_since_s = None
+            return None
+        if self._apart_since_s is None or now_s < self._apart_since_s:
+            self._apart_since_s = now_s
+        return parts if now_s - self._apart_since_s > self._settings.max_age_s else None
 
     def _newest_positions(self) -> NDArray[np.float64] | None:
         return self._joints[-1].positions if self._joints else None

@@ -22,44 +22,17 @@ from chatvla_policy.runtime.delay import DelayForecast
 from chatvla_policy.runtime.inference import Job, Outcome
 from chatvla_policy.runtime.observation_sync import InputFault, ObservationSync
 from chatvla_policy.runtime.scene_change import SceneMemory
+from chatvla_policy.runtime.scheduler_settings import Counts, SchedulerSettings
 from chatvla_policy.runtime.seam import begun_later, holding_chunk, joined_chunk, plan_at, stitched_plan
 
-__all__ = ["Counts", "Scheduler", "SchedulerSettings"]
+__all__ = ["Scheduler"]
 
 _NOT_FOLLOWED_S, _NOT_FOLLOWED_RAD = 0.1, 0.1
 _RESTING_RAD = 0.01
+_CLOCK_JUMP_S = 0.1
+"""A clock that steps back by more than this, as the driver's player has it: no time from before means anything."""
 _SCENE_REST_S = 1.0
 """A scene that keeps changing brings a new text at most this often."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SchedulerSettings:
-    """The two clocks and the seam; seconds."""
-
-    chunk_period_s: float = 0.5
-    scene_change: float = 0.01
-    """Share of the image, 0 .. 1, that must differ, the robot standing as before, for a new text before its time; above
-    1 switches this off."""
-    lead_s: float = 0.01
-    """Time from the end of inference until the driver plays the chunk."""
-    blend_s: float = 0.2
-    """Time over which an offset at a seam fades out."""
-    chunking: bool = True
-    """Let the policy keep the part of the plan that is played during inference."""
-
-
-@dataclass(kw_only=True)
-class Counts:
-    """What happened since the start, counts."""
-
-    chunks: int = 0
-    dropped_late: int = 0
-    """Chunks with no row left to play when they were ready."""
-    dropped_stale: int = 0
-    """Results for an instruction or override that was over."""
-    beyond_commit: int = 0
-    """Chunks that came later than foreseen: their seam was bridged."""
-    failures: int = 0
 
 
 @dataclass(kw_only=True)
@@ -95,6 +68,7 @@ class Scheduler:
     _following: _Following | None = None
     _epoch: int = 0
     _busy: bool = False
+    _now_s: float = -np.inf
     _due_s: float = -np.inf
     _last_stamp_s: float = -np.inf
     _reasoned_s: float = -np.inf
@@ -145,6 +119,7 @@ class Scheduler:
 
     def stop(self, now_s: float) -> ActionChunk | None:
         """Follow nothing; return a chunk that brakes to rest when something is being played."""
+        self._follow_clock(now_s)
         self._following = None
         self._new_epoch()
         playing, self._playing = self.playing, None
@@ -160,10 +135,12 @@ class Scheduler:
 
     def fault(self, now_s: float) -> InputFault | None:
         """Return what keeps chunks from being made at `now_s`, or None."""
+        self._follow_clock(now_s)
         return self.sync.fault(now_s)
 
     def is_due(self, now_s: float) -> bool:
         """Return whether the next inference waits for nothing but its inputs."""
+        self._follow_clock(now_s)
         return self._following is not None and not self._busy and now_s >= self._due_s
 
     def next_job(self, now_s: float) -> Job | None:
@@ -240,6 +217,7 @@ class Scheduler:
     def finish(self, outcome: Outcome, now_s: float) -> Inference | None:
         """Return what to publish at `now_s`: the outcome with its chunk cut and joined; None for nothing."""
         self._busy = False
+        self._follow_clock(now_s)
         job, inference = outcome.job, outcome.inference
         if self.is_stale(job):
             self.counts.dropped_stale += 1
@@ -287,6 +265,15 @@ class Scheduler:
     def abandon(self) -> None:
         """Forget an inference whose outcome will not come."""
         self._busy = False
+
+    def _follow_clock(self, now_s: float) -> None:
+        """Begin the instruction anew, with no plan, when the clock was set back: times from before lie ahead."""
+        before_s, self._now_s = self._now_s, now_s
+        if now_s < before_s - _CLOCK_JUMP_S:
+            self._playing = self._seam = None
+            if self._following is not None:
+                self._following.since_s = None
+            self._new_epoch()
 
     def _new_epoch(self) -> None:
         """Make running inferences stale and the next one due at once."""

@@ -21,7 +21,7 @@ from chatvla_control.feasible import feasible_rows
 from chatvla_control.motion_limits import MotionLimits, stopping_point
 from chatvla_control.robot_spec import RobotSpec
 
-__all__ = ["begun_later", "holding_chunk", "joined_chunk", "plan_at", "stitched_plan"]
+__all__ = ["begun_later", "holding_chunk", "joined_chunk", "moves_on", "plan_at", "stitched_plan"]
 
 Array = NDArray[np.float64]
 HOLD_STEPS = 25
@@ -46,9 +46,20 @@ def plan_at(chunk: ActionChunk, time_s: float | Array) -> Array:
 
 
 def begun_later(chunk: ActionChunk, ready_s: float) -> ActionChunk:
-    """Return `chunk` with all its rows, begun at `ready_s` if that is later: for a robot that has not moved since."""
+    """Return `chunk` with all its rows, begun at `ready_s` if that is later: for a robot that has not moved since.
+
+    One that holds still is about the joints alone, which are where they were: its observation counts as one of then.
+    """
     late_s = max(0.0, ready_s - chunk.start_s)
-    return replace(chunk, start_s=chunk.start_s + late_s, valid_until_s=chunk.valid_until_s + late_s)
+    later = replace(chunk, start_s=chunk.start_s + late_s, valid_until_s=chunk.valid_until_s + late_s)
+    return later if moves_on(chunk, chunk.start_s) else replace(later, stamp_s=chunk.stamp_s + late_s)
+
+
+def moves_on(chunk: ActionChunk, now_s: float) -> bool:
+    """Return whether rows of `chunk` after `now_s` differ from its target then."""
+    first = math.floor((now_s - chunk.start_s) / chunk.step_period_s)
+    ahead = chunk.actions[min(max(first, 0), len(chunk.actions) - 1) :]
+    return bool(np.abs(ahead - ahead[-1]).max() > _MET)
 
 
 def joined_chunk(

@@ -34,13 +34,16 @@ def shipped_names() -> tuple[str, ...]:
 
 
 def checkpoint_folder(folder_or_name: str | Path) -> Path:
-    """Return the folder of a checkpoint. Raises CheckpointError, listing the names that exist."""
+    """Return the folder of a checkpoint. Raises CheckpointError, listing the names that exist.
+
+    A shipped name stands before a folder of that name that is no checkpoint, such as one of evaluations.
+    """
     folder = Path(folder_or_name)
+    names = shipped_names()
+    if str(folder_or_name) in names and not (folder / "manifest.json").is_file():
+        return SHIPPED / str(folder_or_name)
     if folder.is_dir():
         return folder
-    names = shipped_names()
-    if str(folder_or_name) in names:
-        return SHIPPED / str(folder_or_name)
     known = ", ".join(names) or "none yet"
     raise CheckpointError(
         f"{str(folder_or_name)!r} is no folder, nor a checkpoint that comes with the package: {known}"

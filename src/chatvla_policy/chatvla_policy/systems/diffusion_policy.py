@@ -123,6 +123,10 @@ class DiffusionPolicy:
         self.stage_seconds = StageSeconds(preprocess=prepared - started, denoise=time.perf_counter() - prepared)
         return Inference(reasoning=reasoning, chunk=chunk)
 
+    def check_forced(self, text: str) -> None:
+        """Raise ValueError: there is no text that this policy would act on."""
+        raise ValueError("this policy reads no text, so there is none to force; name a policy with language")
+
     def _denoise(
         self, pictures: NDArray[np.uint8], state: NDArray[np.float64], kept: NDArray[np.float64] | None
     ) -> NDArray[np.float32]:

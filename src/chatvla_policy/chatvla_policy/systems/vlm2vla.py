@@ -3,7 +3,8 @@
 
 The arm rests while the model writes. What it wrote is turned into a chunk at the next observation, from where the arm
 then is: thinking may take seconds, and a chunk begins at its observation. While a chunk plays, asking again gives what
-is left of it. Units m, rad, s; D joints; A arms. (VLM2VLA, section 3.1)
+is left of it. What still plays of another instruction or text is stopped first: what is written is about where the arm
+is. Units m, rad, s; D joints; A arms. (VLM2VLA, section 3.1)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from chatvla_policy.checkpoint.setup import RobotSetup
 from chatvla_policy.naming import policy_name
 from chatvla_policy.processing.answers import stated_answer
 from chatvla_policy.runtime.inference import StageSeconds
+from chatvla_policy.runtime.seam import moves_on
 from chatvla_policy.systems.chunk_making import timed_chunk
 from chatvla_policy.systems.settings import check_observation
 from chatvla_policy.vlm2vla.config import Temperatures, Vlm2VlaConfig
@@ -45,6 +47,8 @@ __all__ = ["Vlm2VlaPolicy"]
 HOLD_S = 0.1
 """Length of a chunk that holds. It is over when the next motion is ready, which then begins with its first row however
 late it is: a node begins a chunk later only where nothing is being played."""
+STOP_S, REST_RAD = 0.5, 0.01
+"""Length of a chunk that stops what else is being played, and how little the joints move between two observations."""
 
 
 class Vlm2VlaPolicy:
@@ -123,6 +127,7 @@ class Vlm2VlaPolicy:
         self._ids = random.Random(seed)
         self._questions.random = random.Random(seed)
         self._progress: Progress | None = None
+        self._stopping: NDArray[np.float64] | None = None
         self._mover.forget()
         self._questions.counts = Counts()
 
@@ -152,6 +157,9 @@ class Vlm2VlaPolicy:
             return self._moving(progress, observation)
         if progress.motion is not None and (left := self._left(progress, observation, previous_chunk)) is not None:
             return Inference(reasoning=self._reasoning(progress, observation, reused=True), chunk=left)
+        if not self._rests(observation, previous_chunk):
+            reasoning = self._reasoning(progress, observation, reused=False)
+            return Inference(reasoning=reasoning, chunk=self._holding(observation, reasoning, seconds=STOP_S))
         wrote = self._think(progress, observation)
         seconds = time.perf_counter() - started
         self.stage_seconds = StageSeconds(reasoning=seconds)
@@ -267,8 +275,17 @@ class Vlm2VlaPolicy:
             progress.motion = progress.motion.as_played(playing)
         return progress.motion.left(observation.stamp_s)
 
-    def _holding(self, observation: Observation, reasoning: Reasoning) -> ActionChunk:
-        count = math.ceil(HOLD_S / self.setup.step_period_s)
+    def _rests(self, observation: Observation, playing: ActionChunk | None) -> bool:
+        """Return whether the arm rests, by what is being played and, once that was stopped, by the joints."""
+        positions, before = observation.joint_positions, self._stopping
+        rotary = self.setup.spec.rotary
+        moves = before is not None and bool((np.abs(positions - before)[rotary] > REST_RAD).any())
+        moves |= playing is not None and moves_on(playing, observation.stamp_s)
+        self._stopping = positions if moves else None
+        return not moves
+
+    def _holding(self, observation: Observation, reasoning: Reasoning, *, seconds: float = HOLD_S) -> ActionChunk:
+        count = math.ceil(seconds / self.setup.step_period_s)
         rows = held_rows(self.setup.spec, observation.joint_positions, count=count)
         return self._chunk(observation, self._mover.held(rows), reasoning)
 

@@ -62,7 +62,7 @@ class Served:
         options = {} if loader is None else {"loader": loader}
         self.node = PolicyNode(parameter_overrides=overrides, **options)
         self._ends = ExitStack()
-        self._ends.enter_context(serving(self.node))
+        self._ends.enter_context(serving(self.node, farewell=self.node.farewell))
         self.action = ActionClient(peer.node, FollowInstruction, "follow_instruction")
 
     def send(self, **goal: Any) -> Any:
@@ -81,9 +81,13 @@ class Served:
         self.robot.node.destroy_client(client)
         return response
 
+    def end(self) -> None:
+        """End what serves the node, as a signal does."""
+        self._ends.close()
+
     def close(self) -> None:
         # The client ends with the peer's node, once nothing spins it any more.
-        self._ends.close()
+        self.end()
         self.node.close()
 
 

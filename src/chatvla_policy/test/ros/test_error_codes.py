@@ -127,6 +127,22 @@ def test_node_that_is_inactive_or_deactivated(serve, robot) -> None:
     np.testing.assert_allclose(robot.commands[-1], robot.commands[-5])
 
 
+@pytest.mark.parametrize("how", ["signal", "transition"])
+def test_node_that_shuts_down_tells_the_goals_sender(serve, robot, how: str) -> None:
+    served = serve()
+    handle = served.send(instruction="swing")
+    assert robot.until(lambda: robot.chunks)
+    waiting = handle.get_result_async()
+    if how == "signal":
+        served.end()
+    else:
+        change = Transition(id=Transition.TRANSITION_ACTIVE_SHUTDOWN)
+        served.service(ChangeState, "policy_node/change_state", transition=change)
+    result = robot.call(waiting).result
+    assert (result.error_code, result.error_msg) == (Codes.NODE_INACTIVE, "the node is shutting down")
+    assert robot.until(lambda: robot.chunks[-1].id.endswith("-hold"))
+
+
 @pytest.mark.parametrize(("answer", "code"), [("no", Codes.TASK_FAILED), ("Yes", Codes.NONE)])
 def test_model_judges_once_the_robot_rests(serve, robot, answer: str, code: int) -> None:
     served = serve(judge_after_rest_s=0.2)

@@ -11,7 +11,8 @@ from chatvla_control.arm_controller import ArmController
 from chatvla_control.contracts import ActionChunk
 from chatvla_policy.runtime.inference import run_job
 from chatvla_policy.runtime.observation_sync import ObservationSync
-from chatvla_policy.runtime.scheduler import Scheduler, SchedulerSettings
+from chatvla_policy.runtime.scheduler import Scheduler
+from chatvla_policy.runtime.scheduler_settings import SchedulerSettings
 from chatvla_policy.systems.settings import Reuse
 
 from .swinging import SPEC, STEP_S, SwingingPolicy, joint_state, picture

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,55 @@ def test_two_views_further_apart_than_the_slop_are_not_taken_together() -> None:
     observation = sync.observe("go", 10.11)
     assert observation is not None
     assert observation.stamp_s == 10.08
+
+
+def fed(late_s: float, *, phase_s: float = 0.0, rate_hz: float = 30.0, joints_late_s: float = 0.0) -> ObservationSync:
+    """Two views, the second one's images stamped `phase_s` after the first's and arriving `late_s` later, for 3 s."""
+    sync = ObservationSync(SPEC, ["top", "side"])
+    arrivals = [(10.0 + k / rate_hz, "top", 10.0 + k / rate_hz) for k in range(round(3 * rate_hz))]
+    arrivals += [(time_s + phase_s + late_s, "side", time_s + phase_s) for time_s, *_ in arrivals]
+    arrivals += [(10.0 + 0.02 * k, "joints", 10.0 + 0.02 * k - joints_late_s) for k in range(150)]
+    for now_s, what, stamp_s in sorted(arrivals):
+        if what == "joints":
+            sync.add_joints(joint_state(stamp_s))
+        else:
+            sync.add_image(what, picture(), stamp_s)
+        if now_s > 10.3 and sync.observe("go", now_s) is not None:
+            return sync
+    return sync
+
+
+def test_view_that_arrives_later_is_taken_with_an_older_image_of_the_other() -> None:
+    sync = fed(0.16)
+    now_s = sync.newest_stamp_s() + 0.17
+    observation = sync.observe("go", now_s)
+    assert observation is not None
+    assert np.ptp(list(observation.image_stamps_s.values())) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("stated", "kind", "sentence"),
+    [
+        (
+            {"late_s": 0.0, "phase_s": 0.1, "rate_hz": 5.0},
+            InputKind.CAMERA,
+            r"no image within 0.05 s .*\(0.100 s apart",
+        ),
+        (
+            {"late_s": 0.0, "joints_late_s": 0.3},
+            InputKind.JOINTS,
+            "joint_states has nothing within 0.05 s of the newest",
+        ),
+    ],
+)
+def test_inputs_that_never_fit_together_are_a_fault_once_that_has_lasted(
+    stated, kind: InputKind, sentence: str
+) -> None:
+    sync = fed(**stated)
+    fault = sync.fault(13.0)
+    assert fault is not None
+    assert fault.kind is kind
+    assert re.search(sentence, fault.message)
 
 
 @pytest.mark.parametrize(

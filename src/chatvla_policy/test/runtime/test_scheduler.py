@@ -27,6 +27,15 @@ class Posing(SwingingPolicy):
         return replace(made, chunk=replace(made.chunk, actions=rows, mode=ActionMode.CARTESIAN_POSE))
 
 
+class Holding(SwingingPolicy):
+    """Stays where it is."""
+
+    def infer(self, *given) -> Inference:
+        made = super().infer(*given[:2])
+        rows = np.repeat(given[0].joint_positions[None], 5, axis=0)
+        return replace(made, chunk=replace(made.chunk, actions=rows))
+
+
 def test_poses_are_followed_without_a_look_at_the_joints() -> None:
     robot = Robot(policy=Posing())
     robot.scheduler.follow("pose")
@@ -81,6 +90,25 @@ def test_passed_rows_are_dropped_and_never_shifted() -> None:
         )
         assert chunk.start_s - published_s < 2 * STEP_S
         assert len(chunk.actions) < 75
+
+
+def test_clock_that_is_set_back_costs_no_more_than_a_new_beginning() -> None:
+    robot = Robot(chunk_period_s=0.5)
+    robot.scheduler.follow("swing")
+    robot.run(3.0)
+    before, robot.now_s = len(robot.published), robot.now_s - 50.0
+    robot.run(3.0)
+    assert len(robot.published) - before == pytest.approx(6, abs=1)
+    assert all(chunk.stamp_s < 60.0 for _, _, chunk in robot.published[before:])
+    assert not robot.refused
+
+
+def test_hold_that_took_long_to_think_of_is_taken_by_the_driver() -> None:
+    robot = Robot(policy=Holding(), delay_s=lambda: 6.0)
+    robot.scheduler.follow("think")
+    robot.run(7.0)
+    assert len(robot.published) == 1
+    assert not robot.refused
 
 
 def test_chunk_that_is_ready_after_its_end_is_dropped() -> None:

@@ -48,6 +48,11 @@ def test_what_is_saved_loads_and_acts(setup: RobotSetup, world, tmp_path: Path) 
     assert chunk.actions.shape == (8, 14)
 
 
+def test_text_is_refused_where_nothing_reads_it(setup: RobotSetup) -> None:
+    with pytest.raises(ValueError, match="reads no text"):
+        DiffusionPolicy(make_model(), setup).check_forced("I should pick the left card.")
+
+
 def test_weights_in_several_types_are_run_as_they_are(setup: RobotSetup, world) -> None:
     model = make_model().bfloat16()
     model.expert.robots.float()

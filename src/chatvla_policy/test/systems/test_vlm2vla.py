@@ -175,3 +175,27 @@ def test_without_reasoning_it_writes_actions_until_there_are_none():
     np.testing.assert_allclose(way(robot), [0.03, 0.02, -0.02], atol=3e-3)
     assert "Tool at" not in writer.asked[0].question
     assert len(arm_models(SPEC)) == 2
+
+
+@pytest.mark.parametrize("other", ["text", "instruction"])
+def test_what_comes_in_the_middle_of_a_motion_is_about_where_the_arm_rests(other: str):
+    writer = script(Actions=["[[0.08, 0.0, 0.0, 1.0], [-0.08, 0.0, 0.0, 1.0]]", "[[0.0, 0.05, 0.0, 1.0]]"])
+    robot = Robot(scripted_policy(writer))
+    robot.ask()
+    robot.ask()
+    assert way(robot)[0] > 0.07
+    robot.think_s = 2.0
+    if other == "instruction":
+        robot.policy.reset(1)
+    forced = "I should pick the right card." if other == "text" else None
+    while writer.count("Actions") < 2:
+        robot.ask(forced)
+    # The old list does not go on; what is told is where the arm came to rest, and the new list counts from there.
+    rest = tool_poses(SPEC, robot.positions)[0, :3, 3]
+    assert way(robot)[0] > 0.03
+    told = next(item.question for item in reversed(writer.asked) if item.question.startswith("Actions"))
+    assert f"Tool at [{rest[0]:.3f}, {rest[1]:.3f}" in told
+    while writer.count("Actions") < 3:
+        robot.ask(forced)
+    np.testing.assert_allclose(tool_poses(SPEC, robot.positions)[0, :3, 3] - rest, [0.0, 0.05, 0.0], atol=3e-3)
+    assert not robot.faults

@@ -99,6 +99,8 @@ class Robot:
     def __init__(self, policy: Vlm2VlaPolicy, *, refuse: Callable[[ActionChunk], bool] = lambda chunk: False) -> None:
         """`refuse` tells of chunks that never arrive."""
         self.policy, self.refuse = policy, refuse
+        self.think_s = 0.0
+        """How long answers to questions take: what plays goes on, and a chunk that is over by then is lost."""
         self.controller = ArmController(SPEC)
         self.positions, self.time_s = HOME.copy(), 10.0
         self.playing: ActionChunk | None = None
@@ -118,17 +120,24 @@ class Robot:
 
     def ask(self, forced: str | None = None) -> Inference:
         """Infer once, play half a second."""
+        asked = self.policy.counts["answers"]
         found = self.policy.infer(self.observation(), forced, self.playing)
         self.inferences.append(found)
-        if not self.refuse(found.chunk):
+        if self.policy.counts["answers"] > asked:
+            self.play(self.think_s)
+        if not self.refuse(found.chunk) and self.time_s < found.chunk.start_s + len(found.chunk.actions) / SPEC.rate_hz:
             fault = self.controller.accept(found.chunk, now_s=self.time_s, measured=self.positions)
             self.playing = self.playing if fault else found.chunk
             self.faults += [fault.message] if fault else []
-        for _ in range(25):
+        self.play(0.5)
+        return found
+
+    def play(self, seconds: float) -> None:
+        """Let the controller play."""
+        for _ in range(round(seconds * SPEC.rate_hz)):
             command = self.controller.step(now_s=self.time_s, measured=self.positions)
             self.positions = self.positions if command is None else command.positions
             self.time_s += 1.0 / SPEC.rate_hz
-        return found
 
     def until_done(self, most: int = 80) -> Inference:
         """Ask until the policy says that it is done."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import rclpy
@@ -80,6 +80,12 @@ class ExpertNode(Node):
         self._goals = InstructionGoals(self, default_timeout_s=default_s, on_begin=self._on_begin, on_end=self._on_end)
         self.create_timer(period_s, self._step)
         self.get_logger().info(f"the expert of {task} is ready; it sees the scene's truth")
+
+    def farewell(self) -> Callable[[], bool]:
+        """End the goal on its way; return what says that its sender knows."""
+        if self._goals.run is not None:
+            self._goals.end(self._goals.run, Result.NODE_INACTIVE, "the expert is shutting down")
+        return lambda: self._goals.told
 
     def close(self) -> None:
         """End the goal on its way and destroy the node."""
@@ -183,7 +189,7 @@ def main(args: Sequence[str] | None = None) -> int:
     node: ExpertNode | None = None
     try:
         node = ExpertNode()
-        spin_until(node, stop)
+        spin_until(node, stop, farewell=node.farewell)
         return 0
     except (ValueError, RuntimeError) as error:
         print(f"expert_node: {error}", file=sys.stderr)
