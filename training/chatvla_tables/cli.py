@@ -27,6 +27,8 @@ from chatvla_training.recipes import find_recipe
 
 __all__ = ["main"]
 
+_OPTIONS = {"init": "--start", "seed": "--seeds", "data": "--data", "steps": "--steps"}
+"""Fields of recipes that rows set themselves, and the option that asks for others."""
 WORDS = {name.removeprefix("table"): name for name in TABLES} | {ROUTER: ROUTER}
 
 
@@ -79,6 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _settings(options: argparse.Namespace) -> PlanSettings:
     values = dict(pair.split("=", 1) for pair in options.set)
+    for key, option in _OPTIONS.items():
+        if key in values:
+            raise ValueError(f"--set {key} would be the same for every stage and seed of a row; give {option} instead")
     probe = find_recipe(SIZES[options.size]["stage1"])
     after = changed(probe, values)
     overrides = tuple((key.replace("-", "_"), getattr(after, key.replace("-", "_"))) for key in values)

@@ -15,6 +15,7 @@ from typing import Any
 from chatvla_policy.checkpoint import CheckpointError
 from chatvla_policy.checkpoint.files import read_manifest
 from chatvla_policy.systems import checkpoint_folder
+from chatvla_training.data.episodes import DatasetError, data_set_sha256
 from chatvla_training.recipe import Recipe
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "TRAINED_IN",
     "check_asked",
     "check_maker",
+    "check_relabelled",
     "check_training",
     "content",
     "makers",
@@ -140,22 +142,55 @@ def _same_place(old: Any, new: str, out: Path) -> bool:
         return False
 
 
+def check_relabelled(folder: Path, data: str) -> None:
+    """Raise ValueError when the language data in `folder` was written of another data set than `data` now is.
+
+    One that is not there is taken to be the same.
+    """
+    said = json.loads((folder / "info.json").read_text(encoding="utf-8")).get("source", {}).get("sha256")
+    try:
+        now = data_set_sha256(Path(data))
+    except DatasetError:
+        return
+    if said and said != now:
+        raise ValueError(
+            f"{folder} was written of other robot data than {data} now is; delete that folder, and what was trained "
+            "and evaluated of it (rows vlm2vla), or give another --out"
+        )
+
+
 def check_asked(path: Path, seed: int, wanted: int, task: str) -> None:
-    """Raise ValueError when the finished evaluation `path` is of another task, other scenes or another number."""
-    said = json.loads(path.read_text(encoding="utf-8"))
-    found = len(said["trials"]) if "trials" in said else said.get("frames_asked", said.get("scenes", wanted))
+    """Raise ValueError when the finished evaluation `path` is of another task, other scenes or another number.
+
+    `path` is what a unit of any kind but training writes; `wanted` is the unit's amount.
+    """
+    read = json.loads(path.read_text(encoding="utf-8"))
+    said = read if isinstance(read, dict) else {}
+    found = _asked(read, wanted)
     remedy = "delete that folder to run it again, or give another --out or --evals"
     if said.get("task", task) != task:
         raise ValueError(f"{path.parent} holds trials of {said['task']}, the size asked for has {task}; {remedy}")
     if found != wanted:
         raise ValueError(
-            f"{path.parent} holds {found} trials, {wanted} are asked for; give the --trials that it was made with, "
-            f"{remedy}"
+            f"{path.parent} holds {found} trials or questions, {wanted} are asked for; give the --trials that it was "
+            f"made with, {remedy}"
         )
     if said.get("seed", seed) != seed:
         raise ValueError(
             f"{path.parent} holds scenes of seed {said['seed']}, the tables evaluate seed {seed}; {remedy}"
         )
+
+
+def _asked(read: Any, wanted: int) -> int:
+    """Return the amount that the file of a finished unit tells of; `wanted` where it tells of none."""
+    if isinstance(read, list):
+        return len(read)
+    if "models" in read:
+        return sum(kind["inputs"] for kind in read["models"][-1]["kinds"].values())
+    if "sets" in read:
+        # Each is asked of the policy and of its base.
+        return 2 * sum(entry["n"] for entry in read["sets"])
+    return len(read["trials"]) if "trials" in read else read.get("frames_asked", read.get("scenes", wanted))
 
 
 def _write(path: Path, value: Any) -> None:

@@ -33,11 +33,15 @@ def missing(units: Sequence[Unit], settings: PlanSettings) -> list[str]:
     }
     data = {unit.spec["data"] for unit in trainings if unit.spec["stage"] != "language" or unit.spec["data"]}
     data |= {unit.spec["arguments"][0] for unit in left if unit.kind == "relabel"}
+    several = [unit for unit in left if unit.kind == "relabel" and "," in unit.spec["arguments"][0]]
     own = f"{settings.out}/"
     base = f"{settings.size}_base"
     shipped = f", or give --start {base}, which ships with the package" if base in shipped_names() else ""
     found = [f"{said}{shipped}" for start in sorted(starts) if not start.startswith(own) and (said := _start(start))]
     found += [_data(name) for name in sorted(data) if not name.startswith(own)]
+    found += ["VLM2VLA's language is written of one data set: give --data one folder, or leave its tables out"] * bool(
+        several
+    )
     return [sentence for sentence in found if sentence]
 
 

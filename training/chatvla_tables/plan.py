@@ -15,7 +15,7 @@ from typing import Any
 
 from chatvla_eval.counterfactual.doses import DOSES
 from chatvla_eval.results import RESULTS_NAME
-from chatvla_tables.makers import check_asked, check_maker, check_training, makers
+from chatvla_tables.makers import check_asked, check_maker, check_relabelled, check_training, makers
 from chatvla_tables.rows import CELLS, EVAL_SEED, ROWS, Cell, Row
 from chatvla_tables.settings import (
     PlanSettings,
@@ -51,13 +51,8 @@ _PROOFS = EXTRAS | {
     "relabel": "language.jsonl",
 }
 """The file that a finished unit of each kind has written last."""
-_OF_SCENES = {
-    "eval": RESULTS_NAME,
-    "latency": EXTRAS["latency"],
-    "counterfactual": EXTRAS["counterfactual"],
-    "router": "router.json",
-}
-"""Kinds that look at scenes of EVAL_SEED, and the file that says so."""
+_COUNTED = EXTRAS | {"eval": RESULTS_NAME, "router": "router.json"}
+"""Kinds whose amount is one of inputs, and the file that says how many and of which seed."""
 _PRODUCERS = ("train", "step0", "relabel", "questions")
 """Kinds whose output may be for other units alone."""
 _ROUTER_INPUTS = 52
@@ -121,8 +116,10 @@ def plan(tables: Sequence[str], settings: PlanSettings) -> list[Unit]:
             check_maker(unit.folder, unit.made_by)
         if unit.kind in ("train", "step0"):
             check_training(unit.folder / "policy" if unit.kind == "train" else unit.folder, unit.spec, settings.out)
-        if unit.kind in _OF_SCENES:
-            check_asked(unit.folder / _OF_SCENES[unit.kind], EVAL_SEED, unit.amount, settings.task)
+        if unit.kind in _COUNTED:
+            check_asked(unit.folder / _COUNTED[unit.kind], EVAL_SEED, unit.amount, settings.task)
+        if unit.kind == "relabel":
+            check_relabelled(unit.folder, unit.spec["arguments"][0])
     return units
 
 

@@ -211,7 +211,7 @@ def test_kept_evaluations_spare_their_trainings_and_are_refused_for_other_recipe
     units = plan(["table4"], asked)
     assert spared(units) == {unit.key for unit in units if unit.kind == "train"}
     assert estimate(units, Rates(tmp_path / RATES), 1) == "nothing left"
-    with pytest.raises(ValueError, match="holds 52 trials, 26 are asked for"):
+    with pytest.raises(ValueError, match="holds 52 trials or questions, 26 are asked for"):
         plan(["table4"], replace(asked, trials=0.5))
     lost = next(unit for unit in units if unit.kind == "eval" and "stage2_only" in unit.key)
     results = json.loads((lost.folder / RESULTS_NAME).read_text())

@@ -27,6 +27,11 @@ def read_before(folder: Path, *, task: str, split: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise AgainstError(f"--against: {path} cannot be read: {error}") from error
     _check_scenes(before, str(path), task=task, split=split)
+    seeds = [trial["seed"] for trial in before["trials"]]
+    if len(set(seeds)) < len(seeds):
+        raise AgainstError(f"--against: {path} holds several trials of one seed; give a run that has each once")
+    if not before.get("simulation", True):
+        raise AgainstError(f"--against: {path} is of a real robot, whose scenes no seed draws; compare bags (--bag)")
     return before
 
 

@@ -202,10 +202,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"argument --split: {error}")
     if arguments.policy != EXPERT and difflib.get_close_matches(arguments.policy.lower(), [EXPERT]):
         parser.error(f"argument --policy: {unknown_name('policy', arguments.policy, [EXPERT, 'a checkpoint folder'])}")
-    if arguments.out is None:
-        name = f"{arguments.task}_{policy_name(arguments.policy)}_{arguments.split}_{arguments.seed}"
-        arguments.out = Path("runs") / "eval" / name
+    arguments.out = arguments.out or Path("runs") / "eval" / _name(arguments)
+    if arguments.against is not None and arguments.against.resolve() == arguments.out.resolve():
+        parser.error(f"argument --out: {arguments.out} holds the run of --against, which would be overwritten")
     return arguments
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    """Return the name of the default folder: of what is asked for, so that no other run is overwritten."""
+    words = [arguments.task, policy_name(arguments.policy), arguments.split, str(arguments.seed)]
+    words += [word for word in ("swap", "force", "force_correct", "delay", "font") if getattr(arguments, word)]
+    return "_".join(words)
 
 
 def _seed(text: str) -> int:

@@ -57,7 +57,12 @@ class InProcessSession:
         return self._bench.reset(split=setup.split, seed=setup.seed, swap=setup.swap, equation_fonts=fonts)
 
     def start(self, setup: TrialSetup, instruction: str, timeout_s: float) -> None:
-        """Give the policy its instruction; `timeout_s` is watched by the caller."""
+        """Give the policy its instruction; `timeout_s` is watched by the caller.
+
+        Raises ValueError for a forced text that the policy can't act on.
+        """
+        if setup.forced_reasoning:
+            getattr(self._policy, "check_forced", lambda text: None)(setup.forced_reasoning)
         self._policy.reset(setup.seed)
         self._instruction = instruction
         self._forced = setup.forced_reasoning or None

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from chatvla_eval.against import AgainstError, against
+from chatvla_eval.against import AgainstError, against, read_before
 from chatvla_eval.attribution import agreement, forced_correct, links
 from chatvla_eval.causes import LINKS, broken_link
 from chatvla_eval.cli import main
 from chatvla_eval.paired import compared, mcnemar, paired_difference
+from chatvla_eval.results import RESULTS_NAME
 from chatvla_eval.tasks import ScoredReasoning
 from chatvla_eval.trial_result import TrialResult
 
@@ -125,6 +126,13 @@ def test_runs_of_different_splits_are_not_paired(tmp_path, capsys, split):
     assert not (tmp_path / "after" / "results.json").exists()
     with pytest.raises(AgainstError, match="other scenes"):
         against(before, before | {"split": "open_world"}, "before")
+    for change, sentence in (
+        ({"trials": before["trials"] * 2}, "several trials of one seed"),
+        ({"simulation": False}, "a real robot"),
+    ):
+        (tmp_path / RESULTS_NAME).write_text(json.dumps(before | change))
+        with pytest.raises(AgainstError, match=sentence):
+            read_before(tmp_path, task=before["task"], split=before["split"])
     trials = [{"seed": 1, "success": True, "ocr": 4, "math": 2}]
     same = before | {"trials": trials}
     assert against(same, same, "before")["n"] == 1

@@ -7,10 +7,15 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from chatvla_control.contracts import Inference, Reasoning, ReasoningSource
+from chatvla_control.robot_spec import robot_spec
+from chatvla_eval.bags.notes import read_notes
 from chatvla_eval.cli import main
 from chatvla_eval.ros.bag_policies import compared_on_bags
+from chatvla_eval.ros.policy_replay import BagInputs, _scores
 from chatvla_eval.short_names import short_names
 from chatvla_eval.tasks.example_scene import GOOD_TEXT, scene
+from chatvla_policy.runtime.replay import Replayed
 
 from .small_bags import START_S, scored, write_bag
 
@@ -166,6 +171,8 @@ def test_bags_of_simulator_and_robot_do_not_mix(tmp_path, capsys):
         ('[{"answer": "7"}]', "trial 0 lacks instruction"),
         (json.dumps([NOTE | {"answer": "9"}]), "no card shows answer '9'"),
         (json.dumps([NOTE | {"answer": "", "success": False}]), "no card shows answer ''"),
+        (json.dumps([NOTE | {"success": "false"}]), "trial 0 has success 'false'; write true or false"),
+        (json.dumps([NOTE | {"from_s": 5}, NOTE | {"from_s": 1}]), "trial 0 begins at 5.0 s and ends at 1.0 s"),
         (
             json.dumps([NOTE | {"task": "toy_sorting"}]),
             "trial 0 is of task 'toy_sorting'; notes are read of: math_match",
@@ -197,6 +204,27 @@ def test_comparison_of_two_policies_pairs_trials_and_bags():
     assert (found["trials"], found["chosen"]["both"], found["chosen"]["only_first"]) == (2, 1, 1)
     assert found["ocr"]["mean"] == -1
     assert found["open_loop"]["mean"] == pytest.approx(-0.1)
+
+
+def test_noted_trial_without_an_end_ends_where_the_next_begins(tmp_path):
+    (tmp_path / "trials.json").write_text(json.dumps([NOTE | {"from_s": 0}, NOTE | {"from_s": 2}]))
+    notes = read_notes(tmp_path)
+    assert [(note.from_s, note.to_s) for note in notes] == [(0.0, 2.0), (2.0, float("inf"))]
+
+
+def test_trial_in_which_a_policy_said_nothing_counts_against_it(tmp_path):
+    spec = robot_spec("arx_r5")
+    inputs = BagInputs(tmp_path, spec, ("top",), "/chatvla/", truths=[(0.0, scene()), (10.0, scene()), (20.0, scene())])
+
+    def answer(published_s, text):
+        thought = Reasoning(
+            id="x", text=text, stamp_s=0.0, source=ReasoningSource.GENERATED, policy="p", instruction=""
+        )
+        return Replayed(published_s=published_s, inference=Inference(reasoning=thought, chunk=None), planned=None)
+
+    scores = _scores(inputs, [answer(12.0, ""), answer(13.0, GOOD_TEXT), answer(21.0, GOOD_TEXT)])
+    assert [bool(trial["chosen"]) for trial in scores] == [False, True, True]
+    assert [trial["text"] for trial in scores] == ["", GOOD_TEXT, GOOD_TEXT]
 
 
 @pytest.mark.slow

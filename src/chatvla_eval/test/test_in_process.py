@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from chatvla_eval import film_gif
-from chatvla_eval.cli import main
+from chatvla_eval.cli import _parse, main
 from chatvla_eval.demonstrations import DEMONSTRATION_NOTE, DEMONSTRATION_WARNING
 from chatvla_eval.film import FILM_HZ, TrialFilm
 from chatvla_eval.in_process import InProcessSession
@@ -141,6 +141,7 @@ def test_interrupt_ends_all_processes_and_keeps_what_was_done(tmp_path):
         (["math_match", "--trials", "0"], ["at least 1"]),
         (["math_match", "--seed", "-1"], ["whole number"]),
         (["math_match", "--font", "/nowhere.ttf"], ["no font file"]),
+        (["math_match", "--out", "runs/a", "--against", "runs/../runs/a"], ["runs/a", "would be overwritten"]),
         ([], ["task"]),
     ],
 )
@@ -151,6 +152,11 @@ def test_bad_arguments_are_refused_in_one_sentence(argv, words, capsys):
     complaint = capsys.readouterr().err
     assert all(word in complaint for word in words), complaint
     assert len(complaint.splitlines()) == 2
+
+
+def test_runs_that_differ_do_not_share_a_default_folder():
+    given = ([], ["--swap"], ["--force", "x"], ["--force-correct"], ["--delay", "0.1"])
+    assert len({_parse(["math_match", *words]).out for words in given}) == len(given)
 
 
 def test_policy_that_cannot_be_loaded_is_one_sentence(tmp_path, capsys):

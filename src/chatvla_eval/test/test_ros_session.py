@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import String
 
 from chatvla_control.robot_spec import robot_spec
 from chatvla_control.ros.convert_scene import scene_truth_to_msg
 from chatvla_control.ros.instruction_goals import InstructionGoals
+from chatvla_eval.bags.topics import TRIAL_TOPIC
 from chatvla_eval.ros.graph_wait import wait_for_parts
 from chatvla_eval.ros.ros_session import RosSession
+from chatvla_eval.ros.trial_marks import read_mark
 from chatvla_eval.ros.trial_topics import ALL, TrialTopics
 from chatvla_eval.session import TrialSetup
 from chatvla_eval.tasks.example_scene import scene
@@ -20,6 +24,7 @@ from chatvla_msgs.msg import BenchState, Reasoning
 
 from .bench_nodes import beside, wait_until
 
+LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SETUP = TrialSetup(index=0, split="open_world", seed=1)
 
 
@@ -69,6 +74,19 @@ def test_policy_that_does_not_say_that_its_time_is_over_is_named(ros_domain):
         while not (watch := session.watch()).error:
             assert watch.elapsed_s < 20.0
         assert "did not end its goal within 3 s after its time" in watch.error
+
+
+def test_a_trial_that_was_broken_off_gets_no_mark_of_its_end(ros_domain):
+    with session_with_policy("broken_off") as (session, _):
+        marks = []
+        session._node.create_subscription(String, TRIAL_TOPIC, lambda msg: marks.append(read_mark(msg.data)), LATCHED)
+        for end in (session.close, session.stop):
+            session.start(SETUP, "Pick the card.", 60.0)
+            session.watch()
+            end()
+        wait_until(lambda: marks)
+        session.watch()
+    assert [mark["event"] for mark in marks] == ["end"]
 
 
 def test_second_server_of_the_action_is_named_and_publishers_of_its_topics_are_not(ros_domain):

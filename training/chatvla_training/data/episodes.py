@@ -233,14 +233,17 @@ class EpisodeDataset:
 
     def sha256(self) -> str:
         """Return a fingerprint of the data set: of the hashes of all its files, as stored when it was made."""
-        try:
-            provenance = json.loads((self.folder / layout.PROVENANCE_PATH).read_text(encoding="utf-8"))
-            files = json.dumps(provenance["files"], sort_keys=True)
-        except _DAMAGE as error:
-            raise DatasetError(
-                f"{self.folder} has no readable {layout.PROVENANCE_PATH} ({error}); copy it again"
-            ) from error
-        return hashlib.sha256(files.encode()).hexdigest()
+        return data_set_sha256(self.folder)
+
+
+def data_set_sha256(folder: Path) -> str:
+    """Return the fingerprint of the data set in `folder` (see `EpisodeDataset.sha256`). Raises DatasetError."""
+    try:
+        provenance = json.loads((folder / layout.PROVENANCE_PATH).read_text(encoding="utf-8"))
+        files = json.dumps(provenance["files"], sort_keys=True)
+    except _DAMAGE as error:
+        raise DatasetError(f"{folder} has no readable {layout.PROVENANCE_PATH} ({error}); copy it again") from error
+    return hashlib.sha256(files.encode()).hexdigest()
 
 
 def _check_episodes(folder: Path, episodes: list[dict[str, Any]], *, rows: int, last: int) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,13 @@ def read_notes(folder: Path) -> list[NotedTrial] | None:
             found.append(_noted(number, entry if isinstance(entry, dict) else {}))
         except (TypeError, ValueError) as error:
             raise NotesError(f"{path}: trial {number} {error}") from error
-    return found
+    # A trial without an end ends where the next one begins.
+    later = [*(note.from_s for note in found[1:]), float("inf")]
+    noted = [replace(note, to_s=min(note.to_s, next_s)) for note, next_s in zip(found, later, strict=True)]
+    for number, note in enumerate(noted):
+        if not note.from_s < note.to_s:
+            raise NotesError(f"{path}: trial {number} begins at {note.from_s} s and ends at {note.to_s} s; in order?")
+    return noted
 
 
 def _noted(number: int, entry: Mapping[str, Any]) -> NotedTrial:
@@ -91,13 +97,16 @@ def _noted(number: int, entry: Mapping[str, Any]) -> NotedTrial:
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}")
     scene = read(entry)
-    success = bool(entry["success"])
+    for name in ("success", "swap"):
+        if not isinstance(entry.get(name, False), bool):
+            raise ValueError(f"has {name} {entry[name]!r}; write true or false, without quotes")
+    success = entry["success"]
     truth = SceneTruth(
         stamp_s=0.0,
         task=task,
         split=str(entry.get("split", "open_world")),
         seed=int(entry.get("seed", number)),
-        swap=bool(entry.get("swap", False)),
+        swap=entry.get("swap", False),
         trial=number,
         ready=True,
         instruction=str(entry["instruction"]),

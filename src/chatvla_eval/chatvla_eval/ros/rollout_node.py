@@ -69,9 +69,9 @@ class RolloutSettings:
         split = declare(node, "split", "open_world", "Split to draw trials from.", choices=_SPLITS)
         seed = declare(node, "seed", 100, "Seed of the run; the same seed gives the same trials.", low=0, high=10**12)
         out = declare(
-            node, "out", "", "Folder for results.json and the film; empty for runs/eval/TASK_POLICY_SPLIT_SEED."
+            node, "out", "", "Folder for results.json and the film; empty for runs/eval/TASK_POLICY_SPLIT_SEED_ros."
         )
-        name = f"{task}_{policy_name(policy)}_{split}_{seed}"
+        name = f"{task}_{policy_name(policy)}_{split}_{seed}_ros"
         return cls(
             task=task,
             trials=declare(node, "trials", 10, "Number of trials, count.", low=1, high=99_999),
@@ -175,7 +175,7 @@ def _trial(
         except RosSessionError as error:
             if time.monotonic() > until_s:
                 raise
-            session.stop()
+            session.close()
             _say(f"trial {index + 1} did not begin: {error}; trying it again")
             continue
         if film is not None:

@@ -228,7 +228,8 @@ class RosSession:
         self._goal = None
 
     def close(self) -> None:
-        """Cancel what still runs."""
+        """Cancel what still runs; a trial that was not ended is marked as none."""
+        self._watch = None
         self.stop()
 
     def destroy(self) -> None:
