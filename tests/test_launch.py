@@ -166,9 +166,25 @@ def test_a_real_robot_is_moved_by_nothing_but_a_checkpoint_that_a_person_has_nam
     executables = [node.executable for node in resolved.nodes]
     assert "driver_node" in executables
     assert "expert_node" not in executables
-    named = values.get("policy") == "a/checkpoint"
-    assert ("policy_node" in executables) == named
+    named, simulated = values.get("policy") == "a/checkpoint", values.get("camera") == "sim"
+    assert ("policy_node" in executables) == (named and not simulated)
     assert any("Name a checkpoint with policy:=FOLDER" in message for message in resolved.messages) != named
+    assert any("by the simulator's pictures" in message for message in resolved.messages) == (named and simulated)
+
+
+def test_beside_a_real_camera_the_simulators_pictures_go_elsewhere(environment: dict[str, str]) -> None:
+    for camera, topic in (("sim", "camera/top/image_raw"), ("realsense", "sim/camera/top/image_raw")):
+        nodes = {node.name: node for node in read_graph(GRAPH).resolve({"camera": camera}, environment).nodes}
+        assert ("top" in nodes) == (camera == "realsense")
+        assert dict(nodes["sim"].remappings)["camera/top/image_raw"] == topic
+
+
+@pytest.mark.parametrize("policy", ["expert", "tiny"])
+def test_forced_text_and_swap_are_in_force_without_trials_too(environment: dict[str, str], policy: str) -> None:
+    values = {"policy": policy, "trials": "0", "force": "I should pick it: now", "swap": "true"}
+    nodes = {node.name: node for node in read_graph(GRAPH).resolve(values, environment).nodes}
+    assert nodes["policy"].parameters["force"] == "I should pick it: now"
+    assert nodes["sim"].parameters["swap"] is True
 
 
 @needs_install

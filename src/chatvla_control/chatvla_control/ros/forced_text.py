@@ -31,6 +31,13 @@ class ForcedText:
         self.check = check
         self._once = False
 
+    def begin_with(self, text: str) -> None:
+        """Put a text in force until it is released. Raises ValueError for one that the policy cannot follow."""
+        if len(text) > LONGEST_TEXT:
+            raise ValueError(f"the forced text has {len(text)} characters, allowed are 1 to {LONGEST_TEXT}")
+        self.check(text)
+        self.text, self._once = text, False
+
     def end_instruction(self) -> None:
         """Drop a text that was given for one instruction."""
         if self._once:

@@ -18,7 +18,7 @@ from chatvla_policy.runtime.scheduler_settings import SchedulerSettings
 __all__ = ["READ_WHEN_CONFIGURING", "PolicyParameters"]
 
 REUSES = ("refresh", "draft", "never")
-READ_WHEN_CONFIGURING = ("checkpoint", "robot", "device", "statistics_hash")
+READ_WHEN_CONFIGURING = ("checkpoint", "robot", "device", "statistics_hash", "force")
 _VIEW_HEIGHT = "view_height_deg."
 
 
@@ -69,6 +69,13 @@ class PolicyParameters:
                 low=0.0,
                 high=60.0,
             ),
+        )
+        declare(
+            node,
+            "force",
+            "",
+            "Text to act on from the start on, until override_reasoning releases it; empty: the policy's own.",
+            read_only=False,
         )
         declare(node, "temperature", 0.0, "Of sampling text; 0 takes likeliest.", low=0.0, high=2.0, read_only=False)
         declare(

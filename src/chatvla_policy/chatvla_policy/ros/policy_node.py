@@ -96,6 +96,9 @@ class PolicyNode(LifecycleNode):
         try:
             policy = self._loading.policy()
             windows = check_setup(self, policy, self.parameters, self._stop.is_set)
+            forced = ForcedText(getattr(policy, "check_forced", lambda text: None))
+            if text := str(self.parameters.value("force")).strip():
+                forced.begin_with(text)
         except (ValueError, RuntimeError, OSError) as error:
             waiting = isinstance(error, InputsMissingError)
             if not waiting:
@@ -103,7 +106,7 @@ class PolicyNode(LifecycleNode):
             self._refuse(f"{error}", waiting=waiting)
             return FAILED
         setup = policy.setup  # type: ignore[attr-defined]
-        self._refusal, self._state = "", "inactive"
+        self._refusal, self._state, self._forced = "", "inactive", forced
         self._build(policy, setup, windows)
         self.get_logger().info(f"{policy.name} is configured for {setup.spec.name} with {', '.join(setup.cameras)}")
         return OK
@@ -184,7 +187,6 @@ class PolicyNode(LifecycleNode):
         self._overlay = OverlayTopic(self, self._lifecycle_publisher(Image, "overlay", QoSProfile(depth=1)), acting)
         self._parts.append(self._overlay.close)
         self._driver = DriverWatch(setup.spec.name, namespace=self.get_namespace())
-        self._forced = ForcedText(getattr(policy, "check_forced", lambda text: None))
         given = (self._driver, self._forced, self.parameters, self._inactive, wake.trigger)
         self._following = Following(self, acting, policy, *given)
         questions = Questions(policy, acting, threads=threads, refusal=self._inactive)

@@ -69,6 +69,9 @@ class ExpertNode(Node):
         self._expert = make_expert(task, self._spec, self._truth)
         self._chunk: ActionChunk | None = None
         self._forced = ForcedText()
+        force = declare(self, "force", "", "Text to act on from the start on, until override_reasoning releases it.")
+        if force.strip():
+            self._forced.begin_with(force.strip())
         self._driver_fault = ""
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._reasoning = self.create_publisher(ReasoningMsg, "reasoning", latched)

@@ -39,7 +39,9 @@ from chatvla_sim.real_time import RealTimeBench
 
 __all__ = ["SimNode", "main"]
 
-LARGEST_SEED = 2**63 - 1
+SEEDS_PER_RUN = 100_000
+"""As in rollouts: the run of seed K begins with the scene of seed 100000 K."""
+LARGEST_SEED = 2**63 // SEEDS_PER_RUN - 1
 """What an integer parameter holds. ResetBench takes twice as much."""
 COMPLAIN_EVERY_S = 5.0
 
@@ -56,7 +58,14 @@ class SimNode(Node):
         task = declare(self, "task", "math_match", "Name of the bench.", choices=bench_names())
         robot = declare(self, "robot", "", "Name of the robot; it must be the bench's own. Empty: the bench's own.")
         split = declare(self, "split", "in_domain", "Split of the first scene.")
-        seed = declare(self, "seed", 0, "Seed of the first scene.", low=0, high=LARGEST_SEED)
+        seed = declare(
+            self,
+            "seed",
+            0,
+            "Seed of the run: the first scene has the seed 100000 times this.",
+            low=0,
+            high=LARGEST_SEED,
+        )
         swap = declare(self, "swap", False, "Permute the objects' places of the first scene.")
         fonts = declare(
             self, "equation_fonts", "", "Font files, separated by commas, for all writing; empty: the split's own."
@@ -85,7 +94,7 @@ class SimNode(Node):
         self.failure = ""
         self._on_failure = on_failure or (lambda: None)
         self._complained_s = -COMPLAIN_EVERY_S
-        bench.reset(split=split, seed=seed, swap=swap, equation_fonts=self._fonts or None)
+        bench.reset(split=split, seed=SEEDS_PER_RUN * seed, swap=swap, equation_fonts=self._fonts or None)
         self._real_time = RealTimeBench(
             bench,
             clock=self._now_s,
