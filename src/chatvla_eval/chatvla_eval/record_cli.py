@@ -84,9 +84,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="chatvla record", description="Record the topics of an evaluation into a rosbag2 folder."
     )
     default = Path("runs") / "bags" / f"{datetime.now():%Y%m%d_%H%M%S}"
-    parser.add_argument(
-        "--out", type=Path, default=default, help="the bag's folder; must not exist (default: runs/bags/TIME)"
-    )
+    parser.add_argument("bag", nargs="?", type=Path, help="the bag's folder, as --out gives it")
+    parser.add_argument("--out", type=Path, help="the bag's folder; must not exist (default: runs/bags/TIME)")
     parser.add_argument(
         "--topics",
         nargs="+",
@@ -99,7 +98,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--min-free-mb", type=positive, default=500.0, help="stop when less than this is free on the disk"
     )
-    return parser.parse_strictly(argv)
+    arguments = parser.parse_strictly(argv)
+    if arguments.bag is not None and arguments.out is not None:
+        parser.error(f"two folders are given, {arguments.bag} and {arguments.out}; name one")
+    arguments.out = arguments.bag or arguments.out or default
+    return arguments
 
 
 if __name__ == "__main__":

@@ -51,6 +51,22 @@ def test_rollouts_in_one_bag_keep_what_each_was_asked(tmp_path, capsys):
         assert DEMONSTRATION_NOTE in place
 
 
+@pytest.mark.parametrize("missing", ["end", "beginning"])
+def test_trial_that_the_bag_does_not_hold_whole_is_none(tmp_path, capsys, missing):
+    content = rollouts(*(TrialSetup(index=k, split="open_world", seed=k) for k in range(2)))
+    if missing == "end":
+        content["marks"] = content["marks"][:-1]
+    else:
+        # The latched mark of the first trial's beginning was heard half a minute later, with a truth of that time.
+        content["marks"][0][1]["stamp_s"] -= 30.0
+    bag = write_bag(tmp_path / "bag", **content)
+    code, found = scored(tmp_path / "out", bag)
+    assert (code, [trial["seed"] for trial in found["trials"]]) == (0, [0 if missing == "end" else 1])
+    content["marks"] = content["marks"][:1]
+    assert scored(tmp_path / "none", write_bag(tmp_path / "only", **content))[0] == 1
+    assert "no trial from its beginning to its end; record before the rollout begins" in capsys.readouterr().err
+
+
 def test_tasks_in_one_bag_are_refused(tmp_path, capsys):
     first, second = rollouts(OPEN, IN), rollouts(OPEN, IN, task="toy_placement")
     bag = write_bag(tmp_path / "mixed", **first | {"truths": first["truths"][:3] + second["truths"][3:]})

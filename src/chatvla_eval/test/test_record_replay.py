@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import rclpy
@@ -25,6 +26,7 @@ from chatvla_eval import record_cli, replay_cli
 from chatvla_eval.bags.bag_writer import BagWriter
 from chatvla_eval.bags.message_types import UnknownTypeError
 from chatvla_eval.bags.metadata import TopicInfo
+from chatvla_eval.ros import recorder as recorder_module
 from chatvla_eval.ros.player import BagUnreadableError, play_bag
 from chatvla_eval.ros.recorder import Recorder
 from chatvla_msgs.msg import BenchState
@@ -211,6 +213,38 @@ def test_recorder_whose_writer_breaks_says_so_and_ends(spinning, tmp_path):
     recorder._queue.append(("/unknown", 1, b"\x00"))
     assert recorder.failed.wait(5.0)
     assert "the writer failed: KeyError" in recorder.close().failure
+
+
+def test_recorder_on_a_disk_that_refuses_everything_says_so_and_keeps_no_more(spinning, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no space left on device")
+
+    for name in ("write", "close", "abandon"):
+        monkeypatch.setattr(BagWriter, name, refuse)
+    recorder = Recorder(spinning("recorder"), tmp_path / "bag", patterns=["/nothing"], least_free_bytes=0)
+    recorder._queue.append(("/unknown", 1, b"\x00"))
+    assert recorder.failed.wait(5.0)
+    recorder._queue.append(("/unknown", 2, b"\x00"))
+    assert not recorder._queue
+    assert recorder.close().failure == "no space left on device"
+
+
+def test_recorder_gives_up_where_the_disk_is_too_slow(spinning, tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder_module, "_MOST_WAITING_BYTES", 1000)
+    monkeypatch.setattr(BagWriter, "write", lambda *_: time.sleep(0.2))
+    recorder = Recorder(spinning("recorder"), tmp_path / "bag", patterns=["/nothing"], least_free_bytes=0)
+    keep = recorder._keeper("/unknown")
+    for _ in range(30):
+        keep(bytes(100), {})
+    assert recorder.failed.wait(10.0)
+    assert "is too slow: 0 MB wait to be written; record fewer topics" in recorder.close().failure
+
+
+def test_bag_is_named_by_itself_or_by_its_option(capsys):
+    assert record_cli._parse(["runs/a"]).out == record_cli._parse(["--out", "runs/a"]).out == Path("runs/a")
+    with pytest.raises(SystemExit):
+        record_cli._parse(["runs/a", "--out", "runs/b"])
+    assert "two folders are given, runs/a and runs/b" in capsys.readouterr().err
 
 
 def test_recording_stops_and_closes_before_the_disk_is_full(spinning, tmp_path):

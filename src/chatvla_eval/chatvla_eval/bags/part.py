@@ -7,6 +7,7 @@ for a dozen topics, too long for a file every half second.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -56,8 +57,9 @@ class PartWriter:
         return info
 
     def discard(self) -> None:
-        """Remove what was written."""
-        self._storage.abort()
+        """Remove what was written, also where the disk refuses what was not yet written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._storage.abort()
         shutil.rmtree(self._hidden, ignore_errors=True)
 
     def _connect(self, topic: TopicInfo) -> Connection:

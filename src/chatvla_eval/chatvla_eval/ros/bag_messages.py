@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,21 @@ class BagMessages:
 
 
 def read_bag(folder: Path, *, namespace: str = "chatvla", view: str = "top", pictures: bool = False) -> BagMessages:
-    """Return what the bag in `folder` holds; pictures of `view` only when asked for. Raises BagError."""
+    """Return what the bag in `folder` holds, with pictures only when asked for. Raises BagError.
+
+    They are of `view`, or of the first view that the bag has.
+    """
     prefix = "/" + namespace.strip("/") + "/" if namespace.strip("/") else "/"
     found = BagMessages(folder=folder)
     wanted = {"sim/bench_state", "reasoning", "joint_states", "action_chunk", TRIAL_TOPIC}
-    wanted |= {f"camera/{view}/image_raw"} if pictures else set()
     try:
         check_bag_folder(folder)
         with AnyReader([folder], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
             found.start_s, found.end_s = reader.start_time * 1e-9, reader.end_time * 1e-9
+            if pictures:
+                shown = {c.topic.removeprefix(prefix) for c in reader.connections if c.topic.startswith(prefix)}
+                shown = {name for name in shown if fnmatchcase(name, "camera/*/image_raw")}
+                wanted |= {f"camera/{view}/image_raw"} & shown or set(sorted(shown)[:1])
             chosen = [c for c in reader.connections if c.topic.removeprefix(prefix) in wanted]
             if not any(c.topic == f"{prefix}reasoning" for c in chosen):
                 topics = ", ".join(sorted({connection.topic for connection in reader.connections}))

@@ -16,6 +16,7 @@ import numpy as np
 
 from chatvla_control.scene import SceneTruth
 from chatvla_eval.bags.notes import NotedTrial, read_notes
+from chatvla_eval.bags.topics import TRIAL_TOPIC
 from chatvla_eval.ros.bag_messages import BagError, BagMessages, BagText, read_bag, truths_by_trial
 from chatvla_eval.session import TrialSetup, Watch
 from chatvla_eval.tasks import task_by_name
@@ -26,6 +27,8 @@ from chatvla_eval.trial_result import TrialResult
 __all__ = ["ScoredBag", "bag_folders", "score_bag"]
 
 _SPARE_S = 1e-6
+_MISSED_S = 0.5
+"""A recording whose first look at a trial is this much later than its beginning began in the middle of it."""
 """Stamps survive the way through messages to a nanosecond."""
 
 
@@ -81,7 +84,12 @@ def score_bag(folder: Path, *, name: str = "", namespace: str = "chatvla", repor
     """
     messages = read_bag(folder, namespace=namespace, pictures=report)
     notes = read_notes(folder)
-    windows = _noted(notes, messages) if notes is not None else _marked(messages) or _by_resets(messages)
+    if notes is not None:
+        windows = _noted(notes, messages)
+    else:
+        windows = _marked(messages) if messages.marks else _by_resets(messages)
+    if not windows and messages.marks:
+        raise BagError(f"{folder} holds no trial from its beginning to its end; record before the rollout begins")
     if not windows:
         raise BagError(
             f"{folder} shows no trial: no sim/bench_state; for a real robot, write trials.json beside its metadata.yaml"
@@ -133,7 +141,11 @@ def _marked(messages: BagMessages) -> list[_Window]:
             low, high = begin["stamp_s"] - _SPARE_S, mark["stamp_s"] + _SPARE_S
             setup = TrialSetup(**begin["setup"] | {"fonts": tuple(begin["setup"]["fonts"])})
             seen = [truth for truth in truths[mark["trial"]] if low <= truth.stamp_s <= high]
-            if seen:
+            # A mark is heard by who comes later, what happened before is not.
+            if seen and seen[0].stamp_s > begin["stamp_s"] + _MISSED_S:
+                why = f"the recording began {seen[0].stamp_s - begin['stamp_s']:.1f} s after trial {setup.index} did"
+                messages.unread.setdefault(TRIAL_TOPIC, why)
+            elif seen:
                 to_s = begin["stamp_s"] + mark["elapsed_s"]
                 windows.append(_Window(setup=setup, from_s=low, to_s=to_s, truths=seen, end=mark))
             begin = None

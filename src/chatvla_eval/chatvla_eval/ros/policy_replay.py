@@ -28,6 +28,8 @@ from chatvla_control.ros.images import image_from_msg
 from chatvla_control.ros.stamps import time_from_msg
 from chatvla_control.scene import SceneTruth
 from chatvla_eval.bags.notes import NotesError, read_notes
+from chatvla_eval.bags.topics import TRIAL_TOPIC
+from chatvla_eval.ros.trial_marks import read_mark
 from chatvla_eval.tasks import TASKS, task_by_name
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.replay import Input, OpenLoopError, Replayed, replayed
@@ -57,6 +59,9 @@ class BagInputs:
     """First truth of each trial with the time it was received."""
     joints: list[tuple[float, np.ndarray]] = field(default_factory=list)
     commands: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    _trial_seen: int | None = None
+    marked: set[int] | None = None
+    """Trials that a rollout marked from beginning to end; None where the bag holds no marks."""
 
     def __iter__(self) -> Iterator[Input]:
         """Yield the inputs in the order in which they were received. Raises ReplayError."""
@@ -68,6 +73,7 @@ class BagInputs:
                 said = f"{self.prefix}instruction" in topics and not self.instruction
                 start_s = reader.start_time * 1e-9
                 notes = read_notes(self.folder) or []
+                self.marked = _marked(reader, self.prefix)
                 self.truths = [(start_s + note.from_s, note.truth) for note in notes]
                 told = [] if said or self.instruction else list(self.truths)
                 if self.instruction:
@@ -122,11 +128,24 @@ class BagInputs:
 
     def _trial(self, truth: SceneTruth, received_s: float, said: bool) -> Input | None:
         """Return the instruction of a trial that begins: the one part of the scene that a policy is told."""
-        if not truth.ready or (self.truths and self.truths[-1][1].trial == truth.trial):
+        if not truth.ready or truth.trial == self._trial_seen:
             return None
-        self.truths.append((received_s, truth))
+        self._trial_seen = truth.trial
+        if self.marked is None or truth.trial in self.marked:
+            self.truths.append((received_s, truth))
         own = said or self.instruction
         return None if own else Input(received_s=received_s, instruction=truth.instruction)
+
+
+def _marked(reader: AnyReader, prefix: str) -> set[int] | None:
+    """Return the simulator's numbers of the trials that were marked from beginning to end, None without marks."""
+    chosen = [connection for connection in reader.connections if connection.topic == prefix + TRIAL_TOPIC]
+    if not chosen:
+        return None
+    said: list[Any] = [reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections=chosen)]
+    marks = [read_mark(msg.data) for msg in said]
+    begun = {mark["trial"] for mark in marks if mark["event"] == "begin"}
+    return {mark["trial"] for mark in marks if mark["event"] == "end"} & begun if marks else None
 
 
 def replay_policy(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import shutil
 import threading
 import time
@@ -26,6 +28,7 @@ __all__ = ["Recorder", "RecorderReport", "free_bytes"]
 FLUSH_S = 0.4
 DISCOVERY_S = 0.25
 _DRAIN_S = 0.05
+_MOST_WAITING_BYTES = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ class Recorder:
         self._queue: deque[tuple[str, int, bytes]] = deque()
         self._new_topics: deque[TopicInfo] = deque()
         self._seen: set[str] = set()
-        self._lost = self._bytes = self._messages = 0
+        self._lost = self._bytes = self._arrived_bytes = 0
         self._started_s = time.monotonic()
         self._closing = threading.Event()
         self.failed = threading.Event()
@@ -134,6 +137,7 @@ class Recorder:
 
         def keep(data: bytes, info: dict[str, Any]) -> None:
             self._queue.append((topic, info.get("received_timestamp") or time.time_ns(), data))
+            self._arrived_bytes += len(data)
 
         return keep
 
@@ -144,8 +148,13 @@ class Recorder:
         """Move messages from the queue into the bag until told to close; on an error keep what is readable."""
         try:
             flushed_s = time.monotonic()
-            while not self._closing.wait(_DRAIN_S):
-                self._drain()
+            while not self._closing.wait(_DRAIN_S if not self._queue else 0.0):
+                self._drain(FLUSH_S)
+                if (waiting := self._arrived_bytes - self._bytes) > _MOST_WAITING_BYTES:
+                    raise OSError(
+                        f"the disk of {self._bag.folder} is too slow: {waiting / 1e6:.0f} MB wait to be written; "
+                        "record fewer topics (--topics) or elsewhere (--out); recording stops"
+                    )
                 if time.monotonic() - flushed_s >= FLUSH_S:
                     flushed_s = time.monotonic()
                     self._bag.flush()
@@ -161,17 +170,21 @@ class Recorder:
             self._failure = str(error) if expected else f"the writer failed: {error!r}"
             self._save()
             self.failed.set()
+            self._queue = deque(maxlen=0)
 
     def _save(self) -> None:
-        """Close the bag if the disk lets us; else keep what was readable."""
+        """Close the bag if the disk lets us; else keep what was readable. Never raises."""
         try:
             self._bag.close()
-        except OSError:
-            self._bag.abandon()
+        except Exception:
+            with contextlib.suppress(Exception):
+                self._bag.abandon()
 
-    def _drain(self) -> None:
+    def _drain(self, most_s: float = math.inf) -> None:
+        """Write what waits, for `most_s` at most: on a slow disk there is always more."""
         self._add_topics()
-        while self._queue:
+        until_s = time.monotonic() + most_s
+        while self._queue and time.monotonic() < until_s:
             topic, time_ns, data = self._queue.popleft()
             # Again: a topic may be discovered while the queue is emptied, and its first messages come at once.
             self._add_topics()

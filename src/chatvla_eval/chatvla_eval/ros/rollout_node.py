@@ -69,9 +69,16 @@ class RolloutSettings:
         split = declare(node, "split", "open_world", "Split to draw trials from.", choices=_SPLITS)
         seed = declare(node, "seed", 100, "Seed of the run; the same seed gives the same trials.", low=0, high=10**12)
         out = declare(
-            node, "out", "", "Folder for results.json and the film; empty for runs/eval/TASK_POLICY_SPLIT_SEED_ros."
+            node,
+            "out",
+            "",
+            "Folder for results.json and the film; empty for one under runs/eval named by what is asked.",
         )
-        name = f"{task}_{policy_name(policy)}_{split}_{seed}_ros"
+        swap = declare(node, "swap", False, "Permute the cards against the same seeds.")
+        force = declare(node, "force", "", "Reasoning to act on instead of the policy's own; empty for its own.")
+        name = "_".join(
+            [task, policy_name(policy), split, str(seed), *["swap"] * swap, *["force"] * bool(force), "ros"]
+        )
         return cls(
             task=task,
             trials=declare(node, "trials", 10, "Number of trials, count.", low=1, high=99_999),
@@ -82,8 +89,8 @@ class RolloutSettings:
             robot=declare(node, "robot", "", "Robot the bench holds, a RobotSpec name; empty: the bench's own.")
             or bench_robot(task),
             view=declare(node, "view", "top", "Camera whose pictures the film shows, a view of the bench."),
-            swap=declare(node, "swap", False, "Permute the cards against the same seeds."),
-            force=declare(node, "force", "", "Reasoning to act on instead of the policy's own; empty for its own."),
+            swap=swap,
+            force=force,
             timeout_s=declare(node, "timeout", TASKS[task].timeout_s, "Longest trial, s.", low=1.0, high=600.0),
             wait_s=declare(node, "wait", 60.0, "Longest wait for the other nodes, s.", low=1.0, high=3600.0),
         )
