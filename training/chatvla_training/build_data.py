@@ -95,7 +95,10 @@ def image_text_sources(recipe: Recipe) -> tuple[SampleSource, ...]:
     for entry in (part.strip() for part in recipe.image_text.split(",") if part.strip()):
         kind, found, path = entry.partition("=")
         if entry.startswith("synthetic:"):
-            sources.append(open_source(entry.removeprefix("synthetic:"), recipe.seed, cache))
+            try:
+                sources.append(open_source(entry.removeprefix("synthetic:"), recipe.seed, cache))
+            except ValueError as error:
+                raise RecipeError(f"image_text: {error}") from error
         elif found:
             sources.append(LlavaSource(Path(path), kind=kind))
         else:

@@ -97,6 +97,11 @@ class DiffusionRun:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
         """Open the data. Raises RecipeError when it is of several robots."""
+        unread = [key for key in ("init", "init_vision", "freeze", "lora_rank") if getattr(recipe, key)]
+        if unread:
+            raise RecipeError(
+                f"a diffusion policy starts from nothing and trains whole; leave {', '.join(unread)} empty"
+            )
         self._recipe = recipe
         data = robot_data(recipe)
         if len({item.robot for item in data.train}) != 1:

@@ -170,6 +170,17 @@ class Recipe:
             if get_origin(wanted) is Literal and value not in get_args(wanted):
                 known = ", ".join(repr(option) for option in get_args(wanted))
                 raise RecipeError(f"{item.name} is {value!r}; it must be one of: {known}")
+        from chatvla_policy.systems import SYSTEMS
+
+        if self.system not in SYSTEMS:
+            raise RecipeError(f"system is {self.system!r}; it must be one of: {', '.join(SYSTEMS)}")
+        for name in ("seed", "workers", "lora_rank", "image_width", "readings", "warmup", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise RecipeError(f"{name} is {getattr(self, name)}, must not be negative")
+        if self.clip <= 0:
+            raise RecipeError(f"clip is {self.clip}, must be positive: longer gradients are shortened to it; 1e9 never")
+        if self.stage == "stage2" and self.lora_rank:
+            raise RecipeError("lora_rank adapts the language model, which stage2 does not train; leave it 0")
         counts = ("steps", "batch", "micro_batch", "frame_every", "horizon", "checkpoint_every", "keep", "cache_draws")
         for name in counts:
             if getattr(self, name) < 1:

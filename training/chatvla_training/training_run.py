@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from chatvla_control.robot_spec import UnknownRobotError
 from chatvla_policy.checkpoint import Checkpoint, CheckpointError, RobotSetup, save_checkpoint
 from chatvla_policy.model.backbone import BackboneError
 from chatvla_policy.model.chatvla2 import ChatVLA2
+from chatvla_policy.systems import policy_class
 from chatvla_training.build_data import (
     Collate,
     RobotData,
@@ -28,7 +30,7 @@ from chatvla_training.build_data import (
     robot_setups,
 )
 from chatvla_training.build_model import StartModel, start_model
-from chatvla_training.data.episodes import DatasetError
+from chatvla_training.data.episodes import DatasetError, EpisodeDataset
 from chatvla_training.data.errors import SourceError
 from chatvla_training.data.features import FeatureCollate
 from chatvla_training.data.mixture import Group, Mixture
@@ -62,6 +64,7 @@ RUN_ERRORS = (
     SourceError,
     StateError,
     UnknownRobotError,
+    OSError,
 )
 
 TEXTS_LOOKED_AT = 1000
@@ -94,6 +97,7 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator, starts: dic
         return run.policy
     started = time.monotonic()
     start = start_model(recipe, robot.specs(recipe.robot))
+    _check_system(recipe, start)
     make_room_for_texts(start, robot)
     learn_texts(start, robot, recipe)
     setups = robot_setups(recipe, robot, start.robots)
@@ -118,6 +122,22 @@ def _train(recipe: Recipe, run: RunFolder, accelerator: Accelerator, starts: dic
     trainer.train()
     _export(recipe, run, accelerator, trainer, start, setups, robot, config, seconds=time.monotonic() - started)
     return run.policy
+
+
+def _feature_folders(sets: Sequence[EpisodeDataset]) -> list[str]:
+    """Return what the folder of each data set's kept features is called: its name, and a hash where two have one."""
+    places = {data.folder.resolve(): data.folder.name for data in sets}
+    again = {name for name in places.values() if list(places.values()).count(name) > 1}
+    return [
+        f"{data.folder.name}-{data.sha256()[:12]}" if data.folder.name in again else data.folder.name for data in sets
+    ]
+
+
+def _check_system(recipe: Recipe, start: StartModel) -> None:
+    """Raise RecipeError now where the checkpoint could not be loaded as one of its system after the last step."""
+    unfit = getattr(policy_class(recipe.system), "unfit", lambda config: "")
+    if recipe.stage != "language" and (reason := unfit(start.model.config)):
+        raise RecipeError(f"system {recipe.system!r}: {reason}; change init, moe, conditioning or system")
 
 
 def make_room_for_texts(start: StartModel, robot: RobotData) -> None:
@@ -196,18 +216,19 @@ def _task(
     if recipe.cache_features:
         if len({data.robot for data in robot.train}) != 1:
             raise RecipeError("cache_features takes the data of one robot; give --cache_features false for several")
+        sets = (*robot.train, *robot.validation)
         kept = [
             keep_features(
                 recipe,
                 start.model,
                 collate,
                 data,
-                run.path / "features" / data.folder.name,
+                run.path / "features" / name,
                 accelerator,
                 init=start.origin.get("init_sha256", start.origin["init"]),
                 unreadable=lambda error: run.skip(0, error.sample, error.reason),
             )
-            for data in (*robot.train, *robot.validation)
+            for data, name in zip(sets, _feature_folders(sets), strict=True)
         ]
         task: TrainingTask = FeatureTask(start.model, widths)
         function = FeatureCollate(collate.statistics)

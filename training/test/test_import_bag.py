@@ -124,6 +124,20 @@ def fill(bag: Bag, duration_s: float, silent: tuple[float, float] = (0, 0)) -> N
             bag.image(time_s, tick % 200)
 
 
+@pytest.mark.parametrize("by", ["topic", "goal"])
+def test_a_stop_ends_an_episode_and_begins_none(tmp_path: Path, by: str):
+    with Bag(tmp_path / "bag", StoragePlugin.MCAP) as bag:
+        if by == "topic":
+            bag.text(START_S, "pick the card")
+        bag.reasoning(START_S + 0.1, "a thought", "pick the card")
+        bag.text(START_S + 3.0, "")
+        fill(bag, 6.0)
+    assert main([str(tmp_path / "bag"), "--out", str(tmp_path / "set"), "--image-codec", "png"]) == 0
+    data = EpisodeDataset(tmp_path / "set", horizon=5)
+    assert [round(episode["length"] / 50, 1) for episode in data.episodes] == pytest.approx([3.0], abs=0.2)
+    assert data.sample(0, 0).instruction == "pick the card"
+
+
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
 def test_real_robot_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str], storage: StoragePlugin):
     with Bag(tmp_path / "bag", storage) as bag:

@@ -60,6 +60,9 @@ def test_keys_are_read_by_type():
         ({"starts": "0"}, "at least 1"),
         ({"text_age_s": "-1"}, "negative"),
         ({"steps": "0"}, "at least 1"),
+        ({"seed": "-1"}, "seed is -1, must not be negative"),
+        ({"clip": "0"}, "clip is 0.0, must be positive"),
+        ({"system": "dense_flim"}, "system is 'dense_flim'; it must be one of: chatvla2"),
         ({"normalisation": "mean_std"}, "one standard deviation"),
         ({"normalisation": "mean_std", "action_size": "H"}, "give quantile or min_max, or one of the sizes compact"),
     ],
@@ -67,6 +70,11 @@ def test_keys_are_read_by_type():
 def test_wrong_keys_and_values_are_refused(values, says):
     with pytest.raises(RecipeError, match=says):
         changed(RECIPES["stage1"], values)
+
+
+def test_adapters_are_refused_where_what_they_adapt_is_not_trained():
+    with pytest.raises(RecipeError, match="stage2 does not train"):
+        changed(RECIPES["stage2"], {"lora_rank": "16"})
 
 
 def test_an_expert_that_does_not_clip_may_be_normalised_by_mean_std():

@@ -13,7 +13,7 @@ from chatvla_policy.checkpoint import load_checkpoint, save_checkpoint
 from chatvla_training import keep_golden
 from chatvla_training.data.episodes import EpisodeDataset
 from chatvla_training.recipe import Recipe, RecipeError
-from chatvla_training.trainer.run_folder import RunFolderError
+from chatvla_training.trainer.run_folder import RunFolder, RunFolderError
 from chatvla_training.training_run import train_recipe
 
 from .small_runs import small_recipe, with_damaged_picture
@@ -102,6 +102,43 @@ def test_a_policy_without_its_golden_input_is_none(
             train_recipe(recipe, tmp_path / "run")
     assert not (tmp_path / "run/policy").exists()
     assert load_checkpoint(train_recipe(recipe, tmp_path / "run")).golden is not None
+
+
+@pytest.mark.parametrize(("system", "reason"), [("dense_film", "has no mixture"), ("chatvla1", "has a static mixture")])
+def test_model_that_is_none_of_its_system_is_refused_before_the_first_step(
+    stage1: Path, tmp_path: Path, arm_data: Path, llava_file: Path, system: str, reason: str
+):
+    recipe = small_recipe(
+        arm_data, llava_file, stage="stage2", moe="keep", init=str(stage1 / "policy"), ratio=(0, 1), system=system
+    )
+    with pytest.raises(RecipeError, match=f"system '{system}': .*{reason}"):
+        train_recipe(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_kept_features_of_data_sets_of_one_name_stay_apart(
+    stage1: Path, tmp_path: Path, arm_data: Path, llava_file: Path
+):
+    places = [tmp_path / name / "set" for name in ("monday", "tuesday")]
+    for place in places:
+        shutil.copytree(arm_data, place)
+    recipe = small_recipe(
+        arm_data, llava_file, stage="stage2", moe="keep", init=str(stage1 / "policy"), ratio=(0, 1),
+        cache_features=True, data=",".join(map(str, places)), **SHORT,
+    )  # fmt: skip
+    info = places[1] / "meta" / "chatvla.json"
+    content = json.loads(info.read_text())
+    info.write_text(json.dumps(content | {"files": {**content["files"], "more": "x"}}))
+    train_recipe(recipe, tmp_path / "run")
+    assert set(json.loads((tmp_path / "run" / "config.json").read_text())["data"]) >= {"set:train", "set:train #2"}
+
+
+def test_a_state_half_written_by_a_killed_process_does_not_stay(tmp_path: Path):
+    left = tmp_path / "state" / ".step-00000007"
+    left.mkdir(parents=True)
+    with RunFolder(tmp_path).new_state(9) as aside:
+        (aside / "weights").write_text("x")
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["step-00000009"]
 
 
 def test_stage2_needs_the_cameras_of_its_checkpoint(stage1: Path, tmp_path: Path, arm_data: Path, llava_file: Path):

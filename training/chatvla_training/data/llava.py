@@ -105,7 +105,7 @@ class LlavaSource:
         try:
             with Image.open(path) as picture:
                 return np.asarray(picture.convert("RGB").resize(IMAGE_SIZE, Image.Resampling.BICUBIC))
-        except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
             raise CorruptSampleError(name, f"image {path} can't be read: {error}") from error
 
     def sha256(self) -> str:

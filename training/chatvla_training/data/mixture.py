@@ -99,14 +99,20 @@ class Mixture:
 
     def left_out(self) -> dict[str, dict[str, int]]:
         """Return, by source, how many of its samples were not taken for which reason."""
-        counted = {
-            source.name: dict(getattr(source, "left_out", {})) for group in self.groups for source in group.sources
-        }
+        counted = {name: dict(getattr(source, "left_out", {})) for name, source in self._named().items()}
         return {name: reasons for name, reasons in counted.items() if reasons}
 
     def sha256(self) -> dict[str, str]:
         """Return the fingerprint of every source by name."""
-        return {source.name: source.sha256() for group in self.groups for source in group.sources}
+        return {name: source.sha256() for name, source in self._named().items()}
+
+    def _named(self) -> dict[str, Any]:
+        """Return the sources by name; a name that comes again is numbered."""
+        found: dict[str, Any] = {}
+        for source in (source for group in self.groups for source in group.sources):
+            same = sum(name.partition(" #")[0] == source.name for name in found)
+            found[f"{source.name} #{same + 1}" if same else source.name] = source
+        return found
 
 
 @lru_cache(maxsize=4096)

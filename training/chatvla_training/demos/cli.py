@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         counts = collect(
             options.out.absolute(), episodes=options.episodes, seed=options.seed, jobs=options.jobs, settings=settings
         )
-    except (BenchError, CheckpointError, CollectError, EndpointError) as error:
+    except (BenchError, CheckpointError, CollectError, EndpointError, OSError) as error:
         print(f"demos: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -88,16 +88,12 @@ def _spans(
     """Return start, stop, instruction and facts of each trial or instruction."""
     end_s = float(bag.measured.times_s[-1])
     if not bag.truths:
-        said = bag.instructions or [(time, given) for time, _, given in bag.reasoning if given]
-        changes = [
-            entry
-            for index, entry in enumerate(said)
-            if index == 0 or bag.instructions or entry[1] != said[index - 1][1]
-        ]
+        changes = _instructions(bag)
         starts = [time for time, _ in changes]
         return [
             (time, stop, text, {"task": "", "source": "bag", "simulation": False})
             for (time, text), stop in zip(changes, [*starts[1:], end_s], strict=True)
+            if text
         ]
     trials: dict[int, list[SceneTruth]] = {}
     for truth in bag.truths:
@@ -115,6 +111,19 @@ def _spans(
             facts = {**episode_facts(first), "source": "bag", "simulation": True}
             spans.append((first.stamp_s, last.stamp_s, first.instruction, facts))
     return spans
+
+
+def _instructions(bag: BagContents) -> list[tuple[float, str]]:
+    """Return when which instruction began, in order; an empty one stops what was followed and begins nothing.
+
+    Those of the topic, or, where it gave none, those that reasonings name: of goals.
+    """
+    topic = [(time, text.strip()) for time, text in bag.instructions]
+    if any(text for _, text in topic):
+        return topic
+    named = [(time, given.strip()) for time, _, given in bag.reasoning if given.strip()]
+    both = sorted([*named, *topic])
+    return [entry for index, entry in enumerate(both) if index == 0 or entry[1] != both[index - 1][1]]
 
 
 def _said(bag: BagContents, start_s: float, stop_s: float, instruction: str) -> list[tuple[float, str]]:
@@ -202,7 +211,7 @@ def main(arguments: Sequence[str]) -> int:
                 provenance=json.loads(json.dumps(provenance)),
                 validation_share=share,
             )
-    except (BagError, RecordError, FileExistsError) as error:
+    except (BagError, RecordError, OSError) as error:
         print(f"import-bag: {error}", file=sys.stderr)
         return 1
     print(f"{options.out}: {len(records)} episodes, {sum(len(record.states) for record in records)} rows")

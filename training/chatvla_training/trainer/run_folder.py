@@ -119,7 +119,9 @@ class RunFolder:
         final = self.path / "state" / f"step-{step:08d}"
         aside = self.path / "state" / f".step-{step:08d}"
         if self.writes:
-            shutil.rmtree(aside, ignore_errors=True)
+            # Also those of other steps, which a process that was killed left half-written.
+            for left in aside.parent.glob(".step-*"):
+                shutil.rmtree(left, ignore_errors=True)
             aside.mkdir(parents=True)
         yield aside
         if self.writes:

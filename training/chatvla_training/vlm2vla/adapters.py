@@ -43,7 +43,9 @@ def with_adapter(model: Any, recipe: Recipe, adapter: Path | None) -> PeftModel:
 
     Raises RecipeError where recipe and adapter differ.
     """
-    targets, rank, alpha = linear_modules(model, recipe.lora_targets), recipe.lora_rank or 16, recipe.lora_alpha
+    if not recipe.lora_rank or recipe.freeze:
+        raise RecipeError("VLM2VLA trains adapters alone: give --lora_rank, such as 16, and leave freeze empty")
+    targets, rank, alpha = linear_modules(model, recipe.lora_targets), recipe.lora_rank, recipe.lora_alpha
     if adapter is None:
         return get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=0))
     adapted = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
-import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -182,7 +182,7 @@ class EndpointDescriber:
                 said = json.load(answer)["choices"][0]["message"]["content"]
             items = json.loads(said[said.index("[") : said.rindex("]") + 1])
             worded = [(str(item["step_description"]).strip(), str(item["reasoning"]).strip()) for item in items]
-        except (urllib.error.URLError, OSError, ValueError, KeyError, IndexError, TypeError):
+        except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError, AttributeError):
             worded = []
         if len(worded) != len(parts) or not all(step and plan and len(step) <= 100 for step, plan in worded):
             self.counts["kept"] += 1

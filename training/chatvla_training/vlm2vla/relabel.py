@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.argument_types import positive
+from chatvla_control.argument_types import count, positive
 from chatvla_control.cartesian import arm_models, cartesian_rows, tool_poses
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.rotations import six_from_matrix
@@ -30,6 +30,7 @@ from chatvla_policy.processing.statistics import Statistics
 from chatvla_policy.strict_json import to_plain
 from chatvla_policy.vlm2vla.prompts import with_arm
 from chatvla_training.data.episodes import DatasetError, EpisodeDataset
+from chatvla_training.data.errors import CorruptSampleError
 from chatvla_training.progress import progress
 from chatvla_training.vlm2vla.describe import EndpointDescriber, step_texts, things_of
 from chatvla_training.vlm2vla.episode_questions import (
@@ -189,6 +190,10 @@ def _episodes(
 
 def _anchors(spec: RobotSpec, data: EpisodeDataset, episodes: Sequence[int], seed: int) -> dict[str, list[list[float]]]:
     """Return positions and 6D rotations of each arm's tool, spread over where it has been (farthest points first)."""
+    if not episodes:
+        raise DatasetError(
+            f"{data.folder}: no episode of its training split can be used; record more, or give --pushed"
+        )
     bounds = [[data.episodes[number][f"dataset_{side}_index"] for side in ("from", "to")] for number in episodes]
     rows = np.concatenate([np.arange(first, last) for first, last in bounds])
     rows = np.random.default_rng(seed).permutation(rows)[:4000]
@@ -215,7 +220,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--limit", type=positive, default=0.05, help="metres that no action exceeds (to the millimetre)"
     )
-    parser.add_argument("--starts", type=int, default=4, help="frames of each part from which its rest is asked for")
+    parser.add_argument("--starts", type=count, default=4, help="frames of each part from which its rest is asked for")
     parser.add_argument("--decimals", type=int, choices=(2, 3), default=3, help="of lengths in metres")
     parser.add_argument("--where", action="store_true", help="plans say from where to where, in centimetres")
     parser.add_argument("--pushed", action="store_true", help="use episodes in which the arm was pushed, too")
@@ -236,7 +241,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     try:
         counts = relabel(options.data, options.out, settings)
-    except (DatasetError, FileExistsError) as error:
+    except (DatasetError, CorruptSampleError, OSError) as error:
         print(f"relabel: {error}", file=sys.stderr)
         return 1
     print(f"{options.out}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))

@@ -149,6 +149,13 @@ class Vlm2VlaRun:
                 f"{recipe.data}: lengths have {sorted(decimals)} decimals; relabel with the same --decimals"
             )
         self._config = replace(self._config, decimals=decimals.pop())
+        for key in ("views", "step_period_s", "open_m", "closed_m"):
+            for robot in {info["robot"] for info in self._infos}:
+                values = {json.dumps(info[key]) for info in self._infos if info["robot"] == robot}
+                if len(values) > 1:
+                    raise RecipeError(
+                        f"{recipe.data}: {key} of {robot} is {' and '.join(sorted(values))}; train on one"
+                    )
         chat = image_text_sources(recipe) if recipe.ratio[0] else ()
         groups = language_groups(sources, chat, ratio=recipe.ratio, shares=recipe.question_shares)
         self.mixture = Mixture(groups, seed=recipe.seed)

@@ -62,6 +62,12 @@ def system_of(folder_or_name: str | Path) -> str:
     return system
 
 
+def policy_class(system: str) -> Any:
+    """Return the policy class of a system, a key of SYSTEMS. Raises KeyError."""
+    module, _, name = SYSTEMS[system].partition(":")
+    return getattr(import_module(module), name)
+
+
 def load_policy(
     folder_or_name: str | Path, *, device: str = "cpu", seed: int = 0, robot: str | None = None, **options: Any
 ) -> Policy:
@@ -70,7 +76,5 @@ def load_policy(
     `robot` chooses among the robots of the checkpoint; `options` go to the system's own `load`.
     Raises CheckpointError naming the first mismatch, or listing what exists.
     """
-    module, _, name = SYSTEMS[system_of(folder_or_name)].partition(":")
-    policy_class = getattr(import_module(module), name)
     folder = checkpoint_folder(folder_or_name)
-    return policy_class.load(folder, device=device, seed=seed, robot=robot, **options)
+    return policy_class(system_of(folder)).load(folder, device=device, seed=seed, robot=robot, **options)
