@@ -294,6 +294,9 @@ class ArmController:
                 f"{self.spec.joint_names[joint]} stayed {error[joint]:.2f} rad from its command for "
                 f"{self._tracking_bad_s:.1f} s, limit {self._settings.tracking_error_rad} rad; {what}"
             )
-        if self._player.goal is None and not leapt:
-            # Stop pushing, also when something else was latched first.
+        led = self._player.goal
+        if not leapt and (
+            led is None or (np.abs(led - measured) * self._rotary).max() > self._settings.tracking_error_rad
+        ):
+            # Stop pushing, also when something else was latched first, and again when the arm was moved on since.
             self._player.hold_at(np.where(self._rotary, measured, self._player.positions))

@@ -273,6 +273,19 @@ def test_stopped_arm_that_is_blocked_pushes_no_more_either(bench: Bench, moment:
     assert pushed(bench, {moment: lambda: bench.controller.stop("operator")}).max() < 0.05
 
 
+def test_latched_arm_that_is_pushed_away_twice_gives_way_twice(bench: Bench) -> None:
+    bench.controller.stop("operator")
+    for place in (0.6, 1.2):
+        pushed_to = HOME + place * np.eye(14)[0]
+        for share in np.linspace(0.0, 1.0, 100):
+            bench.measured = pushed_to + (share - 1.0) * 0.6 * np.eye(14)[0]
+            bench.tick(follow=False)
+        bench.tick(100, follow=False)
+        command = bench.controller.step(now_s=bench.now_s, measured=bench.measured, elapsed_s=TICK_S)
+        assert command is not None
+        assert np.abs(command.positions - bench.measured)[0] < 0.41
+
+
 def test_late_tick_does_not_end_the_way_back(bench: Bench) -> None:
     assert pushed(bench, {}, late=57).max() < 0.05
 

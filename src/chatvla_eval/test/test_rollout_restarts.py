@@ -63,6 +63,8 @@ def test_killed_nodes_end_their_trial_by_name_and_an_interrupt_within_a_trial_ke
     assert running.returncode == 130, output
     assert "INCOMPLETE" in output
     first, second, third = json.loads(results.read_text())["trials"]
-    assert first["cause"] == "error:the policy was restarted during the trial, or a second one came", output
+    # Which of the two is seen first is the middleware's affair.
+    told = ("error:the policy was restarted during the trial, or a second one came", "error:the policy went away")
+    assert first["cause"].startswith(told), output
     assert second["cause"].startswith(("error:2 simulators publish", "error:sim/bench_state is silent")), output
     assert not third["cause"].startswith(("error:2 simulators", "error:DRIVER_FAULT", "error:the policy")), output

@@ -27,8 +27,8 @@ from chatvla_msgs.action import FollowInstruction
 
 __all__ = ["InstructionGoals", "Run"]
 
-_LAST_S = 0.5
-"""So long a result may take that is sent before the server goes."""
+_LOOK_S, _LAST_LOOKS, _LOOKS_AFTER = 0.1, 30, 3
+"""Before the server goes it is looked every so often [s], at most so many times, whether the last result is sent."""
 _KEEP_RESULT_S = 10
 """A goal's sender may ask for the result until then after the goal's end."""
 Result, Feedback = FollowInstruction.Result, FollowInstruction.Feedback
@@ -102,11 +102,16 @@ class InstructionGoals:
         if not served or self.told:
             return self._server.destroy()
 
-        def last() -> None:
-            self._node.destroy_timer(timer)
-            self._server.destroy()
+        looks = iter(range(_LAST_LOOKS))
+        more = iter(range(_LOOKS_AFTER))
 
-        timer = self._node.create_timer(_LAST_S, last, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        def last() -> None:
+            # A result that is told is sent by callbacks of its own.
+            if next(looks, None) is None or (self.told and next(more, None) is None):
+                self._node.destroy_timer(timer)
+                self._server.destroy()
+
+        timer = self._node.create_timer(_LOOK_S, last, clock=Clock(clock_type=ClockType.STEADY_TIME))
         return None
 
     def watch(self) -> bool:

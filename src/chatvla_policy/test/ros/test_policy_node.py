@@ -286,8 +286,13 @@ def test_camera_fault_is_reported_and_mended(serve, robot) -> None:
 def test_policy_never_listens_to_the_scenes_truth(serve, robot) -> None:
     served = serve()
     assert robot.until(lambda: robot.health().get("state") == "active")
-    topics = dict(served.node.get_subscriber_names_and_types_by_node("policy_node", "/"))
-    assert "/camera/top/image_raw" in topics
+    topics: dict[str, list[str]] = {}
+
+    def known() -> bool:
+        topics.update(served.node.get_subscriber_names_and_types_by_node("policy_node", "/"))
+        return "/camera/top/image_raw" in topics
+
+    assert robot.until(known)
     assert not [
         name for name, kinds in topics.items() if "bench" in name or any("BenchState" in kind for kind in kinds)
     ]
