@@ -118,7 +118,9 @@ def test_sums_come_out_right() -> None:
 
 
 def test_robot_instructions_are_no_questions() -> None:
-    asked = {turn.question for index in range(200) for turn in open_source("all", 1).sample(index, 0).turns}
+    source = open_source("all", 1)
+    asked = {turn.question for index in range(120) for turn in source.sample(index, 0).turns}
+    assert len(asked) > 20
     assert not asked & set(INSTRUCTIONS)
 
 
