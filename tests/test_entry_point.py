@@ -65,6 +65,17 @@ def test_runs_through_a_symbolic_link(bare: Path, tmp_path: Path) -> None:
     assert "Usage: ./chatvla VERB" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["my robots", "a:b", "it's"])
+def test_folder_that_colcon_does_not_take_is_refused_at_once(bare: Path, tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    bare.rename(place)
+    done = subprocess.run([place / "chatvla", "setup"], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "do not take the character" in done.stderr
+    assert "move the folder" in done.stderr
+    assert not (place / ".venv").exists()
+
+
 def test_a_wrong_python_is_named(bare: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "python3"
     wrong.write_text("#!/bin/sh\nexit 1\n")

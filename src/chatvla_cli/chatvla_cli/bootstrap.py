@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         if {"-h", "--help"} & set(arguments[1:]) and not _is_ready(environment, (*BASE_LAYERS, *verb.layers)):
             print(f"./chatvla {verb.name} {verb.usage}\n\n{verb.summary}\n{verb.details}")
             return 0
+        _check_place(root)
         environment = ensure(environment, layers)
     except ChatvlaError as error:
         print(f"chatvla: {error}", file=sys.stderr)
@@ -58,6 +60,15 @@ def main(arguments: Sequence[str]) -> int:
     command = [str(environment.python), "-m", "chatvla_cli.main", verb.name, *arguments[1:]]
     variables = workspace.merged_variables(environment, environment.variables)
     os.execve(command[0], command, {**variables, "CHATVLA_ROOT": str(root)})
+
+
+def _check_place(root: Path) -> None:
+    """Raise BrokenEnvironmentError where what colcon and pip write could not be run: paths are not quoted there."""
+    if found := re.search(r"[^\w./+~@,=-]", str(root)):
+        raise BrokenEnvironmentError(
+            f"the checkout lies in '{root}', and colcon's set-up files do not take the character {found[0]!r} in a "
+            "path; move the folder, for example to ~/chatvla"
+        )
 
 
 def find_environment(root: Path) -> Environment:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,16 +27,9 @@ def executable_path(package: str, executable: str, environment: Mapping[str, str
     return path
 
 
-def _interpreter(path: Path) -> list[str]:
-    """Return what has to run a script whose first line the kernel can't follow: a quoted path with a space in it."""
-    with path.open("rb") as file:
-        return [sys.executable] if file.read(3) == b'#!"' else []
-
-
 def node_command(node: NodeSpec, environment: Mapping[str, str], scratch: Path) -> list[str]:
     """Return the command line of `node`; its parameters are written into a file under `scratch`."""
-    path = executable_path(node.package, node.executable, environment)
-    command = [*_interpreter(path), os.fspath(path), *node.arguments, "--ros-args"]
+    command = [os.fspath(executable_path(node.package, node.executable, environment)), *node.arguments, "--ros-args"]
     command += ["-r", f"__node:={node.name}", "-r", f"__ns:={node.namespace}"]
     for source, target in node.remappings:
         command += ["-r", f"{source}:={target}"]

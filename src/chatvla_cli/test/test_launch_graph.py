@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from chatvla_cli.errors import UsageError
 from chatvla_cli.launch_arguments import describe, given_values
 from chatvla_cli.launch_graph import LaunchArgument, LaunchGraph, read_graph
 from chatvla_cli.launch_verb import report
-from chatvla_cli.node_command import node_command
 from chatvla_cli.substitutions import Context, GraphError, expand
 
 
@@ -126,22 +124,6 @@ def test_numbers_are_taken_as_they_are_written_or_not_at_all(tmp_path: Path, nam
 def test_plain_numbers_are_read(tmp_path: Path) -> None:
     (node,) = graph(tmp_path, NUMBERS).resolve({"seed": "100", "angle": "-4e1"}, {}).nodes
     assert node.parameters == {"seed": 100, "angle": -40.0}
-
-
-def test_script_in_a_folder_with_a_space_is_run_by_this_interpreter(tmp_path: Path) -> None:
-    share = tmp_path / "my robots" / "share" / "demo"
-    (share.parent.parent / "lib" / "demo").mkdir(parents=True)
-    share.mkdir(parents=True)
-    index = share.parent / "ament_index" / "resource_index" / "packages"
-    index.mkdir(parents=True)
-    (index / "demo").touch()
-    script = share.parent.parent / "lib" / "demo" / "talker"
-    environment = {"AMENT_PREFIX_PATH": str(tmp_path / "my robots")}
-    node = graph(tmp_path, "launch:\n- node: {pkg: demo, exec: talker}\n").resolve({}, environment).nodes[0]
-    for first, command in (('#!"/my robots/python3"', [sys.executable, str(script)]), ("#!/bin/sh", [str(script)])):
-        script.write_text(f"{first}\n")
-        script.chmod(0o755)
-        assert node_command(node, environment, tmp_path)[: len(command)] == command
 
 
 def test_results_of_an_earlier_launch_are_not_shown_as_this_ones(
