@@ -92,16 +92,25 @@ class InstructionGoals:
         """Whether every goal that has ended has its result; the executor that took a goal up must serve it on."""
         return not self._untold
 
-    def destroy(self, why: str, *, served: bool = False) -> None:
+    def destroy(self, why: str, *, served: bool = False) -> Callable[[], None]:
         """End the goal on its way with NODE_INACTIVE and the sentence `why`; stop serving.
 
         With `served`, the node's callbacks go on being served: its sender then gets the result before the server goes.
+        Whoever destroys the node before that calls what is returned first, at any time and as often as it likes.
         """
         if self.run is not None:
             self.end(self.run, Result.NODE_INACTIVE, why)
-        if not served or self.told:
-            return self._server.destroy()
+        gone = False
 
+        def go() -> None:
+            nonlocal gone
+            if not gone:
+                gone = True
+                self._server.destroy()
+
+        if not served or self.told:
+            go()
+            return go
         looks = iter(range(_LAST_LOOKS))
         more = iter(range(_LOOKS_AFTER))
 
@@ -109,10 +118,10 @@ class InstructionGoals:
             # A result that is told is sent by callbacks of its own.
             if next(looks, None) is None or (self.told and next(more, None) is None):
                 self._node.destroy_timer(timer)
-                self._server.destroy()
+                go()
 
         timer = self._node.create_timer(_LOOK_S, last, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        return None
+        return go
 
     def watch(self) -> bool:
         """End the goal when it was cancelled or is out of time; return whether one is still on its way."""

@@ -108,10 +108,14 @@ class Following:
         """Whether the senders of all goals that have ended know it."""
         return self._goals.told
 
-    def destroy(self, why: str, *, served: bool) -> None:
-        """End what is followed and stop serving; `served`: whether the node's callbacks go on being served."""
-        self._goals.destroy(why, served=served)
+    def destroy(self, why: str, *, served: bool) -> Callable[[], None]:
+        """End what is followed and stop serving; `served`: whether the node's callbacks go on being served.
+
+        Returns what ends the serving at once, for whoever destroys the node.
+        """
+        last = self._goals.destroy(why, served=served)
         self._judge.shutdown(wait=True, cancel_futures=True)
+        return last
 
     def _on_begin(self, run: Run) -> None:
         self._driver.begin()

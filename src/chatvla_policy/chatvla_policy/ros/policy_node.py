@@ -77,6 +77,7 @@ class PolicyNode(LifecycleNode):
         self._loading, self._stop = Loading(loader, self.parameters), stop or threading.Event()
         self._acting: Acting | None = None
         self._following: Following | None = None
+        self._end_serving: Callable[[], None] = lambda: None
         self._refusal = ""
         self._stale_settings = False
         self._state = "unconfigured"
@@ -160,6 +161,7 @@ class PolicyNode(LifecycleNode):
     def close(self) -> None:
         """End what runs and destroy the node."""
         self._free("the node is shutting down", last=True)
+        self._end_serving()
         self.destroy_node()
 
     def _build(self, policy: Policy, setup: Any, windows: dict[str, Window]) -> None:
@@ -291,7 +293,7 @@ class PolicyNode(LifecycleNode):
         """End what runs and let go of the checkpoint; `last`: the node is spun no more, and its process ends."""
         self._end(why)
         if self._following is not None:
-            self._following.destroy(why, served=not last)
+            self._end_serving = self._following.destroy(why, served=not last)
         if self._acting is not None:
             self._acting.close()
         for destroy in self._parts:
