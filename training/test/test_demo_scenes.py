@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from chatvla_control.scene import SEEDS_PER_RUN
 from chatvla_eval.demonstrations import DEMONSTRATION_SEEDS, shows_demonstrations
-from chatvla_eval.trial import SEEDS_PER_RUN
 from chatvla_training.demos.collect import ATTEMPTS, SEED_STRIDE, CollectError, collect
 from chatvla_training.demos.episode import DemoSettings
 

@@ -21,6 +21,7 @@ from chatvla_training.demos.disturbance import Disturbance, DisturbanceSettings,
 from chatvla_training.demos.endpoint import EndpointError, EndpointParaphraser, same_claims
 from chatvla_training.demos.episode import DemoSettings
 from chatvla_training.demos.thoughts import reworded, thought
+from chatvla_training.vlm2vla.describe import EndpointDescriber
 
 SETTINGS = DemoSettings(frame_hz=1.0, disturbance=DisturbanceSettings(share=1.0))
 FACTS = {"task": "math_match", "equation": "3+4", "cards": [["7", "left"], ["1", "middle"], ["12", "right"]]}
@@ -213,3 +214,22 @@ def test_numbers_that_nothing_can_be_recorded_with_are_refused(words, says, tmp_
     with pytest.raises(SystemExit):
         main(["math_match", "--out", str(tmp_path / "set"), *words])
     assert says in capsys.readouterr().err
+
+
+def test_endpoint_words_parts_and_the_rules_words_stay_where_it_does_not():
+    server = HTTPServer(("127.0.0.1", 0), _Answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    describe = EndpointDescriber(f"http://127.0.0.1:{server.server_port}/v1", "any")
+    parts, rules = [(np.array([0.02, 0.0, 0.0]), True)], [("Move on", "Move forward.")]
+    try:
+        _Answer.said = 'Here: [{"step_description": "Approach", "reasoning": "It is ahead."}]'
+        assert describe("go", parts, rules) == [("Approach", "It is ahead.")]
+        for _Answer.said in ("no list", "[]", "[1]", None):
+            assert describe("go", parts, rules) == rules
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert describe("go", parts, rules) == rules
+    assert describe.counts == {"worded": 1, "kept": 5}

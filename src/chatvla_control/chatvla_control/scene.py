@@ -11,7 +11,10 @@ from typing import Literal
 
 from chatvla_control.contracts import BoundingBox
 
-__all__ = ["ObjectRole", "Pose", "SceneObject", "SceneTruth"]
+__all__ = ["SEEDS_PER_RUN", "ObjectRole", "Pose", "SceneObject", "SceneTruth"]
+
+SEEDS_PER_RUN = 100_000
+"""Trial i of the run of seed K shows the scene of seed SEEDS_PER_RUN * K + i."""
 
 ObjectRole = Literal["card", "target", "reference", "distractor", "fixture"]
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatvla_control.scene import SEEDS_PER_RUN
 from chatvla_eval.arguments import ArgumentParser
 from chatvla_eval.bag_table import bag_row, write_bag_table
 from chatvla_eval.policies import policy_name, system_name
@@ -23,7 +24,6 @@ from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_com
 from chatvla_eval.short_names import short_names
 from chatvla_eval.statistics import proportion
 from chatvla_eval.summary_table import summary_table
-from chatvla_eval.trial import SEEDS_PER_RUN
 from chatvla_eval.trial_result import TrialResult
 
 if TYPE_CHECKING:

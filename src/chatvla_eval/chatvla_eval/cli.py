@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from chatvla_control.argument_types import count, positive
+from chatvla_control.scene import SEEDS_PER_RUN
 from chatvla_eval.against import against, read_before
 from chatvla_eval.arguments import ArgumentParser, one_of, unknown_name
 from chatvla_eval.demonstrations import DEMONSTRATION_WARNING
@@ -39,7 +40,7 @@ COMMANDS = {
     "understanding": "chatvla_eval.understanding.command",
 }
 """Evaluations other than trials of a task, each a module with `main(arguments)`."""
-MOST_SEED = 2**63 // 100_000 - 1
+MOST_SEED = 2**63 // SEEDS_PER_RUN - 1
 LONGEST_DELAY_S = 10.0
 
 

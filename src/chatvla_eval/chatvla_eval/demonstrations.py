@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chatvla_eval.trial import SEEDS_PER_RUN
+from chatvla_control.scene import SEEDS_PER_RUN
 
 __all__ = ["DEMONSTRATION_NOTE", "DEMONSTRATION_SEEDS", "DEMONSTRATION_WARNING", "shows_demonstrations"]
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from chatvla_control.scene import SEEDS_PER_RUN
 from chatvla_eval.demonstrations import DEMONSTRATION_NOTE
-from chatvla_eval.trial import SEEDS_PER_RUN
 
 __all__ = ["policy_label", "seeds_label", "summary_table", "swap_label", "trial_line"]
 

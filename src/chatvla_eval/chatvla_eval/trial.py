@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.scene import SceneTruth
+from chatvla_control.scene import SEEDS_PER_RUN, SceneTruth
 from chatvla_eval.causes import broken_link, failure_cause
 from chatvla_eval.oracle import right_reasoning
 from chatvla_eval.session import TrialSession, TrialSettings, TrialSetup, Watch
@@ -21,9 +21,7 @@ from chatvla_eval.tools import Approach
 from chatvla_eval.trace import TrialTrace
 from chatvla_eval.trial_result import TrialResult
 
-__all__ = ["SEEDS_PER_RUN", "Touched", "run_trial", "score_trial", "trial_seed"]
-
-SEEDS_PER_RUN = 100_000
+__all__ = ["Touched", "run_trial", "score_trial", "trial_seed"]
 
 
 @dataclass

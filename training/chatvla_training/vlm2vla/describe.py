@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chatvla_policy.endpoint_answer import EndpointError, chat_answer
 from chatvla_training.text.math_phrases import answer_of
 from chatvla_training.vlm2vla.split import Part
 
@@ -173,16 +172,12 @@ class EndpointDescriber:
                 {"role": "user", "content": REQUEST.format(task=task, count=len(parts), parts=lines)},
             ],
         }
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("CHATVLA_DESCRIBE_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
+        key = os.environ.get("CHATVLA_DESCRIBE_KEY", "")
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:
-                said = json.load(answer)["choices"][0]["message"]["content"]
+            said = chat_answer(self._url, body, key=key, timeout_s=self._timeout_s)
             items = json.loads(said[said.index("[") : said.rindex("]") + 1])
             worded = [(str(item["step_description"]).strip(), str(item["reasoning"]).strip()) for item in items]
-        except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        except (EndpointError, ValueError, KeyError, TypeError):
             worded = []
         if len(worded) != len(parts) or not all(step and plan and len(step) <= 100 for step, plan in worded):
             self.counts["kept"] += 1

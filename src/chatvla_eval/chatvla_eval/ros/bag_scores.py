@@ -27,9 +27,9 @@ from chatvla_eval.trial_result import TrialResult
 __all__ = ["ScoredBag", "bag_folders", "score_bag"]
 
 _SPARE_S = 1e-6
+"""Stamps survive the way through messages to a nanosecond."""
 _MISSED_S = 0.5
 """A recording whose first look at a trial is this much later than its beginning began in the middle of it."""
-"""Stamps survive the way through messages to a nanosecond."""
 
 
 @dataclass(frozen=True, kw_only=True)

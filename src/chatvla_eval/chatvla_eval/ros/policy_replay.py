@@ -59,9 +59,9 @@ class BagInputs:
     """First truth of each trial with the time it was received."""
     joints: list[tuple[float, np.ndarray]] = field(default_factory=list)
     commands: list[tuple[float, np.ndarray]] = field(default_factory=list)
-    _trial_seen: int | None = None
     marked: set[int] | None = None
     """Trials that a rollout marked from beginning to end; None where the bag holds no marks."""
+    _trial_seen: int | None = None
 
     def __iter__(self) -> Iterator[Input]:
         """Yield the inputs in the order in which they were received. Raises ReplayError."""

@@ -30,7 +30,7 @@ from chatvla_control.ros.convert_scene import scene_truth_to_msg
 from chatvla_control.ros.parameters import declare
 from chatvla_control.ros.qos import NEWEST_UNRELIABLE
 from chatvla_control.ros.spin import spin_until, stop_on_signals
-from chatvla_control.scene import SceneTruth
+from chatvla_control.scene import SEEDS_PER_RUN, SceneTruth
 from chatvla_msgs.msg import BenchState
 from chatvla_msgs.srv import ResetBench
 from chatvla_sim.bench import BenchError, CameraStream
@@ -39,10 +39,8 @@ from chatvla_sim.real_time import RealTimeBench
 
 __all__ = ["SimNode", "main"]
 
-SEEDS_PER_RUN = 100_000
-"""As in rollouts: the run of seed K begins with the scene of seed 100000 K."""
 LARGEST_SEED = 2**63 // SEEDS_PER_RUN - 1
-"""What an integer parameter holds. ResetBench takes twice as much."""
+"""Scenes' seeds then fit into a signed 64-bit number; ResetBench takes twice as much."""
 COMPLAIN_EVERY_S = 5.0
 
 
