@@ -44,8 +44,6 @@ _ANSWER_S = 3.0
 """A policy that lives ends a goal so soon after it was cancelled or its time is over."""
 _LEASE_S = 25.0
 """The middleware counts a killed node for 20 s more."""
-_DISCOVERY_S = 1.0
-"""By then all of the policy that took the goal is in the graph, and nothing yet of one started after it."""
 _TRUTH_AGE_S = 3.0
 _RESULT_NAMES = {
     getattr(FollowInstruction.Result, name): name
@@ -91,7 +89,7 @@ class RosSession:
         self._goal: ClientGoalHandle | None = None
         self._outcome: FollowInstruction.Result | None = None
         self._timeout_s = 0.0
-        self._policies: set[bytes] = set()
+        self._policies: set[bytes] | None = None
         self._marks = TrialMarks(node)
         self._watch: Watch | None = None
         self._started_s = 0.0
@@ -172,7 +170,7 @@ class RosSession:
             raise RosSessionError("follow_instruction refused the goal; see the policy's log")
         self._goal = handle
         self._started_s = time.monotonic()
-        self._policies = self._serving()
+        self._policies = None
         handle.get_result_async().add_done_callback(partial(self._on_result, handle))
 
     def watch(self) -> Watch:
@@ -257,12 +255,14 @@ class RosSession:
         """Return why the goal on its way will have no result, "" while it may."""
         if not self._follow.server_is_ready():
             return "the policy went away during the trial"
-        serving, elapsed_s = self._serving(), time.monotonic() - self._started_s
-        if elapsed_s < _DISCOVERY_S:
-            self._policies |= serving
+        serving = self._serving()
+        if self._policies is None:
+            # The first look, SLICE_S after the goal was taken: all of who took it is in the graph by now,
+            # and nothing yet of one started since, which needs three times as long.
+            self._policies = serving
         if not serving <= self._policies:
             return "the policy was restarted during the trial, or a second one came"
-        if elapsed_s >= self._timeout_s + _ANSWER_S:
+        if time.monotonic() - self._started_s >= self._timeout_s + _ANSWER_S:
             return f"the policy did not end its goal within {_ANSWER_S:.0f} s after its time: it died or hangs"
         return ""
 
