@@ -91,6 +91,13 @@ def test_unknown_kind_lists_the_known(tmp_path: Path):
         source(tmp_path, [entry(0)], kind="vqa2")
 
 
+def test_pictures_that_lie_elsewhere_are_named_before_the_first_step(tmp_path: Path):
+    entries = [entry(number) | {"image": f"train2017/{number}.jpg"} for number in range(2)]
+    with pytest.raises(SourceError, match=r"none of the first 2 images .*train2017/0\.jpg; their paths start from"):
+        source(tmp_path, entries)
+    assert len(source(tmp_path, [*entries, entry(3)])) == 3  # One that is there: the others are skipped one by one.
+
+
 def test_corrupt_image_is_replaced_and_named(tmp_path: Path):
     read = source(tmp_path, [entry(number) for number in range(4)])
     (tmp_path / "2.png").write_bytes(b"not an image")

@@ -32,6 +32,8 @@ __all__ = ["IMAGE_SIZE", "KINDS", "MAX_TURNS", "LlavaSource", "choose_turns", "t
 IMAGE_SIZE = (320, 240)
 """Width and height [px]."""
 MAX_TURNS = 5
+LOOKED_FOR = 1000
+"""So many images are looked for before the first step, until one is found."""
 KINDS = ("coco", "textvqa", "gqa", "robopoint", "qa")
 OCR_HINT = re.compile(r"Reference OCR tokens?:\s*(.*)", re.IGNORECASE | re.DOTALL)
 OPERATOR = re.compile(r"[+×÷*=/<>±√^%]|^[-−–xX]$")
@@ -63,6 +65,12 @@ class LlavaSource:
         self._samples = [kept for number, entry in enumerate(entries) if (kept := self._take(number, entry, kind))]
         if not self._samples:
             raise SourceError(f"{path} has no usable sample; left out: {dict(self.left_out)}")
+        named = [image for _, image, _ in self._samples[:LOOKED_FOR] if image is not None]
+        if named and not any((self._root / image).is_file() for image in named):
+            raise SourceError(
+                f"none of the first {len(named)} images that {path} names is there, such as {self._root / named[0]}; "
+                "their paths start from the JSON file's folder: put the pictures beside it"
+            )
 
     def _take(self, number: int, entry: Any, kind: str) -> tuple[str, str | None, tuple[Turn, ...]] | None:
         """Return id, image and all turns of one entry, or None after counting why not."""
