@@ -3,6 +3,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,12 @@ def test_both_pages_are_written_and_the_plot_is_inside(page):
     assert found.count("<svg") == 1
     assert "<td>66.7 [0.0, 100.0]</td>" in found
     assert "3 / three" in found
+
+
+def test_diamonds_are_explained_where_there_are_any():
+    item = Bar(label="full", value=0.8)
+    assert "paper, real robot" not in bars([item], title="Success", mark="paper, real robot")
+    assert "paper, real robot" in bars([item, replace(item, mark=0.83)], title="Success", mark="paper, real robot")
 
 
 def test_nothing_is_asked_from_outside_and_no_text_becomes_markup(page):

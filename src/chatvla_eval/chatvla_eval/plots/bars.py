@@ -38,7 +38,7 @@ def bars(
     mark: str = "",
     standalone: bool = False,
 ) -> str:
-    """Return horizontal bars from 0 to `limit` with their intervals; `mark` names what the diamonds are."""
+    """Return horizontal bars from 0 to `limit` with their intervals; `mark` names the diamonds, where there are any."""
     left, right, top = LABEL_WIDTH, WIDTH - 120.0, 44.0
     height = top + ROW * len(items) + 34
 
@@ -46,7 +46,7 @@ def bars(
         return left + (right - left) * min(max(value, 0.0), limit) / limit
 
     parts = [text(12, 20, title, size=14, bold=True)]
-    if mark:
+    if mark and any(item.mark is not None for item in items):
         parts += [
             _diamond(WIDTH - 14 - 6.2 * len(mark), 16),
             text(WIDTH - 4 - 6.2 * len(mark), 20, mark, colour="--soft"),
