@@ -70,6 +70,27 @@ class Bag:
         )
         self.write(topic, kind, time_s, message)
 
+    def lens(self, time_s: float, size: tuple[int, int], focal: float) -> None:
+        kind = "sensor_msgs/msg/CameraInfo"
+        roi = self.type("sensor_msgs/msg/RegionOfInterest")(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        k = np.array([focal, 0, size[1] / 2, 0, focal, size[0] / 2, 0, 0, 1], np.float64)
+        message = self.type(kind)(
+            header=self.header(time_s), height=size[0], width=size[1], distortion_model="plumb_bob", d=np.zeros(5),
+            k=k, r=np.eye(3).ravel(), p=np.zeros(12), binning_x=0, binning_y=0, roi=roi,
+        )  # fmt: skip
+        self.write("camera/top/camera_info", kind, time_s, message)
+
+    def wide_image(self, time_s: float, size: tuple[int, int]) -> None:
+        """Write an image that is grey at its rim and whose middle third, both ways, is white."""
+        kind, (rows, columns) = "sensor_msgs/msg/Image", size
+        pixels = np.full((rows, columns, 3), 100, np.uint8)
+        pixels[rows // 3 : rows - rows // 3, columns // 3 : columns - columns // 3] = 255
+        message = self.type(kind)(
+            header=self.header(time_s), height=rows, width=columns, encoding="rgb8", is_bigendian=0, step=3 * columns,
+            data=pixels.ravel(),
+        )  # fmt: skip
+        self.write("camera/top/image_raw", kind, time_s, message)
+
     def image(self, time_s: float, value: int) -> None:
         kind = "sensor_msgs/msg/Image"
         pixels = np.zeros((24, 100), np.uint8)
@@ -160,6 +181,55 @@ def test_real_robot_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str], stor
     assert sample.reasoning == "first thought"
     assert data.sample(25, 0).reasoning == "second thought"
     assert sample.images["top"][0, 0].tolist() == [255, 0, 0]
+
+
+def wide_bag(path: Path) -> Path:
+    """Write three seconds of a camera that shows 90 degrees of height in 360 rows, 16:9."""
+    with Bag(path, StoragePlugin.MCAP) as bag:
+        bag.text(START_S, "pick the card")
+        for tick in range(120):
+            time_s = START_S + tick / 40
+            bag.joints("joint_states", time_s, way(time_s))
+            if tick % 8 == 0:
+                bag.wide_image(time_s, (360, 640))
+        bag.lens(START_S + 1.0, (360, 640), focal=180.0)
+    return path
+
+
+def test_of_a_wider_camera_the_middle_is_kept_as_the_node_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = [str(wide_bag(tmp_path / "bag")), "--image-codec", "png"]
+    # 2 x 180 x tan(18.5 degrees) are 120 rows, the middle third; 4:3 of them are 160 columns.
+    assert main([*words, "--out", str(tmp_path / "cut"), "--view-height-deg", "top=36.87"]) == 0
+    assert "camera top: the middle 160x120 of 640x360 pixels is kept" in capsys.readouterr().out
+    image = EpisodeDataset(tmp_path / "cut", horizon=5).sample(0, 0).images["top"]
+    assert image.shape == (120, 160, 3)
+    assert (image == 255).all()
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    assert EpisodeDataset(tmp_path / "whole", horizon=5).sample(0, 0).images["top"].shape == (360, 640, 3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ("top=95", "camera/top/image_raw holds 640x360 pixels, 90.0 degrees high, 95 are asked for"),
+        ("top=20", "63 rows of them for the 240 that the model sees"),
+        ("right=38", "has no images of right; its views are top"),
+    ],
+)
+def test_what_cannot_be_cut_stores_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: str, sentence: str
+):
+    words = [str(wide_bag(tmp_path / "bag")), "--out", str(tmp_path / "set"), "--view-height-deg", asked]
+    assert main(words) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
+def test_heights_are_views_with_degrees(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for text in ("top", "top=", "=27", "top=nan", "top=200", "top=27,top=28"):
+        with pytest.raises(SystemExit):
+            main([str(tmp_path / "bag"), "--out", str(tmp_path / "set"), "--view-height-deg", text])
+        assert "is no VIEW=DEGREES" in capsys.readouterr().err
 
 
 def test_thoughts_stay_with_their_instruction(tmp_path: Path):

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from chatvla_control.argument_types import positive
+from chatvla_control.argument_types import positive, view_heights
 from chatvla_eval.arguments import ArgumentParser
 from chatvla_eval.bags.topics import absolute_patterns
 
@@ -86,6 +86,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     off_line.add_argument("--seed", type=int, default=0, help="seed of the policy's noise")
     off_line.add_argument("--instruction", default="", help="follow this from the start (default: what the bag says)")
     off_line.add_argument("--inference", type=positive, default=0.1, help="seconds that one inference counts for")
+    off_line.add_argument(
+        "--view-height-deg",
+        type=view_heights,
+        default={},
+        metavar="VIEW=DEG,...",
+        help="take the middle of a view's images, so many degrees high by the bag's camera_info, as the node does",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser.parse_strictly(argv)
 

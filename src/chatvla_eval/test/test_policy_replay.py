@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 
 from chatvla_control.arm_port import JointState
@@ -28,6 +30,7 @@ SPEC = robot_spec("arx_r5")
 START_S = 1_700_000_000.0
 KINDS = {
     "/chatvla/camera/top/image_raw": "sensor_msgs/msg/Image",
+    "/chatvla/camera/top/camera_info": "sensor_msgs/msg/CameraInfo",
     "/chatvla/joint_states": "sensor_msgs/msg/JointState",
     "/chatvla/instruction": "std_msgs/msg/String",
 }
@@ -42,8 +45,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of a robot that moves slowly."""
-    folder = tmp_path_factory.mktemp("bags") / "bag"
+    return write_bag(tmp_path_factory.mktemp("bags") / "bag")
+
+
+def write_bag(folder: Path, columns: int = 320, border: tuple[int, int] = (0, 0), focal_y: float = 0.0) -> Path:
+    """Write two seconds of a robot that moves slowly; about its images lies a border of so many rows and columns."""
     writer = BagWriter(folder, MessageTypes())
     for name, kind in KINDS.items():
         writer.add_topic(TopicInfo(name=name, msgtype=kind))
@@ -59,8 +65,13 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
         state = JointState(positions=positions, velocities=still, efforts=still, stamp_s=time_s)
         write("/chatvla/joint_states", time_s + 0.001, joint_state_to_msg(SPEC.joint_names, state))
         if tick % 2 == 0:
-            image = rng.integers(0, 255, (240, 320, 3), np.uint8)
+            image = rng.integers(0, 255, (240, columns, 3), np.uint8)
+            image = np.pad(image, ((border[0],) * 2, (border[1],) * 2, (0, 0)), constant_values=90)
             write("/chatvla/camera/top/image_raw", time_s + 0.004, image_to_msg(image, time_s, "camera"))
+    if focal_y:
+        info = CameraInfo(height=240 + 2 * border[0], width=columns + 2 * border[1])
+        info.k[4] = focal_y
+        write("/chatvla/camera/top/camera_info", START_S + 1.5, info)
     writer.close()
     return folder
 
@@ -77,6 +88,26 @@ def test_same_bag_checkpoint_and_seed_give_the_same_bytes(bag: Path, checkpoint:
     assert set(first) == {"reasoning.jsonl", "chunks.npy", "replay.json"}
     assert first == again
     assert first["chunks.npy"] != other["chunks.npy"]
+
+
+def test_of_a_wider_camera_the_policy_sees_what_the_node_would_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 240 rows are the middle of 720, by a lens that shows them as 27 degrees.
+    focal_y = 120.0 / math.tan(math.radians(13.5))
+    small = write_bag(tmp_path / "small_bag", columns=330)
+    wide = write_bag(tmp_path / "wide_bag", columns=330, border=(240, 475), focal_y=focal_y)
+    # An untrained policy looks at nothing.
+    words = ["--policy", "tiny", "--out"]
+    assert replay_cli.main([str(small), *words, str(tmp_path / "small")]) == 0
+    assert replay_cli.main([str(wide), *words, str(tmp_path / "cut"), "--view-height-deg", "top=27"]) == 0
+    assert "camera top: the middle 330x240 of 1280x720 pixels was taken" in capsys.readouterr().out
+    assert replay_cli.main([str(wide), *words, str(tmp_path / "higher")]) == 0
+    # Without an angle, as the node: as high as the camera's, in the model's shape.
+    assert "camera top: the middle 990x720 of 1280x720 pixels was taken" in capsys.readouterr().out
+    chunks = {name: files(tmp_path / name)["chunks.npy"] for name in ("small", "cut", "higher")}
+    assert chunks["cut"] == chunks["small"]
+    assert chunks["cut"] != chunks["higher"]
 
 
 def test_errors_come_per_joint_and_horizon(bag: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -96,6 +127,8 @@ def test_errors_come_per_joint_and_horizon(bag: Path, checkpoint: Path, tmp_path
     [
         (["--namespace", "elsewhere"], "has no topic /elsewhere/camera/top/image_raw"),
         (["--policy", "nowhere"], "'nowhere' is no folder"),
+        (["--view-height-deg", "top=27"], "nothing tells how many degrees they show"),
+        (["--view-height-deg", "left=27"], "--view-height-deg names left; untrained sees top"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(

@@ -22,6 +22,8 @@ from chatvla_control.bag_folder import check_bag_folder
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import ConversionError, image_from_msg, scene_truth_from_msg
 from chatvla_control.scene import SceneTruth
+from chatvla_policy.ros.recorded_views import RecordedViews, recorded_lenses
+from chatvla_policy.runtime.view_window import WindowError
 from chatvla_training.data.record import encode_image
 from chatvla_training.resample import Track
 
@@ -48,10 +50,14 @@ class BagContents:
     """Messages that could not be read, by topic and reason."""
 
 
-def read_bag(path: Path, spec: RobotSpec, *, namespace: str, codec: str, frame_hz: float) -> BagContents:
-    """Return the contents of bag `path` for robot `spec`; images are thinned to `frame_hz`.
+def read_bag(
+    path: Path, spec: RobotSpec, *, namespace: str, codec: str, frame_hz: float, views: RecordedViews | None = None
+) -> BagContents:
+    """Return the contents of bag `path` for robot `spec`.
 
-    Raises BagError when the bag can't be opened or has no joint states or images.
+    Images are thinned to `frame_hz`, and cut by `views` where it names a height.
+
+    Raises BagError when the bag can't be opened, has no joint states or images, or none that `views` can cut.
     """
     prefix = "/" + namespace.strip("/") + "/" if namespace.strip("/") else "/"
     rows: dict[str, list[tuple[float, np.ndarray]]] = {"joint_states": [], "joint_command": []}
@@ -64,7 +70,7 @@ def read_bag(path: Path, spec: RobotSpec, *, namespace: str, codec: str, frame_h
         truths=[],
     )
     found: set[str] = set()
-    for topic, time_s, message in _messages(path):
+    for topic, time_s, message in _messages(path, prefix, views):
         found.add(topic)
         if not topic.startswith(prefix):
             continue
@@ -76,13 +82,18 @@ def read_bag(path: Path, spec: RobotSpec, *, namespace: str, codec: str, frame_h
             elif fnmatchcase(name, "camera/*/image_raw"):
                 kept = contents.images.setdefault(name.split("/")[1], [])
                 if not kept or time_s - kept[-1][0] >= 0.9 / frame_hz:
-                    kept.append((time_s, encode_image(image_from_msg(message), codec=codec)))
+                    image = image_from_msg(message)
+                    if views is not None and name.split("/")[1] in views.heights_deg:
+                        image = views.cut(name.split("/")[1], image)
+                    kept.append((time_s, encode_image(image, codec=codec)))
             elif name == "reasoning":
                 contents.reasoning.append((time_s, str(message.text), str(message.instruction)))
             elif name == "instruction":
                 contents.instructions.append((time_s, str(message.data)))
             elif name == "sim/bench_state":
                 contents.truths.append(scene_truth_from_msg(message))
+        except WindowError as error:
+            raise BagError(f"{path}: {error}") from error
         except (ConversionError, ValueError, IndexError) as error:
             contents.bad[f"{topic}: {error}"] += 1
     if len(rows["joint_states"]) < 2 or not contents.images:
@@ -92,16 +103,20 @@ def read_bag(path: Path, spec: RobotSpec, *, namespace: str, codec: str, frame_h
             "Another prefix is given by --namespace"
         )
     contents.measured = _track("joint_states", rows["joint_states"])
+    if missing := [] if views is None else [view for view in views.heights_deg if view not in contents.images]:
+        raise BagError(f"{path} has no images of {', '.join(missing)}; its views are {', '.join(contents.images)}")
     # Without recorded commands the joints' own later positions stand in for them.
     commanded = rows["joint_command"]
     contents.commanded = _track("joint_command" if commanded else "joint_states", commanded or rows["joint_states"])
     return contents
 
 
-def _messages(path: Path) -> Iterator[tuple[str, float, Any]]:
+def _messages(path: Path, prefix: str, views: RecordedViews | None) -> Iterator[tuple[str, float, Any]]:
     try:
         check_bag_folder(path)
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+            if views is not None:
+                views.lenses = recorded_lenses(reader, prefix, filter(views.heights_deg.get, views.heights_deg))
             for connection, received_ns, raw in reader.messages():
                 message = reader.deserialize(raw, connection.msgtype)
                 stamp = getattr(getattr(message, "header", None), "stamp", None)

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from chatvla_control.argument_types import positive
+from chatvla_control.argument_types import positive, view_heights
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_control.scene import SceneTruth
+from chatvla_policy.ros.recorded_views import RecordedViews
 from chatvla_training.data.assemble import assemble
 from chatvla_training.data.record import EpisodeRecord, RecordError, save_record
 from chatvla_training.demos.thoughts import episode_facts, not_for_robot_data
@@ -33,6 +34,8 @@ from chatvla_training.ros.bag_reader import BagContents, BagError, read_bag
 __all__ = ["ImportReport", "episodes_of", "main"]
 
 SHORTEST_S = 1.0
+CUT_SIZE = (240, 320)
+"""Height and width whose shape is taken where images are cut: of the benches' cameras and of the models' images."""
 
 
 @dataclass(kw_only=True)
@@ -183,6 +186,7 @@ def main(arguments: Sequence[str]) -> int:
     """Import a bag; return the exit code."""
     options = _parser().parse_args(arguments)
     spec = robot_spec(options.robot)
+    views = RecordedViews(options.view_height_deg, CUT_SIZE) if options.view_height_deg else None
     try:
         bag = read_bag(
             options.bag,
@@ -190,9 +194,11 @@ def main(arguments: Sequence[str]) -> int:
             namespace=options.namespace,
             codec=options.image_codec,
             frame_hz=options.frame_hz,
+            views=views,
         )
         records, report = episodes_of(bag, spec, max_gap_s=options.max_gap_s, keep_failures=options.keep_failures)
-        print("\n".join(report.lines()))
+        taken = {} if views is None else views.taken()
+        print("\n".join([*report.lines(), *(f"camera {view}: {part} is kept" for view, part in taken.items())]))
         if not records:
             print("import-bag: nothing to store", file=sys.stderr)
             return 1
@@ -201,6 +207,7 @@ def main(arguments: Sequence[str]) -> int:
             for record, path in zip(records, paths, strict=True):
                 save_record(record, path)
             provenance = {"source": "bag", "bag": options.bag.name, "commit": commit(), "report": report.lines()}
+            provenance["cut"] = taken
             share = 0.05 if len(records) > 1 else 0.0
             names = spec.joint_names
             assemble(
@@ -227,5 +234,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frame-hz", type=positive, default=10.0, help="camera frames kept per second (default 10)")
     parser.add_argument("--max-gap-s", type=float, default=0.2, help="longest silence bridged by interpolation [s]")
     parser.add_argument("--image-codec", choices=("jpeg", "png"), default="jpeg")
+    parser.add_argument(
+        "--view-height-deg",
+        type=view_heights,
+        default={},
+        metavar="VIEW=DEG,...",
+        help="keep the middle of a view's images, so many degrees high by the bag's camera_info (0: as high as they "
+        "are) and 4:3, as the policy node takes it (default: whole images)",
+    )
     parser.add_argument("--keep-failures", action="store_true", help="keep simulated trials that were not solved")
     return parser

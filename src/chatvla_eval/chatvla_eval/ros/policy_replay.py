@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ from chatvla_eval.bags.notes import NotesError, read_notes
 from chatvla_eval.bags.topics import TRIAL_TOPIC
 from chatvla_eval.ros.trial_marks import read_mark
 from chatvla_eval.tasks import TASKS, task_by_name
+from chatvla_policy.ros.recorded_views import RecordedViews, recorded_lenses
 from chatvla_policy.runtime.observation_sync import ObservationSync
 from chatvla_policy.runtime.replay import Input, OpenLoopError, Replayed, replayed
 from chatvla_policy.runtime.scheduler import Scheduler
 from chatvla_policy.runtime.scheduler_settings import SchedulerSettings
+from chatvla_policy.runtime.view_window import WindowError
 from chatvla_policy.systems import load_policy
 from chatvla_policy.systems.driving import check_can_drive
 
@@ -53,6 +55,7 @@ class BagInputs:
     spec: RobotSpec
     cameras: tuple[str, ...]
     prefix: str
+    views: RecordedViews
     instruction: str = ""
     """An instruction for the whole bag; "" takes those of the bag."""
     truths: list[tuple[float, SceneTruth]] = field(default_factory=list)
@@ -71,6 +74,8 @@ class BagInputs:
                 topics = {connection.topic for connection in reader.connections}
                 self._check(topics)
                 said = f"{self.prefix}instruction" in topics and not self.instruction
+                heights_deg = self.views.heights_deg
+                self.views.lenses = recorded_lenses(reader, self.prefix, filter(heights_deg.get, heights_deg))
                 start_s = reader.start_time * 1e-9
                 notes = read_notes(self.folder) or []
                 self.marked = _marked(reader, self.prefix)
@@ -91,6 +96,8 @@ class BagInputs:
                             yield wanted
         except (ReplayError, NotesError):
             raise
+        except WindowError as error:
+            raise ReplayError(f"{self.folder}: {error}") from error
         except Exception as error:  # A damaged bag makes the reader raise anything.
             what = f"{type(error).__name__}: {error!s:.300}"
             raise ReplayError(f"{self.folder} cannot be read as a bag: {what}") from error
@@ -109,7 +116,8 @@ class BagInputs:
         if name == f"camera/{view}/image_raw" and view in self.cameras:
             msg = message()
             try:
-                return Input(received_s=received_s, image=(view, time_from_msg(msg.header.stamp), image_from_msg(msg)))
+                image = self.views.cut(view, image_from_msg(msg))
+                return Input(received_s=received_s, image=(view, time_from_msg(msg.header.stamp), image))
             except ConversionError as error:
                 return Input(received_s=received_s, refusal=(view, str(error)))
         if name in ("joint_states", "joint_command"):
@@ -158,14 +166,23 @@ def replay_policy(
     instruction: str = "",
     delay_s: float = 0.1,
     period_s: float = 0.5,
+    view_heights_deg: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Write the replay's files into `out` and return the summary. Raises ReplayError and CheckpointError."""
+    """Write the replay's files into `out` and return the summary.
+
+    Images are cut as the node's parameter `view_height_deg` would. Raises ReplayError and CheckpointError.
+    """
     torch.set_num_threads(1)
     policy = load_policy(policy_name, seed=seed)
     check_can_drive(policy)
     setup = policy.setup  # type: ignore[attr-defined]
     prefix = "/" + namespace.strip("/") + "/" if namespace.strip("/") else "/"
-    inputs = BagInputs(bag, setup.spec, setup.cameras, prefix, instruction)
+    if unknown := [view for view in view_heights_deg or {} if view not in setup.cameras]:
+        raise ReplayError(
+            f"--view-height-deg names {', '.join(unknown)}; {policy.name} sees {', '.join(setup.cameras)}"
+        )
+    views = RecordedViews(view_heights_deg or {}, getattr(policy, "image_size", None))
+    inputs = BagInputs(bag, setup.spec, setup.cameras, prefix, views, instruction)
     scheduler = Scheduler(
         spec=setup.spec,
         sync=ObservationSync(setup.spec, setup.cameras),
@@ -186,6 +203,7 @@ def replay_policy(
         "chunk_period_s": period_s,
         "counts": asdict(scheduler.counts),
         "failures": sorted(set(failures)),
+        "cut": views.taken(),
         "trials": _scores(inputs, results),
         "open_loop_error": _open_loop(inputs, results, setup.spec),
     }
@@ -264,11 +282,14 @@ def run(arguments: Any) -> int:
             seed=arguments.seed,
             instruction=arguments.instruction,
             delay_s=arguments.inference,
+            view_heights_deg=arguments.view_height_deg,
         )
     except (OSError, ValueError) as error:
         print(f"chatvla replay: {error}", file=sys.stderr)
         return 1
     print(f"{summary['counts']['chunks']} chunks by {summary['policy']}, written to {arguments.out}")
+    for view, taken in summary["cut"].items():
+        print(f"  camera {view}: {taken} was taken")
     for horizon, errors in summary["open_loop_error"]["horizons_s"].items():
         worst = max((name for name in errors if name != "n"), key=lambda name: errors[name])
         print(f"  {horizon:>4} s ahead: worst joint {worst}, mean error {errors[worst]:.4f} over {errors['n']} chunks")
