@@ -57,7 +57,7 @@ def table_results(name: str, settings: PlanSettings, *, failed: Mapping[str, str
         for seed in of_cell
         if seed != UNTRAINED
     ]
-    replays = {row["name"]: row["counterfactual"].pop("frames") for row in rows if "counterfactual" in row}
+    flips = _flips(rows, table.reference)
     commits = [part["commit"] for part in [*evaluated, *_asked(rows)] if part.get("commit")]
     found = {
         "name": name,
@@ -71,14 +71,12 @@ def table_results(name: str, settings: PlanSettings, *, failed: Mapping[str, str
         "rows": rows,
         "claims": [judged(claim, table, trials) for claim in table.claims.get(settings.task, ())],
     }
-    if len(replays) == 2:
-        found["counterfactual"] = {"rows": list(replays), **_flips(*replays.values())}
-    return found
+    return found | ({"counterfactual": flips} if flips else {})
 
 
 def _asked(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return what rows were asked beside trials."""
-    return [row[kind] for row in rows for kind in ("latency", "counterfactual") if kind in row]
+    return [row[kind] for row in rows for kind in ("latency", "counterfactual", "understanding") if kind in row]
 
 
 def run_facts(
@@ -96,6 +94,7 @@ def run_facts(
             "start": shown_place(start),
             "start_sha256": content(start) or kept,
             "data": shown_place(robot_data_name(settings)),
+            "data_sha256": _recordings(folders, trained),
             "eval_seed": EVAL_SEED,
             "seeds": settings.seeds,
             "steps_factor": settings.steps,
@@ -109,6 +108,22 @@ def run_facts(
             "evaluations": sorted(set(commits)),
         },
     }
+
+
+def _recordings(
+    folders: Sequence[Path], trained: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[str, dict[str, list[str]]]:
+    """Return, for each data set that trainings name, its SHA-256 with the runs trained on it.
+
+    There is more than one where a data set was recorded again: renderers of other processors draw other pixels.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for folder, stages in zip(folders, trained, strict=True):
+        for name, sha256 in sorted({item for stage in stages for item in stage.get("data", {}).items()}):
+            runs = found.setdefault(name, {}).setdefault(sha256, [])
+            if folder.parent.name not in runs:
+                runs.append(folder.parent.name)
+    return dict(sorted(found.items()))
 
 
 def _row_results(row: Row, table: Table, settings: PlanSettings) -> dict[str, dict[int, dict[str, Any]]]:
@@ -183,7 +198,7 @@ def _extras(row: Row, table: Table, settings: PlanSettings) -> dict[str, Any]:
             continue
         said = json.loads(path.read_text(encoding="utf-8"))
         if kind == "understanding":
-            said = {key: said["sets"][0][key] for key in _ANSWERS}
+            said = {"commit": said.get("commit", "")} | {key: said["sets"][0][key] for key in _ANSWERS}
         elif kind == "counterfactual":
             said = {"split": said["split"], "commit": said["commit"]} | {
                 key: said["policies"][0][key] for key in ("summary", "frames")
@@ -192,11 +207,19 @@ def _extras(row: Row, table: Table, settings: PlanSettings) -> dict[str, Any]:
     return found
 
 
-def _flips(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return McNemar's test of the flips of two rows on the frames that both have."""
-    later = {frame["seed"]: frame for frame in second}
-    both = [frame for frame in first if frame["seed"] in later]
-    return comparison(both, [later[frame["seed"]] for frame in both])
+def _flips(rows: Sequence[Mapping[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """Return McNemar's test of the flips of each replayed row against the reference, on the frames that both have.
+
+    Takes the frames out of the rows.
+    """
+    replays = {row["name"]: row["counterfactual"].pop("frames") for row in rows if "counterfactual" in row}
+    first = replays.pop(reference, [])
+    found = []
+    for name, second in replays.items() if first else ():
+        later = {frame["seed"]: frame for frame in second}
+        both = [frame for frame in first if frame["seed"] in later]
+        found.append({"rows": [reference, name], **comparison(both, [later[frame["seed"]] for frame in both])})
+    return found
 
 
 def _rates(by_seed: BySeed, row: Row, task: str) -> dict[str, Any]:

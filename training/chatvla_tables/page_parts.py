@@ -37,11 +37,20 @@ def facts_lines(results: Mapping[str, Any]) -> list[str]:
         f"evaluations {_commits(commits['evaluations'])}.",
         "",
     ]
+    lines += [line for name, found in asked.get("data_sha256", {}).items() for line in _recorded(name, found)]
     if asked["steps_factor"] != 1:
         lines += [f"**{_steps(asked['steps_factor'])}**", ""]
     if asked["trials_factor"] != 1:
         lines += [f"**Trials are {asked['trials_factor']:g} times the paper's numbers.**", ""]
     return lines
+
+
+def _recorded(name: str, found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return which runs saw which recording of a data set, where there are several."""
+    if len(found) < 2:
+        return []
+    shown = "; ".join(f"{sha256[:12]}: {', '.join(runs)}" for sha256, runs in found.items())
+    return [f"**Not all rows were trained on the same recording of {name}** (SHA-256 {shown}).", ""]
 
 
 def _steps(factor: float) -> str:
@@ -109,7 +118,7 @@ def replay_lines(results: Mapping[str, Any]) -> list[str]:
         cells = [f"{flip['k']}/{flip['n']}", f"{100 * flip['low']:.0f}–{100 * flip['high']:.0f}%"]
         cells += [f"{heads['k']}/{heads['n']}", _mm(found["doses"]["swapped"]["divergence_mm"]), _mm(found["floor_mm"])]
         lines.append(f"| {row['label']} | {' | '.join(cells)} |")
-    if test := results.get("counterfactual"):
+    for test in results.get("counterfactual", ()):
         first, second = test["rows"]
         lines += [
             "",

@@ -78,9 +78,9 @@ def _extras(results: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Understanding and time",
         "",
-        "Short questions on scenes of a seed that nothing was trained on, exact match; the start is what all rows were "
-        "trained from. Time of a decision in one thread, alone on the machine: the first writes a text, the next keeps "
-        "it.",
+        "Short questions, exact match: on scenes of a seed that nothing was trained on, and a few without a picture, "
+        "sums and scenes told in words, whose like training has. The start is what all rows were trained from. Time of "
+        "a decision in one thread, alone on the machine: the first writes a text, the next keeps it.",
         "",
         "| row | right | start | retained | difference, 95% | first decision [s] | next [s] |",
         "|" + "---|" * 7,

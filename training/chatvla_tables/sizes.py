@@ -48,7 +48,11 @@ SIZES: Mapping[str, Mapping[str, str]] = {
 TASKS: Mapping[str, str] = {"tiny": "math_match", "tiny_toys": "toy_placement", "qwen2vl_2b": "math_match"}
 """The task of each size's data and trials."""
 _SHORT = ("--step", "1", "--limit", "1", "--decimals", "2", "--where")
-RELABEL: Mapping[str, tuple[str, ...]] = {"tiny": _SHORT, "tiny_toys": _SHORT}
+RELABEL: Mapping[str, tuple[str, ...]] = {
+    "tiny": _SHORT,
+    "tiny_toys": _SHORT,
+    "qwen2vl_2b": ("--starts", "1"),
+}
 """How robot data is written as language at a size, if not as the recipe of relabelling says."""
 QUESTIONS: Mapping[str, str] = {"math_match": "all", "toy_placement": "toys_all"}
 """The image-text source that questions about each task are drawn from."""

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from chatvla_policy.model.action.config import Embodiment, action_size
+from chatvla_policy.model.action.config import ActionConfig, Embodiment, action_size
 from chatvla_policy.model.batch import RobotRows, to_device
 from chatvla_policy.model.diffusion_policy import DiffusionPolicyConfig, DiffusionPolicyModel
 from chatvla_policy.model.loss import LossTerms, action_terms
@@ -92,6 +92,12 @@ class DiffusionTask:
         return {rows.robot: (float(valid.sum()), valid.numel())}
 
 
+def policy_config(recipe: Recipe, action: ActionConfig) -> DiffusionPolicyConfig:
+    """Return the model of `recipe`: beside a tiny action expert a small picture encoder, else ResNet-18's widths."""
+    small = {"channels": _SMALL_CHANNELS, "blocks": 1} if recipe.action_size.startswith(("tiny", "compact")) else {}
+    return DiffusionPolicyConfig(action=action, **small)
+
+
 class DiffusionRun:
     """One run; see system_runs.SystemRun."""
 
@@ -120,8 +126,7 @@ class DiffusionRun:
         action = action_size(
             recipe.action_size or "S", conditioning="none", queries=len(setup.cameras), embodiments=(robot,)
         )
-        small = {"channels": _SMALL_CHANNELS, "blocks": 1} if recipe.size in ("micro", "tiny") else {}
-        self._model = DiffusionPolicyModel(DiffusionPolicyConfig(action=action, **small))
+        self._model = DiffusionPolicyModel(policy_config(recipe, action))
         return DiffusionTask(self._model, half_widths(self._setups)), self._collate()
 
     def _collate(self) -> Callable[[Sequence[RobotSample]], PictureBatch]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes of the baselines, on the data and for the steps of ChatVLA-2's: what is compared is the system alone.
 
-dense_film: no experts, reasoning enters by FiLM (close to DexVLA; ChatVLA-2's Tables 3 and 6).
+dense_film: no experts, reasoning enters by FiLM (close to DexVLA; ChatVLA-2, section 3.2 and Tables 1 and 2).
 diffusion_policy: pictures and joints to actions, no language (Chi et al. 2023; ChatVLA-2's Table 1).
 """
 

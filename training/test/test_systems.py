@@ -12,8 +12,10 @@ import pytest
 from chatvla_control.contracts import InputKind, Observation
 from chatvla_control.robot_spec import robot_spec
 from chatvla_policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from chatvla_policy.model.action.config import action_size
 from chatvla_policy.systems import checkpoint_folder, load_policy, system_of
 from chatvla_training.build_model import start_model
+from chatvla_training.diffusion_run import policy_config
 from chatvla_training.recipe import Recipe, RecipeError
 from chatvla_training.recipes import RECIPES
 from chatvla_training.training_run import train_recipe
@@ -123,6 +125,13 @@ def test_every_recipe_names_a_system():
     unknown = {name for name, recipe in RECIPES.items() if recipe.system not in SYSTEMS}
     assert not unknown, unknown
     assert isinstance(RECIPES["stage1"], Recipe)
+
+
+def test_diffusion_policy_of_the_full_size_has_the_published_encoder():
+    action = action_size("S", conditioning="none", queries=1, embodiments=())
+    full, tiny = (policy_config(RECIPES[name], action) for name in ("diffusion_policy", "tiny_diffusion_policy"))
+    assert (full.channels, full.blocks) == ((64, 128, 256, 512), 2)
+    assert (tiny.channels, tiny.blocks) == ((32, 64, 128, 128), 1)
 
 
 @pytest.mark.slow

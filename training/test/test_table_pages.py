@@ -5,6 +5,7 @@ import json
 
 import pytest
 from chatvla_tables.gather import table_results
+from chatvla_tables.makers import TRAINED_IN
 from chatvla_tables.page_parts import facts_lines
 from chatvla_tables.pages import table_page, write_table
 from chatvla_tables.plan import EXTRAS
@@ -36,6 +37,7 @@ def write_cell(folder, row, seed, cell, outcomes, ocr=4, math=2):
         for k, success in enumerate(outcomes)
     ]
     (where / RESULTS_NAME).write_text(json.dumps({"complete": True, "commit": f"{'a' * 40}-dirty", "trials": trials}))
+    return where
 
 
 def test_table_pools_seeds_pairs_trials_and_judges_the_papers_claim(tmp_path):
@@ -116,6 +118,7 @@ def test_swap_compares_how_deep_each_row_falls_and_how_chunks_follow_a_forced_te
     page = table_page(found, plot="")
     assert "the first row goes from 10/10 to 9/10" in page
     assert page.count("| 1/1 | 21–100% | 1/1 |") == 2
+    assert "Flips of full alone 0, of no_module alone 0, of both 1: p = 1 (McNemar)." in page
 
 
 def test_chance_is_computed_and_rows_that_were_not_run_say_so(tmp_path):
@@ -128,6 +131,18 @@ def test_chance_is_computed_and_rows_that_were_not_run_say_so(tmp_path):
     assert "11/13, reasoning 6.0 of 6" in page
     assert "| row | seeds | success | 95% | OCR of 4 | math of 2 | reasoning of 6 | paper, real robot | " in page
     assert "Paper: real robot; open-world 52 and in-domain 13 trials, one training seed. Intervals" in page
+
+
+def test_a_page_says_where_rows_saw_different_recordings(tmp_path):
+    for row, sha256 in (("full", "a" * 64), ("frozen", "b" * 64)):
+        where = write_cell(tmp_path, row, 0, "open_world", [True])
+        stages = [{"commits": [], "data": {"math_match:train": sha256, "synthetic:all": "c" * 64}}] * 2
+        (where / TRAINED_IN).write_text(json.dumps(stages))
+    found = table_results("frozen", settings(tmp_path), failed={})
+    assert found["settings"]["data_sha256"]["math_match:train"] == {"a" * 64: ["full_s0"], "b" * 64: ["frozen_s0"]}
+    said = "**Not all rows were trained on the same recording of math_match:train** (SHA-256 aaaaaaaaaaaa: full_s0; "
+    (bold,) = [line for line in facts_lines(found) if line.startswith("**")]
+    assert bold == f"{said}bbbbbbbbbbbb: frozen_s0)."
 
 
 @pytest.mark.parametrize(

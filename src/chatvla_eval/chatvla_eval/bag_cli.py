@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from chatvla_control.scene import SEEDS_PER_RUN
 from chatvla_eval.arguments import ArgumentParser
 from chatvla_eval.bag_table import bag_row, write_bag_table
+from chatvla_eval.out_folder import free_folder
 from chatvla_eval.policies import policy_name, system_name
 from chatvla_eval.report import write_report
 from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_commit, write_results
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+POLICIES_NAME = "bags.json"
 _OF_A_TRIAL = ("split", "swap", "forced_reasoning", "force_correct")
 _OWN_TEXT, _RIGHT_TEXT = "(the policy's own text)", "(the right reasoning)"
 
@@ -146,7 +148,7 @@ def _policies(arguments: argparse.Namespace, bags: Sequence[Path]) -> int:
     if len(runs) == 2:
         results["comparison"] = compared_on_bags(*runs)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "bags.json"
+    path = arguments.out / POLICIES_NAME
     path.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     print(policy_table(results))
     print(f"  results   {path}")
@@ -161,9 +163,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--namespace", default="chatvla", help="namespace of the recorded topics")
     parser.add_argument("--seed", type=int, default=0, help="seed of the policies' noise")
-    parser.add_argument("--out", type=Path, default=Path("runs/eval/bags"), help="folder for the results")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/eval/bags, or _2, ...)")
     parser.add_argument("--report", action="store_true", help="write report.html, one file that opens offline")
     arguments = parser.parse_strictly(argv)
     if arguments.policy and arguments.report:
         parser.error("--report shows recorded trials; it does not go with --policy")
+    arguments.out = arguments.out or free_folder(
+        Path("runs/eval/bags"), POLICIES_NAME if arguments.policy else RESULTS_NAME
+    )
     return arguments

@@ -3,10 +3,10 @@
 
 The first cause in the chain from seeing to doing counts:
 refused or error (the run itself broke), then, when the text does not choose the right object: perception (something was
-read wrong), arithmetic (all read right, answer wrong), choice (answer right, object wrong); when the text chooses the
-right object: following (another object was taken, or nothing was and a gripper went for another), timeout (nothing was
-taken before the time ran out), execution (the right one was followed and not placed). A policy that writes no text
-tells nothing of what it saw and chose: no_text, or timeout.
+read wrong, or the text does not say it), arithmetic (all read right, answer wrong), choice (answer right, object
+wrong); when the text chooses the right object: following (another object was taken, or nothing was and a gripper went
+for another), timeout (nothing was taken before the time ran out), execution (the right one was followed and not
+placed). A policy that writes no text tells nothing of what it saw and chose: no_text, or timeout.
 
 Every failure is one broken link of the chain perception, arithmetic, choice, following, execution; "no_text" stands for
 a trial without a text, which tells no link, and "run" for one that broke before the policy could fail. The links of a

@@ -21,6 +21,7 @@ from chatvla_eval.against import against, read_before
 from chatvla_eval.arguments import ArgumentParser, one_of, unknown_name
 from chatvla_eval.demonstrations import DEMONSTRATION_WARNING
 from chatvla_eval.opengl import choose_opengl
+from chatvla_eval.out_folder import another_run, free_folder
 from chatvla_eval.parallel import TrialJob, default_jobs, run_jobs
 from chatvla_eval.policies import EXPERT, PolicyUnavailableError, policy_name, system_name
 from chatvla_eval.report import write_report
@@ -147,6 +148,8 @@ def _info(arguments: argparse.Namespace) -> RunInfo:
         forced_reasoning=arguments.force,
         force_correct=arguments.force_correct,
         delay_s=arguments.delay,
+        replan_s=arguments.replan,
+        timeout_s=arguments.timeout or TASKS[arguments.task].timeout_s,
         fonts=tuple(str(font) for font in arguments.font),
         commit=source_commit(),
     )
@@ -203,14 +206,25 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"argument --split: {error}")
     if arguments.policy != EXPERT and difflib.get_close_matches(arguments.policy.lower(), [EXPERT]):
         parser.error(f"argument --policy: {unknown_name('policy', arguments.policy, [EXPERT, 'a checkpoint folder'])}")
-    arguments.out = arguments.out or Path("runs") / "eval" / _name(arguments)
+    arguments.out = _out(arguments, parser)
     if arguments.against is not None and arguments.against.resolve() == arguments.out.resolve():
         parser.error(f"argument --out: {arguments.out} holds the run of --against, which would be overwritten")
     return arguments
 
 
+def _out(arguments: argparse.Namespace, parser: ArgumentParser) -> Path:
+    """Return the folder of the run: one that holds no results of another."""
+    info = _info(arguments)
+    if arguments.out is None:
+        folder: Path = Path("runs") / "eval" / _name(arguments)
+        return free_folder(folder, RESULTS_NAME) if another_run(folder, info) else folder
+    if other := another_run(arguments.out, info):
+        parser.error(f"argument --out: {arguments.out} holds the results of another run ({other}); give another folder")
+    return Path(arguments.out)
+
+
 def _name(arguments: argparse.Namespace) -> str:
-    """Return the name of the default folder: of what is asked for, so that no other run is overwritten."""
+    """Return the name of the default folder: of what is asked for."""
     words = [arguments.task, policy_name(arguments.policy), arguments.split, str(arguments.seed)]
     words += [word for word in ("swap", "force", "force_correct", "delay", "font") if getattr(arguments, word)]
     return "_".join(words)

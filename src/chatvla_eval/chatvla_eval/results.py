@@ -48,6 +48,10 @@ class RunInfo:
     fonts: tuple[str, ...] = ()
     delay_s: tuple[float, float] | None = None
     """Simulated time of an inference that keeps its text, and of one that writes; None: none, or real time."""
+    replan_s: float | None = None
+    """Simulated time between questions to the policy; None where it asks itself."""
+    timeout_s: float | None = None
+    """Longest trial; None where it is not known."""
     transport: str = "in_process"
     """"in_process" (simulated clock), "ros" (real time) or "bag" (recorded)."""
     commit: str = ""
@@ -90,8 +94,8 @@ def results_dict(info: RunInfo, trials: Sequence[TrialResult], forced: Sequence[
         "trials": [trial.to_dict() for trial in ordered],
         "summary": summary(info.task, ordered),
     }
-    if info.delay_s is not None:
-        found["delay_s"] = list(info.delay_s)
+    times = {"delay_s": info.delay_s and list(info.delay_s), "replan_s": info.replan_s, "timeout_s": info.timeout_s}
+    found |= {name: value for name, value in times.items() if value is not None}
     return found | ({"forced_correct": forced_correct(ordered, forced)} if forced else {})
 
 

@@ -159,6 +159,30 @@ def test_runs_that_differ_do_not_share_a_default_folder():
     assert len({_parse(["math_match", *words]).out for words in given}) == len(given)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--replan", "1.0"], "replan_s 0.5, not 1.0"),
+        (["--timeout", "9"], "timeout_s 40.0, not 9.0"),
+        (["--force", "another text"], "forced_reasoning 'x', not 'another text'"),
+        (["--trials", "1"], "2 trials, not 1"),
+    ],
+)
+def test_results_of_another_run_are_not_overwritten(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    trials = [] if words[0] == "--trials" else ["--trials", "2"]
+    force = [] if words[0] == "--force" else ["--force", "x"]
+    assert main(["math_match", "--trials", "2", "--force", "x", "--jobs", "1", "--no-film", "--quiet"]) == 0
+    first = _parse(["math_match", "--trials", "2", "--force", "x"]).out
+    kept = (first / "results.json").read_bytes()
+    asked = ["math_match", *trials, *force, *words]
+    assert _parse(asked).out == first.with_name(f"{first.name}_2")
+    with pytest.raises(SystemExit):
+        main([*asked, "--out", str(first)])
+    assert f"holds the results of another run ({said}); give another folder" in capsys.readouterr().err
+    assert (first / "results.json").read_bytes() == kept
+
+
 def test_policy_that_cannot_be_loaded_is_one_sentence(tmp_path, capsys):
     code = main(
         [

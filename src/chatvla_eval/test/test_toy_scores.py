@@ -130,6 +130,15 @@ def test_other_places_and_pronouns_do_not_confuse(text: str, relation: str) -> N
     assert stated_placement("Put the red car behind it.", LABELS).reference == ""
 
 
+@pytest.mark.parametrize("negation", ["should not", "must never", "can't", "shouldn't ever try to", "do not"])
+def test_what_is_not_to_be_done_is_no_placement(negation: str) -> None:
+    text = f"I {negation} put the red car behind the blue box."
+    assert stated_placement(text, LABELS).toy == ""
+    said = stated_placement(f"I should put the red car onto the blue box. {text}", LABELS)
+    assert (said.toy, said.relation, said.reference) == ("red car", "on top", "blue box")
+    assert stated_placement("It is not there yet, so I should put the red car behind the blue box.", LABELS).toy
+
+
 @pytest.mark.parametrize("part", ["robot", "open_world"])
 def test_the_benchs_own_phrasings_are_understood(part: str) -> None:
     for number in range(len(PHRASINGS[part])):

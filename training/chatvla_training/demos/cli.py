@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatvla_control.argument_types import count, natural, positive
+from chatvla_control.scene import SEEDS_PER_RUN
 from chatvla_sim.bench import BenchError
 from chatvla_sim.benches import bench_names
 from chatvla_training.demos.disturbance import DisturbanceSettings
@@ -18,6 +19,8 @@ from chatvla_training.demos.episode import DemoSettings
 
 __all__ = ["main"]
 
+EVALUATED_SEEDS = (100, 400)
+"""Seeds of runs that no demonstration may show: the default of evaluations, and that of the tables."""
 LIMITS_S = {"toy_sorting": 70.0}
 """Longest episode of tasks that take longer than others."""
 
@@ -28,8 +31,15 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     from chatvla_policy.checkpoint import CheckpointError
     from chatvla_policy.systems import checkpoint_folder
-    from chatvla_training.demos.collect import CollectError, collect
+    from chatvla_training.demos.collect import SEED_STRIDE, CollectError, collect
 
+    if (scored := options.seed * SEED_STRIDE // SEEDS_PER_RUN) in EVALUATED_SEEDS:
+        print(
+            f"demos: seed {options.seed} draws the scenes of `./chatvla eval --seed {scored}`, on which policies are "
+            "scored; give another seed",
+            file=sys.stderr,
+        )
+        return 2
     settings = DemoSettings(
         task=options.task,
         frame_hz=options.frame_hz,

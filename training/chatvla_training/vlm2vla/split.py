@@ -39,7 +39,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Merging:
-    """When steps become one action; the distances are the paper's."""
+    """When steps become one action; the distances are those of the paper's text (VLM2VLA, B.2).
+
+    Its example cuts otherwise: at a change of sign along any axis, and else at 5 cm alone.
+    """
 
     step_m: float = 0.025
     """An action is complete when it has moved this far along one axis."""

@@ -18,6 +18,7 @@ from chatvla_eval.counterfactual.replay import FrameSettings, replay_frame
 from chatvla_eval.counterfactual.summary import comparison, divergence_plot, heading_plot, markdown, summary
 from chatvla_eval.demonstrations import DEMONSTRATION_WARNING, shows_demonstrations
 from chatvla_eval.opengl import choose_opengl
+from chatvla_eval.out_folder import free_folder
 from chatvla_eval.parallel import default_jobs
 from chatvla_eval.policies import EXPERT, PolicyUnavailableError
 from chatvla_eval.report.frame import write_aside
@@ -27,6 +28,8 @@ from chatvla_eval.tasks import TASKS
 from chatvla_eval.trial import trial_seed
 
 __all__ = ["main"]
+
+RESULTS_NAME = "counterfactual.json"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +56,7 @@ def write(folder: Path, results: dict[str, Any]) -> str:
         (folder / name).write_text(plot(results), encoding="utf-8")
     plots = "\n![Headings](headings.svg)\n\n![Divergence](divergence.svg)\n"
     write_pages(folder, "counterfactual", page + plots)
-    write_aside(folder / "counterfactual.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_aside(folder / RESULTS_NAME, json.dumps(results, indent=1, allow_nan=False) + "\n")
     return page
 
 
@@ -114,11 +117,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=100, help="the same seed gives the same frames")
     parser.add_argument("--resamples", type=count, default=4, help="samples of the noise floor per frame")
     parser.add_argument("--jobs", type=count, default=default_jobs(), help="frames side by side")
-    parser.add_argument("--out", type=Path, default=Path("runs/counterfactual"), help="folder for results and plots")
+    parser.add_argument(
+        "--out", type=Path, help="folder for results and plots (default: runs/counterfactual, or _2, ...)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_strictly(argv)
     try:
         arguments.split = one_of("split", TASKS[arguments.task].splits)(arguments.split)
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument --split: {error}")
+    arguments.out = arguments.out or free_folder(Path("runs/counterfactual"), RESULTS_NAME)
     return arguments

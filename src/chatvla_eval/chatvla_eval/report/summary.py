@@ -12,7 +12,7 @@ from chatvla_eval.plots.svg import number
 __all__ = ["against_section", "forced_section", "interval_bar", "links_section", "summary_section"]
 
 EXPLAINED = {
-    "perception": "something was read wrong, and the text chose wrongly",
+    "perception": "something was read wrong or not said, and the text chose wrongly",
     "arithmetic": "all was read right, the answer was wrong",
     "choice": "the answer was right, the text chose another object",
     "following": "the text was right, the arm went for another object",

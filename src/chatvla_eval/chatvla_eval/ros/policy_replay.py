@@ -55,9 +55,10 @@ class BagInputs:
     spec: RobotSpec
     cameras: tuple[str, ...]
     prefix: str
-    views: RecordedViews
     instruction: str = ""
     """An instruction for the whole bag; "" takes those of the bag."""
+    views: RecordedViews = field(default_factory=lambda: RecordedViews({}, None))
+    """Which part of the images is taken; as it is, all."""
     truths: list[tuple[float, SceneTruth]] = field(default_factory=list)
     """First truth of each trial with the time it was received."""
     joints: list[tuple[float, np.ndarray]] = field(default_factory=list)
@@ -182,7 +183,7 @@ def replay_policy(
             f"--view-height-deg names {', '.join(unknown)}; {policy.name} sees {', '.join(setup.cameras)}"
         )
     views = RecordedViews(view_heights_deg or {}, getattr(policy, "image_size", None))
-    inputs = BagInputs(bag, setup.spec, setup.cameras, prefix, views, instruction)
+    inputs = BagInputs(bag, setup.spec, setup.cameras, prefix, instruction, views)
     scheduler = Scheduler(
         spec=setup.spec,
         sync=ObservationSync(setup.spec, setup.cameras),

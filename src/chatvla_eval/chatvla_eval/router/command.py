@@ -16,6 +16,7 @@ from chatvla_control.contracts import InputKind, Observation
 from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_eval.demonstrations import DEMONSTRATION_NOTE, DEMONSTRATION_WARNING, shows_demonstrations
 from chatvla_eval.opengl import choose_opengl
+from chatvla_eval.out_folder import free_folder
 from chatvla_eval.plots.bars import heat_map
 from chatvla_eval.policies import PolicyUnavailableError, policy_name
 from chatvla_eval.report.frame import write_aside
@@ -27,6 +28,8 @@ from chatvla_eval.trial import trial_seed
 from chatvla_eval.understanding.questions import Question, read_questions
 
 __all__ = ["PAPER", "main", "markdown", "router_results", "write"]
+
+RESULTS_NAME = "router.json"
 
 PAPER = "ChatVLA-2's authors (real robot, OpenReview): entropy 2.79 of 3.0 bits, top-1/top-8 ratio 5.27, std 282"
 QUESTIONS = ("What is written on the whiteboard?", "List the cards on the table.", "Describe the picture.")
@@ -93,7 +96,7 @@ def write(folder: Path, results: Mapping[str, Any]) -> str:
             if part is not None:
                 (folder / _plot_name(model["when"], kind)).write_text(_plot(model, kind, part), encoding="utf-8")
     write_pages(folder, "router", page)
-    write_aside(folder / "router.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_aside(folder / RESULTS_NAME, json.dumps(results, indent=1, allow_nan=False) + "\n")
     return page
 
 
@@ -187,10 +190,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--split", default="open_world", help="split to draw frames from")
     parser.add_argument("--trials", type=count, default=20, help="trials whose first frame is a robot input")
     parser.add_argument("--seed", type=int, default=100, help="seed of trials and noise")
-    parser.add_argument("--out", type=Path, default=Path("runs/router"), help="folder for tables and plots")
+    parser.add_argument("--out", type=Path, help="folder for tables and plots (default: runs/router, or _2, ...)")
     arguments = parser.parse_strictly(argv)
     try:
         arguments.split = one_of("split", TASKS[arguments.task].splits)(arguments.split)
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument --split: {error}")
+    arguments.out = arguments.out or free_folder(Path("runs/router"), RESULTS_NAME)
     return arguments

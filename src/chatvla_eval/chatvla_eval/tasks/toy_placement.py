@@ -55,6 +55,8 @@ _RELATIONS = (
 RELATIONS = tuple(relation for relation, _ in _RELATIONS)
 _RELATION = re.compile("|".join(rf"\b(?P<r{number}>{words})\b" for number, (_, words) in enumerate(_RELATIONS)))
 _PLACING = re.compile(r"\b(?:put|place|placing|putting|move|moving|set|stand|bring|take|belongs?|pick)\b")
+_NEGATED = re.compile(r"(?:\b(?:not|never|cannot)|n['’]t)(?:\s+\w+){0,3}\s*$")
+"""Before a verb: what is not to be done."""
 _IT = re.compile(r" it\b")
 
 
@@ -151,7 +153,7 @@ def box_from_thousandths(label: str, corners: Sequence[float]) -> BoundingBox | 
 
 
 def stated_placement(text: str, labels: Sequence[str]) -> Placement:
-    """Return toy, relation and reference of the last sentence that says where something goes.
+    """Return toy, relation and reference of the last sentence that says where something goes, not where it does not.
 
     The toy is the first of `labels` between the verb of placing and the relation's words, else the first before them.
     The reference is the first after them, with no other relation between: "on the table to the left of the blue box" is
@@ -159,7 +161,7 @@ def stated_placement(text: str, labels: Sequence[str]) -> Placement:
     """
     for sentence in reversed(re.split(r"[.!?;\n]+", _plain(_MARKS.sub(" ", text))[:4000])):
         relations, verb = list(_RELATION.finditer(sentence)), _PLACING.search(sentence)
-        if not relations or verb is None:
+        if not relations or verb is None or _NEGATED.search(sentence[: verb.start()]):
             continue
         meant = [found for found in relations if found.start() >= verb.end()] or relations
         for found, end in zip(meant, [*(later.start() for later in meant[1:]), len(sentence)], strict=True):

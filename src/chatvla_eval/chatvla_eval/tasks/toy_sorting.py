@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Score "sort the toys": recognition of 4, affordance of 1, and steps of 4 (ChatVLA-1's "Avg. Len." is their mean).
+"""Score "sort the toys": recognition of 4, affordance of 1, and steps of 4.
 
 Recognition: 1 point for each toy that the text gives a rectangle with its own label and an overlap of at least
 RECOGNISED_IOU. Affordance: 1 point when the text's last placing sentence names the next toy and its side. Both are read

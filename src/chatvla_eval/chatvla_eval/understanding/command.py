@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from chatvla_control.argument_types import count
 from chatvla_eval.arguments import ArgumentParser, one_of
+from chatvla_eval.out_folder import free_folder
 from chatvla_eval.paired import paired_difference, paired_ratio
 from chatvla_eval.policies import PolicyUnavailableError, load_checkpoint_policy, policy_name
 from chatvla_eval.report.frame import write_aside
@@ -246,6 +247,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--metric", type=one_of("metric", METRICS), help=f"of: {', '.join(METRICS)}")
     parser.add_argument("--limit", type=count, default=0, help="first questions of each file only")
     parser.add_argument("--suffix", default="", help='added to each question, such as "Answer with a single word."')
-    parser.add_argument("--out", type=Path, default=Path("runs/understanding"), help="folder for the results")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/understanding, or _2, ...)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser.parse_strictly(argv)
+    arguments = parser.parse_strictly(argv)
+    arguments.out = arguments.out or free_folder(Path("runs/understanding"), RESULTS_NAME)
+    return arguments

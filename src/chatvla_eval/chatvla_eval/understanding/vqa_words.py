@@ -21,7 +21,8 @@ _DIGITS = {
 } | {"none": "0"}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
-_LONE_PERIOD = re.compile(r"(?<!\d)\.(?!\d)")
+# Only a point before a digit stays, as in the evaluation's own script, whose look behind never excludes one.
+_LONE_PERIOD = re.compile(r"\.(?!\d)")
 _CONTRACTIONS = [
     "ain't",
     "aren't",

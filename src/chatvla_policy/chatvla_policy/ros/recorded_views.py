@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatvla_control.ros.convert import ConversionError
-from chatvla_policy.runtime.view_window import Lens, Window, WindowError, central_window
+from chatvla_policy.runtime.view_window import SAME_SHAPE, Lens, Window, WindowError, central_window
 
 __all__ = ["RecordedViews", "recorded_lenses"]
 
@@ -58,19 +58,20 @@ class RecordedViews:
         size = (image.shape[0], image.shape[1])
         window = self._windows.get(view)
         if window is None:
-            try:
-                window = central_window(
-                    size,
-                    model_size=self._model_size,
-                    height_deg=self.heights_deg.get(view, 0.0),
-                    lens=self.lenses.get(view),
-                )
-            except WindowError as error:
-                raise WindowError(f"camera/{view}/image_raw holds {size[1]}x{size[0]} pixels, {error}") from error
-            self._windows[view] = window
+            window = self._windows[view] = self._window(view, size)
         if not window.whole and size != window.source:
             raise ConversionError("height", f"image is {size[1]}x{size[0]} pixels, the first was another size")
         return window.cut(image)
+
+    def _window(self, view: str, size: tuple[int, int]) -> Window:
+        height_deg, model = self.heights_deg.get(view, 0.0), self._model_size
+        if not height_deg and (model is None or abs(size[1] * model[0] / (size[0] * model[1]) - 1.0) <= SAME_SHAPE):
+            # Of which nothing is cut: small pictures, too, which the node would not drive by.
+            return Window(size, size)
+        try:
+            return central_window(size, model_size=model, height_deg=height_deg, lens=self.lenses.get(view))
+        except WindowError as error:
+            raise WindowError(f"camera/{view}/image_raw holds {size[1]}x{size[0]} pixels, {error}") from error
 
     def taken(self) -> dict[str, str]:
         """Return what is taken of each view of which something is cut."""

@@ -18,7 +18,10 @@ Variant = Literal["full", "action_tokens", "no_reasoning"]
 
 @dataclass(frozen=True, kw_only=True)
 class Temperatures:
-    """How freely each answer is drawn; 0 takes the likeliest token (VLM2VLA, appendix D.4)."""
+    """How freely each answer is drawn; 0 takes the likeliest token.
+
+    VLM2VLA, appendix D.4; there subtasks have 1.0 outside of the training distribution, which no policy can tell.
+    """
 
     subtasks: float = 0.5
     plan: float = 0.1

@@ -2,7 +2,8 @@
 """Say what VLM2VLA asks its model: the published prompts, and short ones for models with a tiny vocabulary.
 
 A robot with several arms gets one sentence more, made from its RobotSpec, and names the arm in front of each subtask:
-"left arm: Move to the card". (VLM2VLA, appendices D.4 and D.5)
+"left arm: Move to the card". (VLM2VLA, appendices D.4 and D.5; of the verifier's answer D.5 shows one example, whose
+fields the prompt names here)
 """
 
 from __future__ import annotations
@@ -63,8 +64,10 @@ PROMPTS: Mapping[str, PromptSet] = {
         verify="You are a precision-oriented robot inspector. Your primary job is to evaluate the two images if the "
         "'Current Subtask' ({subtask}) was executed with enough precision to guarantee the success of the 'Next "
         "Subtask' ({next}). CRITICAL RULE: Judge the Precondition. A 'move to' action is ONLY successful if the final "
-        "position is perfectly aligned for the subsequent action. A 'close enough' position is a FAILURE if it "
-        "jeopardizes the next step. Answer with JSON only: "
+        "position is perfectly aligned for the subsequent action, i.e., executing a grasp as the next step will result "
+        "in a successful grasp. A 'close enough' position is a FAILURE if it jeopardizes the next step. For a 'grasp' "
+        "subtask to succeed, the gripper MUST be centered directly above the object's grasp point in the preceding "
+        "'move' step. Any significant offset or misalignment in the 'after' image is a failure. Answer with JSON only: "
         '{"success": true or false, "confidence": "High" or "Low", "reasoning": "..."}',
         direction="Given the image, in which direction along {axis} should the robot arm move to complete the sub-task "
         "'{subtask}'? Answer with one word, or none.{pose}",

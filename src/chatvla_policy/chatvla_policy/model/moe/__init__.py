@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixture of experts in place of a language model's MLPs (ChatVLA-2, section 3.1)."""
+"""Mixture of experts in place of a language model's MLPs (ChatVLA-2, section 3.2)."""
 
 from chatvla_policy.model.moe.config import MoeConfig, MoeConfigError, MoeKind, Path
 from chatvla_policy.model.moe.layer import MoeDecoderLayer, MoeMlp

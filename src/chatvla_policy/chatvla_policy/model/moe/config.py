@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say which mixture of experts replaces a language model's MLPs (ChatVLA-2, section 3.1 and Tables 3 and 5)."""
+"""Say which mixture of experts replaces a language model's MLPs (ChatVLA-2, section 3.2 and Tables 3 and 5)."""
 
 from __future__ import annotations
 

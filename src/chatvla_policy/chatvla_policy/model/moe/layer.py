@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put a mixture of experts in the place of one language MLP (ChatVLA-2, section 3.1; Table 3's variants).
+"""Put a mixture of experts in the place of one language MLP (ChatVLA-2, section 3.2; Table 3's variants).
 
     dynamic          y = sum_k gate_k * expert_k(x)
     static           y = static_{path}(x)
