@@ -44,6 +44,7 @@ from benchmarks.node_live import live_figures, say
 from benchmarks.node_robot import Robot
 from benchmarks.node_served import FORCED_TEXT, TUNINGS
 from chatvla_cli.launch_graph import on_this_host
+from chatvla_control.argument_types import count, positive
 from chatvla_policy.runtime.host_memory import keep_freed_memory
 from chatvla_policy.runtime.seam_trial import seam_ratios
 from chatvla_policy.systems import SHIPPED, shipped_names
@@ -63,8 +64,8 @@ _START_S = 300.0
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what this benchmark may be told."""
-    parser.add_argument("--minutes", type=float, default=10.0, help="length of the live part, by default 10")
-    parser.add_argument("--pictures", type=int, default=100, help="inferences of each kind, by default 100")
+    parser.add_argument("--minutes", type=positive, default=10.0, help="length of the live part, by default 10")
+    parser.add_argument("--pictures", type=count, default=100, help="inferences of each kind, by default 100")
     parser.add_argument("--checkpoint", default="", help="folder or name; the shipped one, else random weights")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run, by default all")
 

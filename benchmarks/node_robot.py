@@ -22,6 +22,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
+from chatvla_cli.errors import ChatvlaError
 from chatvla_control.arm_port import JointState as JointRow
 from chatvla_control.contracts import ActionChunk as PlannedChunk
 from chatvla_control.robot_spec import robot_spec
@@ -32,12 +33,16 @@ from chatvla_msgs.msg import ActionChunk
 from chatvla_msgs.srv import OverrideReasoning
 from chatvla_policy.runtime.seam import plan_at
 
-__all__ = ["Robot"]
+__all__ = ["BenchmarkError", "Robot"]
 
 SPEC = robot_spec("arx_r5")
 _LONGEST_S = 5.0
 _IN_VAIN = 5
 """Pictures in a row without a chunk, after which waiting ends."""
+
+
+class BenchmarkError(ChatvlaError):
+    """Nothing can be measured; the message says why."""
 
 
 class Robot:
@@ -89,14 +94,14 @@ class Robot:
     ) -> None:
         """Wait until `ready`, showing pictures meanwhile when `looking`.
 
-        Raises RuntimeError with `complaint`, at once when `process` ended.
+        Raises BenchmarkError with `complaint`, at once when `process` ended.
         """
         end = time.monotonic() + timeout_s
         while not ready():
             if process is not None and process.poll() is not None:
-                raise RuntimeError(f"{complaint}: its process ended with exit code {process.returncode}")
+                raise BenchmarkError(f"{complaint}: its process ended with exit code {process.returncode}")
             if time.monotonic() > end:
-                raise RuntimeError(f"{complaint} within {timeout_s:.0f} s")
+                raise BenchmarkError(f"{complaint} within {timeout_s:.0f} s")
             if looking:
                 self._show()
             time.sleep(0.1)
@@ -113,7 +118,7 @@ class Robot:
     def pictures(self, count: int, *, pauses: bool = True, least: float = 0.9) -> list[tuple[float, float, float]]:
         """Show `count` pictures one by one, 5 to 40 ms apart or at once; return what is in `arrivals` for each.
 
-        Raises RuntimeError when a smaller share of them than `least` brings a chunk.
+        Raises BenchmarkError when a smaller share of them than `least` brings a chunk.
         """
         begun, in_vain = len(self.arrivals), 0
         for _ in range(count):
@@ -126,7 +131,7 @@ class Robot:
                 time.sleep(float(self._rng.uniform(0.005, 0.04)))
         found = self.arrivals[begun:]
         if len(found) < least * count:
-            raise RuntimeError(
+            raise BenchmarkError(
                 f"{count} pictures brought {len(found)} chunks; an inference that outlasts its chunk brings "
                 "none: free the processor, or see the node's messages above"
             )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chatvla_control.argument_types import count, positive
+from chatvla_control.argument_types import count, filled_path, positive
 from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_eval.parallel import default_jobs
 from chatvla_tables.execute import RATES, execute
@@ -114,7 +114,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--size", type=one_of("size", SIZES), default=DEFAULT_SIZE, help=f"of: {', '.join(SIZES)}")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/tables"), help="folder of all runs; the same one goes on"
+        "--out", type=filled_path, default=Path("runs/tables"), help="folder of all runs; the same one goes on"
     )
     parser.add_argument("--results", type=Path, help="folder for pages and figures (default: OUT/results)")
     parser.add_argument(
@@ -137,6 +137,10 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for pair in options.set:
         if "=" not in pair:
             parser.error(f"argument --set: expected KEY=VALUE, got {pair!r}")
+    places = {"--out": options.out, "--results": options.results, "--evals": options.evals}
+    for name, folder in places.items():
+        if folder is not None and not options.dry_run:
+            parser.require_writable(name, folder, folder=True)
     return options
 
 

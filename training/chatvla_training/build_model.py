@@ -204,6 +204,7 @@ def _from_qwen(recipe: Recipe, specs: Sequence[RobotSpec]) -> StartModel:
     if moe.kind is not MoeKind.DENSE:
         backbone = upcycle_backbone(backbone, moe, seed=recipe.seed)
     config = replace(_config(recipe, specs, None), backbone=BackboneConfig.from_transformers(backbone.config))
+    config = replace(config, images=_images(recipe, config.images))
     codec = TextCodec.from_file(folder / "tokenizer.json")
     return StartModel(model=ChatVLA2(config, backbone), codec=codec, robots=(), origin={"init": recipe.init})
 

@@ -12,14 +12,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from types import FrameType
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs, InitProcessGroupKwargs, KwargsHandler
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from chatvla_control.subordinate import end_with_parent
 from chatvla_training.recipe import Recipe, RecipeError
@@ -38,11 +39,25 @@ SHARDED_LAYERS = ("Qwen2VLDecoderLayer", "MoeDecoderLayer", "Qwen2VLVisionBlock"
 """Layers that FSDP shards one by one."""
 STOPPING_S = 3600
 """How long processes that were asked to stop may take: a step ends and its state is written, which may be gigabytes."""
+WAIT = timedelta(hours=12)
+"""How long processes wait for each other: the first alone keeps features (keep_features.py) and writes the checkpoint,
+hours of work at which NCCL's own ten minutes would end the run."""
 
 
 def visible_devices() -> int:
-    """Return how many processes to train with: one per GPU, else one."""
+    """Return how many processes to train with: one per GPU, else one. Raises RecipeError for GPUs out of reach."""
+    check_gpus()
     return max(1, torch.cuda.device_count())
+
+
+def check_gpus() -> None:
+    """Raise RecipeError where there are GPUs that torch cannot use: CPUs would train instead, and nobody be told."""
+    count = torch.cuda.device_count()
+    if count and not torch.cuda.is_available():
+        raise RecipeError(
+            f"torch finds GPUs, {count}, but cannot use them: their driver may be older than CUDA {torch.version.cuda} "
+            "needs; update the driver, or set CUDA_VISIBLE_DEVICES= (to nothing) to train on CPUs"
+        )
 
 
 def started_by_launcher() -> bool:
@@ -82,11 +97,19 @@ def start_on_devices(arguments: Sequence[str], devices: int) -> int:
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
-    """Return accelerate's view of the devices, for the recipe's precision."""
+    """Return accelerate's view of the devices, for the recipe's precision. Raises RecipeError as check_gpus does."""
+    check_gpus()
+    handlers: list[KwargsHandler] = [
+        DistributedDataParallelKwargs(find_unused_parameters=True),
+        InitProcessGroupKwargs(timeout=WAIT),
+    ]
+    if recipe.shard and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Autocast's cache keeps every weight that it has cast to the end of the forward: half of what sharding saves.
+        handlers.append(AutocastKwargs(cache_enabled=False))
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="bf16" if recipe.precision == "bf16" else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=handlers,
     )
 
 
@@ -96,12 +119,16 @@ def spread(module: nn.Module, accelerator: Accelerator, *, shard: bool) -> nn.Mo
     if world == 1 or not shard:
         return accelerator.prepare(module)
     mesh = init_device_mesh(accelerator.device.type, (world,))
-    module.to(accelerator.device)
     for name, part in reversed(list(module.named_modules())):
-        # A DiT block's modulation is called ahead of the block, for all denoising levels at once.
-        if type(part).__name__ in SHARDED_LAYERS or name.endswith(".modulation"):
+        # A DiT block's modulation and its memory's keys are made ahead of the block, for all denoising levels at once.
+        crosses = name.endswith(".cross")
+        if type(part).__name__ in SHARDED_LAYERS or crosses or name.endswith(".modulation"):
             fully_shard(part, mesh=mesh)
+        for method in ("memory", "attend") if crosses else ():
+            register_fsdp_forward_method(part, method)
     fully_shard(module, mesh=mesh)
+    # A device's micro-batch may lack a robot whose heads another device trains: all add up the same list of gradients.
+    module.set_reduce_scatter_unused_params(True)
     return module
 
 

@@ -18,6 +18,7 @@ Precision = Literal["fp32", "bf16"]
 MoeName = Literal["keep", "dense", "dynamic", "static", "static+dynamic", "shared+dynamic"]
 LoggerName = Literal["none", "tensorboard", "wandb"]
 Normalisation = Literal["min_max", "quantile", "mean_std"]
+Conditioning = Literal["latter_half", "all", "former_half", "film", "concat", "cross_attention", "none"]
 Denoising = Literal["", "diffusion", "flow", "flow_clean"]
 ActionSize = Literal["", "tiny", "compact", "compact_numbers", "compact_bare", "S", "B", "L", "XL", "H"]
 
@@ -58,7 +59,7 @@ class Recipe:
     top_k: int = 2
     balance_weight: float = 0.0
     z_weight: float = 0.0
-    conditioning: str = "latter_half"
+    conditioning: Conditioning = "latter_half"
     denoising: Denoising = ""
     """How a new action expert cleans chunks: the papers' diffusion, or flow matching; empty: as its size says."""
     cameras: str = ""
@@ -174,7 +175,8 @@ class Recipe:
 
         if self.system not in SYSTEMS:
             raise RecipeError(f"system is {self.system!r}; it must be one of: {', '.join(SYSTEMS)}")
-        for name in ("seed", "workers", "lora_rank", "image_width", "readings", "warmup", "weight_decay"):
+        amounts = ("seed", "workers", "lora_rank", "image_width", "readings", "warmup", "weight_decay")
+        for name in (*amounts, "balance_weight", "z_weight"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"{name} is {getattr(self, name)}, must not be negative")
         if self.clip <= 0:
@@ -182,9 +184,11 @@ class Recipe:
         if self.stage == "stage2" and self.lora_rank:
             raise RecipeError("lora_rank adapts the language model, which stage2 does not train; leave it 0")
         counts = ("steps", "batch", "micro_batch", "frame_every", "horizon", "checkpoint_every", "keep", "cache_draws")
-        for name in counts:
+        for name in (*counts, "experts", "top_k"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.top_k > self.experts:
+            raise RecipeError(f"top_k is {self.top_k} of {self.experts} experts; it must be at most their number")
         if self.lr <= 0 or self.lr_end < 0:
             raise RecipeError(f"lr is {self.lr} and lr_end {self.lr_end}; lr must be positive, lr_end not negative")
         if not 0 <= self.ema < 1:

@@ -30,12 +30,12 @@ def main(arguments: Sequence[str]) -> int:
     from chatvla_training.trainer.stopping import Stopped
     from chatvla_training.training_run import RUN_ERRORS, train_recipe
 
-    devices = devices or visible_devices()
-    alone = devices == 1 or started_by_launcher()
-    if not alone and len(recipes) == 1:
-        return start_on_devices(arguments, devices)
-    keep_freed_memory()
     try:
+        devices = devices or visible_devices()
+        alone = devices == 1 or started_by_launcher()
+        if not alone and len(recipes) == 1:
+            return start_on_devices(arguments, devices)
+        keep_freed_memory()
         runs = planned(recipes, out)
         for recipe, folder in runs:
             if len(runs) > 1:
@@ -120,6 +120,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[Recipe], Path, int]:
         devices = int(values.pop("devices", "0"))
     except ValueError as error:
         raise RecipeError("--devices takes a whole number") from error
+    if devices < 0:
+        raise RecipeError(f"--devices is {devices}; give the number of processes, or 0 for one per GPU")
     # A plan's runs start from each other, so its first alone takes an init; what they share is given once.
     shared = {key: text for key, text in values.items() if key != "init"}
     return [changed(recipe, shared if number else values) for number, recipe in enumerate(recipes)], out, devices

@@ -21,6 +21,7 @@ from chatvla_policy.checkpoint import Checkpoint, CheckpointError, RobotSetup, s
 from chatvla_policy.model.backbone import BackboneError
 from chatvla_policy.model.chatvla2 import ChatVLA2
 from chatvla_policy.systems import policy_class
+from chatvla_policy.vlm2vla.processors import ProcessorError
 from chatvla_training.build_data import (
     Collate,
     RobotData,
@@ -59,6 +60,7 @@ RUN_ERRORS = (
     DatasetError,
     LoggerMissingError,
     NotFiniteError,
+    ProcessorError,
     RecipeError,
     RunFolderError,
     SourceError,
@@ -304,7 +306,12 @@ def _whole_model(recipe: Recipe, accelerator: Accelerator, trainer: Trainer, sta
     model = start.model
     if not trainer.sharded:
         return model.cpu() if accelerator.is_main_process else None
-    values = {name: full(parameter.detach()).cpu() for name, parameter in model.named_parameters()}
+    values: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        # Every device takes part in gathering, but one alone has room on the host for the whole.
+        whole = full(parameter.detach())
+        if accelerator.is_main_process:
+            values[name] = whole.cpu()
     if not accelerator.is_main_process:
         return None
     plain = ChatVLA2(model.config)

@@ -206,6 +206,8 @@ def test_endpoint_that_is_not_there_is_said_in_a_sentence(tmp_path: Path, capsys
     ("words", "says"),
     [
         (("--frame-hz", "0"), "argument --frame-hz: '0' is no number above 0"),
+        (("--noise", "2"), "argument --noise: '2' is no number from 0 to 1"),
+        (("--limit-s", "-1"), "argument --limit-s: '-1' is no number above 0"),
         (("--seed", "-1"), "argument --seed: '-1' is no whole number of at least 0"),
         (("--episodes", "0"), "argument --episodes: '0' is no whole number of at least 1"),
     ],
@@ -233,3 +235,6 @@ def test_endpoint_words_parts_and_the_rules_words_stay_where_it_does_not():
         thread.join()
     assert describe("go", parts, rules) == rules
     assert describe.counts == {"worded": 1, "kept": 5}
+    # A server that never answered is no server.
+    with pytest.raises(EndpointError, match="leave --describe-url out to describe by rules"):
+        EndpointDescriber(f"http://127.0.0.1:{server.server_port}/v1", "any")("go", parts, rules)

@@ -4,12 +4,14 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
+from chatvla_policy.model.action import config
 from chatvla_training.devices import micro_batches
-from chatvla_training.recipe import RecipeError, changed
+from chatvla_training.recipe import Conditioning, RecipeError, changed
 from chatvla_training.recipes import PLANS, RECIPES, find_recipe
 from chatvla_training.train import for_devices, main, parse, planned, words_of
 from chatvla_training.trainer.ema import Ema
@@ -62,6 +64,10 @@ def test_keys_are_read_by_type():
         ({"steps": "0"}, "at least 1"),
         ({"seed": "-1"}, "seed is -1, must not be negative"),
         ({"clip": "0"}, "clip is 0.0, must be positive"),
+        ({"experts": "0"}, "experts is 0, must be at least 1"),
+        ({"experts": "2", "top_k": "4"}, "top_k is 4 of 2 experts"),
+        ({"z_weight": "-1"}, "z_weight is -1.0, must not be negative"),
+        ({"conditioning": "foo"}, "conditioning is 'foo'; it must be one of: 'latter_half'"),
         ({"system": "dense_flim"}, "system is 'dense_flim'; it must be one of: chatvla2"),
         ({"normalisation": "mean_std"}, "one standard deviation"),
         ({"normalisation": "mean_std", "action_size": "H"}, "give quantile or min_max, or one of the sizes compact"),
@@ -70,6 +76,10 @@ def test_keys_are_read_by_type():
 def test_wrong_keys_and_values_are_refused(values, says):
     with pytest.raises(RecipeError, match=says):
         changed(RECIPES["stage1"], values)
+
+
+def test_every_conditioning_of_the_model_can_be_asked_for():
+    assert get_args(Conditioning) == get_args(config.Conditioning)
 
 
 def test_adapters_are_refused_where_what_they_adapt_is_not_trained():
@@ -92,6 +102,8 @@ def test_command_line_refuses_with_one_line(capsys: pytest.CaptureFixture[str]):
     assert "Recipes:" in capsys.readouterr().err
     assert main(["stage1", "--lr"]) == 2
     assert "needs a value" in capsys.readouterr().err
+    assert main(["stage1", "--devices", "-1"]) == 2
+    assert "--devices is -1" in capsys.readouterr().err
     assert main(["--help"]) == main(["tiny_stage1", "--help"]) == 0
     assert "stage1_15k" in capsys.readouterr().out
 

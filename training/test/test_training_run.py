@@ -15,9 +15,11 @@ import pytest
 import torch
 
 from chatvla_policy.checkpoint import load_checkpoint
+from chatvla_policy.model.tiny import make_tiny_folder
 from chatvla_training.build_data import Collate, robot_data, robot_setups
 from chatvla_training.build_model import start_model
 from chatvla_training.data.errors import SourceError
+from chatvla_training.keep_golden import save_with_golden
 from chatvla_training.recipe import Recipe, RecipeError, changed
 from chatvla_training.trainer.loop import NotFiniteError
 from chatvla_training.trainer.run_folder import RunFolder, RunFolderError
@@ -200,6 +202,24 @@ def test_nan_stops_with_the_samples(tmp_path: Path, arm_data: Path, llava_file: 
     cause = json.loads((tmp_path / "run/stopped.json").read_text())
     assert any("episode-000001/row-0" in name for name in cause["samples"])
     assert "lower lr" in str(caught.value)
+
+
+@pytest.mark.parametrize(("storage", "tolerance"), [("float32", 0.02), ("mixed", 0.06)])
+def test_weights_of_a_shorter_type_may_miss_their_golden_chunk_by_more(
+    storage, tolerance, stage1: Path, tmp_path: Path, arm_data: Path, llava_file: Path
+):
+    data = robot_data(small_recipe(arm_data, llava_file)).validation
+    save_with_golden(tmp_path / "policy", load_checkpoint(stage1 / "policy"), data, storage=storage)
+    golden = load_checkpoint(tmp_path / "policy").golden
+    assert golden is not None
+    assert golden.tolerance == tolerance
+
+
+def test_a_qwen_start_takes_the_recipes_image_width(tmp_path: Path, arm_data: Path, llava_file: Path):
+    recipe = small_recipe(arm_data, llava_file, init=str(make_tiny_folder(tmp_path)), image_width=112)
+    robots = robot_data(recipe).specs("")
+    images = start_model(recipe, robots).model.config.images
+    assert (images.width, images.height) == (112, 84)
 
 
 def test_second_writer_is_refused(tmp_path: Path):

@@ -18,6 +18,7 @@ LONGEST_NAMESPACE = 200
 """ROS allows 245 characters and names of 247: this leaves room for the topics."""
 LARGEST_SEED = 10**12
 """What rollout_node takes; sim_node takes more."""
+WIDEST_DEG = 170.0
 
 
 def given_values(words: Sequence[str], arguments: Sequence[LaunchArgument]) -> dict[str, str]:
@@ -72,5 +73,28 @@ def _check_seed(value: str) -> None:
         raise UsageError(f"'{value}' is no seed: it is a whole number from 0 to {LARGEST_SEED}; give one such as 100")
 
 
-CHECKS: Mapping[str, Callable[[str], None]] = {"namespace": _check_namespace, "seed": _check_seed}
+def _check_trials(value: str) -> None:
+    if not re.fullmatch(r"\+?\d+", value, re.ASCII):
+        raise UsageError(
+            f"'{value}' is no number of trials: it is a whole number; 0 scores nothing; give one such as 3"
+        )
+
+
+def _check_view_height(value: str) -> None:
+    try:
+        fits = 0.0 <= float(value) <= WIDEST_DEG
+    except ValueError:
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"'{value}' is no height of a view: it is 0 to {WIDEST_DEG:g} degrees; 0 takes the whole height"
+        )
+
+
+CHECKS: Mapping[str, Callable[[str], None]] = {
+    "namespace": _check_namespace,
+    "seed": _check_seed,
+    "trials": _check_trials,
+    "view_height_deg": _check_view_height,
+}
 """Arguments whose text must fit before anything starts -> what raises UsageError when it does not."""

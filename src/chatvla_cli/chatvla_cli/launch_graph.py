@@ -7,6 +7,7 @@ Tags: arg, let, set_env, log, group with push_ros_namespace, include, node with 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,12 @@ NODE_KEYS = frozenset(
     {"pkg", "exec", "name", "namespace", "args", "param", "remap", "env", "if", "unless", "output", "on_exit"}
     | {"respawn", "respawn_delay", "respawn_max_retries"}
 )
+_CHOICE = re.compile(r"\$\(equals \$\(var (\w+)\) (\w+)\)")
 TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+class _RosLaunchNeededError(GraphError):
+    """A tag or a file that only ROS 2's own launch reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +91,8 @@ class LaunchGraph:
 
     def resolve(self, values: Mapping[str, str], environment: Mapping[str, str]) -> ResolvedGraph:
         """Return the nodes to start with `values` for the arguments; raise GraphError where the graph is at fault."""
-        scope = _Scope(folder=self.path.parent, variables=dict(values), environment=dict(environment))
+        name = self.path.name.partition(".")[0]
+        scope = _Scope(graph=name, folder=self.path.parent, variables=dict(values), environment=dict(environment))
         scope.run(self.entities)
         return ResolvedGraph(
             nodes=tuple(scope.nodes),
@@ -129,6 +136,8 @@ def _argument(body: Mapping[str, Any]) -> LaunchArgument:
 class _Scope:
     """The state while a graph is walked: `group` copies it, `include` starts from a copy."""
 
+    graph: str
+    """Name of the graph that is launched."""
     folder: Path
     variables: dict[str, str]
     environment: dict[str, str]
@@ -156,7 +165,7 @@ class _Scope:
             ((tag, body),) = entity.items()
             action = getattr(self, f"on_{tag.replace('-', '_')}", None)
             if action is None:
-                raise GraphError(f"tag '{tag}' is read by ROS 2's own 'ros2 launch' only; use that")
+                raise _RosLaunchNeededError(f"tag '{tag}' is read by ROS 2's own 'ros2 launch' only; use that")
             if isinstance(body, list) or self.applies(body):
                 action(body)
 
@@ -199,10 +208,17 @@ class _Scope:
         """Walk another YAML graph with the arguments given here."""
         path = Path(self.text(body["file"]))
         if path.suffix not in {".yaml", ".yml"}:
-            raise GraphError(f"{path} can only be included by ROS 2's own 'ros2 launch'")
+            raise _RosLaunchNeededError(f"{path} can only be included by ROS 2's own 'ros2 launch'")
         given = {self.text(item["name"]): self.text(item["value"]) for item in body.get("arg", ())}
         variables = {**self.variables, **given}
-        replace(self, folder=path.parent, variables=variables).run(read_graph(path).entities)
+        try:
+            replace(self, folder=path.parent, variables=variables).run(read_graph(path).entities)
+        except _RosLaunchNeededError as error:
+            chosen = " ".join(f"{name}:={value}" for name, value in _CHOICE.findall(str(body.get("if", ""))))
+            if not chosen:
+                raise
+            needed = f"{chosen} needs ROS 2's own launch: ros2 launch chatvla {self.graph}.launch.py ..."
+            raise GraphError(needed) from error
 
     def on_node(self, body: Mapping[str, Any]) -> None:
         """Add a node."""

@@ -73,8 +73,7 @@ def build(environment: Environment) -> None:
         if found := re.match(r"(?:Starting|Finished) (?:>>>|<<<) (\S+)", line):
             progress.update(found[1])
 
-    colcon = shutil.which("colcon", path=environment.variables.get("PATH")) or "colcon"
-    command = [colcon, "--log-base", "log", "build", "--symlink-install"]
+    command = [*_colcon(environment), "--log-base", "log", "build", "--symlink-install"]
     command += ["--base-paths", *(str(folder.relative_to(root)) for folder in packages)]
     command += ["--event-handlers", "desktop_notification-", "status-", "--cmake-args"]
     command += [f"-DPython3_EXECUTABLE={environment.python}", "--no-warn-unused-cli"]
@@ -91,6 +90,20 @@ def build(environment: Environment) -> None:
     progress.done()
     variables = _installed_variables(environment)
     _stamp(environment).write_text(json.dumps({"fingerprint": wanted, "variables": variables}, indent=1))
+
+
+def _colcon(environment: Environment) -> list[str]:
+    """Return how colcon is run: by `.venv`'s Python where that can, since installed nodes start with colcon's own.
+
+    The one that apt installs would give them the system's, which does not look into `.venv`.
+    """
+    colcon = shutil.which("colcon", path=environment.variables.get("PATH")) or "colcon"
+    command = [str(environment.python), "-c", "import colcon_core"]
+    try:
+        done = subprocess.run(command, env=environment.variables, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return [colcon]
+    return [str(environment.python), colcon] if done.returncode == 0 and Path(colcon).is_file() else [colcon]
 
 
 def _drop_other_places(root: Path) -> None:

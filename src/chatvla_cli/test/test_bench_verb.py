@@ -40,3 +40,11 @@ def test_a_file_that_cannot_be_written_is_refused_before_measuring(
 def test_figures_go_into_a_folder_that_is_made(tmp_path: Path) -> None:
     assert run_verb("bench", ["frame", "--json", str(tmp_path / "new" / "x.json")]) == 0
     assert (tmp_path / "new" / "x.json").stat().st_size > 0
+
+
+@pytest.mark.parametrize("words", [["--minutes", "-1"], ["--pictures", "0"]])
+def test_counts_that_measure_nothing_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_verb("bench", ["node", *words])
+    assert end.value.code == 2
+    assert words[0] in capsys.readouterr().err

@@ -203,3 +203,19 @@ def test_description_lists_every_argument() -> None:
     text = describe(ARGUMENTS)
     assert "split:=in_domain | open_world   (default: in_domain)" in text
     assert "trials:=..." in text
+
+
+@pytest.mark.parametrize("word", ["trials:=-1", "trials:=many", "view_height_deg:=-4", "view_height_deg:=171"])
+def test_numbers_out_of_their_range_are_refused(word: str) -> None:
+    declared = (*ARGUMENTS, LaunchArgument(name="view_height_deg", default="27.0", description="Height.", choices=()))
+    with pytest.raises(UsageError, match=r"is no (number of trials|height of a view)"):
+        given_values([word], declared)
+    assert given_values(["trials:=0", "view_height_deg:=0"], declared)["trials"] == "0"
+
+
+def test_an_argument_that_needs_ros_2s_own_launch_is_named(tmp_path: Path) -> None:
+    (tmp_path / "inner.launch.yaml").write_text("launch:\n- set_remap: {from: a, to: b}\n")
+    outer = "launch:\n- include: {file: $(dirname)/inner.launch.yaml, if: $(equals $(var camera) zed)}\n"
+    wanted = r"^camera:=zed needs ROS 2's own launch: ros2 launch chatvla graph\.launch\.py \.\.\.$"
+    with pytest.raises(GraphError, match=wanted):
+        graph(tmp_path, outer).resolve({"camera": "zed"}, {})

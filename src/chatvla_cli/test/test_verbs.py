@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from chatvla_cli.main import run_verb
 from chatvla_cli.verbs import VERBS
 
 
@@ -26,3 +27,10 @@ def test_a_call_needs_torch_only_to_run_a_checkpoint(line: str, model: bool) -> 
     name, *arguments = line.split()
     verb = next(verb for verb in VERBS if verb.name == name)
     assert ("model" in verb.needed_layers(arguments)) is model
+
+
+def test_setup_explains_itself_and_takes_no_other_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("setup", ["--help"]) == 0
+    assert "go into .venv" in capsys.readouterr().out
+    assert run_verb("setup", ["nonsense"]) == 2
+    assert "takes no arguments, not 'nonsense'" in capsys.readouterr().err

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
+from pathlib import Path
 
-__all__ = ["count", "natural", "positive", "view_heights"]
+__all__ = ["count", "filled", "filled_path", "natural", "positive", "share", "unwritable", "view_heights"]
 
 _WIDEST_DEG = 170.0
 
@@ -30,6 +32,57 @@ def positive(text: str) -> float:
     if not 0.0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
+def filled(text: str) -> str:
+    """Return `text`, refused when it is empty: such a value comes of a shell variable that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the value is empty; give one, or leave the option out")
+    return text
+
+
+def filled_path(text: str) -> Path:
+    """Return a path; an empty one, which would be the present folder, is refused."""
+    return Path(filled(text))
+
+
+def unwritable(path: Path, *, folder: bool = False) -> str:
+    """Return why no file can be written at `path`, or with `folder` into it; "" when it can.
+
+    Makes the folder of a file where it is missing; a `folder` that was missing is missing afterwards, too.
+    """
+    missing = [place for place in (path, *path.parents) if not place.exists()] if folder else []
+    try:
+        if folder:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            existed = path.exists()
+            path.open("a").close()
+            if not existed:
+                path.unlink()
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        for place in missing:
+            try:
+                place.rmdir()
+            except OSError:
+                break
+    return ""
 
 
 def view_heights(text: str) -> dict[str, float]:

@@ -6,7 +6,10 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NoReturn
+
+from chatvla_control.argument_types import unwritable
 
 __all__ = ["ArgumentParser", "one_of", "unknown_name"]
 
@@ -14,8 +17,12 @@ __all__ = ["ArgumentParser", "one_of", "unknown_name"]
 class ArgumentParser(argparse.ArgumentParser):
     """argparse without abbreviations, whose complaint about an unknown option names the nearest one."""
 
-    def __init__(self, *, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+    def __init__(self, *, prog: str, description: str, epilog: str = "") -> None:
+        """`epilog` is shown line by line as it is."""
+        formatter = argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter
+        super().__init__(
+            prog=prog, description=description, epilog=epilog, formatter_class=formatter, allow_abbrev=False
+        )
 
     def parse_strictly(self, argv: Sequence[str]) -> argparse.Namespace:
         """Return the parsed arguments; exits with code 2 and one sentence when they do not fit."""
@@ -24,6 +31,13 @@ class ArgumentParser(argparse.ArgumentParser):
             options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
             self.error(unknown_name("argument", unknown[0].partition("=")[0], options))
         return parsed
+
+    def require_writable(self, option: str, path: Path, *, folder: bool = False) -> None:
+        """Exit as for a wrong argument when nothing can be written at `path`: now, not after the work."""
+        if why := unwritable(path, folder=folder):
+            self.error(
+                f"argument {option}: {path} cannot be written: {why}; name another {'folder' if folder else 'file'}"
+            )
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 after one sentence."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatvla_control.argument_types import filled_path
 from chatvla_control.scene import SEEDS_PER_RUN
 from chatvla_eval.arguments import ArgumentParser
 from chatvla_eval.bag_table import bag_row, write_bag_table
@@ -163,12 +164,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--namespace", default="chatvla", help="namespace of the recorded topics")
     parser.add_argument("--seed", type=int, default=0, help="seed of the policies' noise")
-    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/eval/bags, or _2, ...)")
+    parser.add_argument("--out", type=filled_path, help="folder for the results (default: runs/eval/bags, or _2, ...)")
     parser.add_argument("--report", action="store_true", help="write report.html, one file that opens offline")
-    arguments = parser.parse_strictly(argv)
+    words = ["--help"] if {"-h", "--help"} & set(argv) else argv
+    arguments = parser.parse_strictly(words)
     if arguments.policy and arguments.report:
         parser.error("--report shows recorded trials; it does not go with --policy")
     arguments.out = arguments.out or free_folder(
         Path("runs/eval/bags"), POLICIES_NAME if arguments.policy else RESULTS_NAME
     )
+    parser.require_writable("--out", arguments.out, folder=True)
     return arguments

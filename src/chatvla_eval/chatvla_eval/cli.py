@@ -15,7 +15,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from chatvla_control.argument_types import count, positive
+from chatvla_control.argument_types import count, filled, filled_path, positive
 from chatvla_control.scene import SEEDS_PER_RUN
 from chatvla_eval.against import against, read_before
 from chatvla_eval.arguments import ArgumentParser, one_of, unknown_name
@@ -23,7 +23,7 @@ from chatvla_eval.demonstrations import DEMONSTRATION_WARNING
 from chatvla_eval.opengl import choose_opengl
 from chatvla_eval.out_folder import another_run, free_folder
 from chatvla_eval.parallel import TrialJob, default_jobs, run_jobs
-from chatvla_eval.policies import EXPERT, PolicyUnavailableError, policy_name, system_name
+from chatvla_eval.policies import EXPERT, PolicyUnavailableError, check_device, policy_name, system_name
 from chatvla_eval.report import write_report
 from chatvla_eval.results import RESULTS_NAME, RunInfo, results_dict, source_commit, write_results
 from chatvla_eval.session import TrialSettings, TrialSetup
@@ -41,6 +41,13 @@ COMMANDS = {
     "understanding": "chatvla_eval.understanding.command",
 }
 """Evaluations other than trials of a task, each a module with `main(arguments)`."""
+OTHERS = """other evaluations, each with --help:
+  --bag BAG ...     score recorded runs, or policies on recorded inputs
+  counterfactual    swap the reasoning of a frame and see where chunks head
+  router            count which experts tokens go to, by layer and kind of input
+  understanding     score answers to questions about images"""
+WITH_FONTS = ("math_match",)
+"""Tasks with writing."""
 MOST_SEED = 2**63 // SEEDS_PER_RUN - 1
 LONGEST_DELAY_S = 10.0
 
@@ -67,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, results: list[TrialResult]) -> None:
     """Run all trials, appending to `results` and writing results.json after each; then what was asked for beyond."""
+    if arguments.policy != EXPERT:
+        check_device(arguments.device)
     jobs = _jobs(arguments)
     info = _info(arguments)
     before = read_before(arguments.against, task=arguments.task, split=arguments.split) if arguments.against else None
@@ -116,6 +125,7 @@ def _jobs(arguments: argparse.Namespace) -> list[TrialJob]:
         settings=TrialSettings(timeout_s=arguments.timeout or TASKS[arguments.task].timeout_s),
         replan_s=arguments.replan,
         delay_s=arguments.delay,
+        device=arguments.device,
     )
     return [
         replace(
@@ -157,21 +167,29 @@ def _info(arguments: argparse.Namespace) -> RunInfo:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser(
-        prog="chatvla eval", description="Evaluate a policy on a simulated bench, faster than real time."
+        prog="chatvla eval",
+        description="Evaluate a policy on a simulated bench, faster than real time.",
+        epilog=OTHERS,
     )
     parser.add_argument("task", type=one_of("task", sorted(TASKS)), help=f"one of: {', '.join(sorted(TASKS))}")
     parser.add_argument(
-        "--policy", default=EXPERT, help="checkpoint folder or name, or expert (it sees the scene's truth)"
+        "--policy",
+        type=filled,
+        default=EXPERT,
+        help="checkpoint folder or name, or expert, which sees the scene's truth (default: expert)",
     )
-    parser.add_argument("--split", default="open_world", help="in_domain, open_world or held_out")
-    parser.add_argument("--trials", type=count, default=10, help="number of trials")
+    parser.add_argument(
+        "--device", type=filled, default="cpu", help="of a checkpoint: cpu, cuda, cuda:1 (default: cpu)"
+    )
+    parser.add_argument("--split", default="open_world", help="in_domain, open_world or held_out (default: open_world)")
+    parser.add_argument("--trials", type=count, default=10, help="number of trials (default: 10)")
     parser.add_argument(
         "--seed",
         type=_seed,
         default=100,
         help="the same seed gives the same trials; in_domain of seeds 0 to 4 are demonstrations' scenes (default: 100)",
     )
-    parser.add_argument("--out", type=Path, help="folder for results.json and the film of the first trial")
+    parser.add_argument("--out", type=filled_path, help="folder for results.json and the film of the first trial")
     parser.add_argument("--font", type=_font, nargs="+", default=[], help="font files to write equation and cards with")
     parser.add_argument("--swap", action="store_true", help="permute the cards against the same seeds")
     parser.add_argument("--force", default="", metavar="TEXT", help="reasoning to act on instead of the policy's own")
@@ -181,7 +199,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--attribute", action="store_true", help="run all trials again with the right reasoning forced")
     parser.add_argument("--against", type=Path, help="earlier results on the same seeds: before and after, paired")
     parser.add_argument("--report", action="store_true", help="write report.html, one file that opens offline")
-    parser.add_argument("--jobs", type=count, default=default_jobs(), help="trials side by side (default: the cores)")
+    parser.add_argument("--jobs", type=count, help="trials side by side (default: the cores; on a GPU 1)")
     parser.add_argument(
         "--timeout", type=positive, default=None, help="simulated seconds per trial (default: the task's)"
     )
@@ -206,7 +224,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"argument --split: {error}")
     if arguments.policy != EXPERT and difflib.get_close_matches(arguments.policy.lower(), [EXPERT]):
         parser.error(f"argument --policy: {unknown_name('policy', arguments.policy, [EXPERT, 'a checkpoint folder'])}")
+    if arguments.font and arguments.task not in WITH_FONTS:
+        parser.error(f"argument --font: nothing is written in {arguments.task}; it is for {', '.join(WITH_FONTS)}")
+    arguments.jobs = arguments.jobs or (1 if arguments.device.startswith("cuda") else default_jobs())
     arguments.out = _out(arguments, parser)
+    parser.require_writable("--out", arguments.out, folder=True)
     if arguments.against is not None and arguments.against.resolve() == arguments.out.resolve():
         parser.error(f"argument --out: {arguments.out} holds the run of --against, which would be overwritten")
     return arguments

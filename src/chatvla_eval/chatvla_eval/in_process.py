@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from chatvla_control.contracts import ActionChunk, Inference, Policy
 from chatvla_control.scene import SceneTruth
 from chatvla_eval.delayed import DelayedPolicy
-from chatvla_eval.policies import keep_text, make_policy
+from chatvla_eval.policies import check_fits, keep_text, make_policy
 from chatvla_eval.session import TrialSetup, Watch
 from chatvla_sim.bench import Bench
 from chatvla_sim.benches import make_bench
@@ -34,16 +34,26 @@ class InProcessSession:
     simulation = True
 
     def __init__(
-        self, *, task: str, policy: str, replan_s: float = 0.5, delay_s: tuple[float, float] | None = None
+        self,
+        *,
+        task: str,
+        policy: str,
+        replan_s: float = 0.5,
+        delay_s: tuple[float, float] | None = None,
+        device: str = "cpu",
     ) -> None:
         """Ask the policy every `replan_s` of simulated time; with `delay_s` its inferences take that time (delayed.py).
 
         Raises PolicyUnavailableError and BenchError.
         """
         self._task = task
-        self._policy_wanted = policy
+        self._policy_wanted, self._device = policy, device
         self._replan_s, self._delay_s = replan_s, delay_s
-        self._open()
+        try:
+            self._open()
+        except ValueError:
+            self._bench.close()  # An OpenGL context must not live until the interpreter ends.
+            raise
         self.policy_name = self._policy.name
         self.privileged = self._policy.privileged
 
@@ -109,13 +119,16 @@ class InProcessSession:
         self._bench: Bench = make_bench(self._task)
         self._loop = ClosedLoop(self._bench)
         self._policy: Policy = make_policy(
-            self._policy_wanted, task=self._task, spec=self._bench.spec, truth=self._bench.truth
+            self._policy_wanted,
+            task=self._task,
+            spec=self._bench.spec,
+            truth=self._bench.truth,
+            device=self._device,
         )
+        check_fits(self._policy, task=self._task, spec=self._bench.spec, cameras=self._bench.cameras)
         keep_text(self._policy)
-        # A policy of several cameras gets its own, where the bench has them; else it says itself what is missing.
-        cameras = getattr(getattr(self._policy, "setup", None), "cameras", ())
-        if set(cameras) <= set(self._bench.cameras):
-            self._bench.use_views(cameras)
+        # A policy of several cameras gets its own.
+        self._bench.use_views(getattr(getattr(self._policy, "setup", None), "cameras", ()))
         self._instruction = ""
         self._forced: str | None = None
         self._texts: list[str] = []

@@ -21,7 +21,7 @@ from chatvla_eval.trial_result import TrialResult
 __all__ = ["TrialJob", "default_jobs", "run_jobs"]
 
 _session: InProcessSession | None = None
-_session_key: tuple[str, str, float, tuple[float, float] | None] | None = None
+_session_key: tuple[str, str, float, tuple[float, float] | None, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class TrialJob:
     settings: TrialSettings
     replan_s: float = 0.5
     delay_s: tuple[float, float] | None = None
+    device: str = "cpu"
+    """Where a checkpoint computes, as torch names it."""
     film_folder: str = ""
     """Where to put a film of the trial; empty for none."""
     trace_folder: str = ""
@@ -92,9 +94,11 @@ def _close_session() -> None:
 
 def _session_of(job: TrialJob) -> InProcessSession:
     global _session, _session_key
-    key = (job.task, job.policy, job.replan_s, job.delay_s)
+    key = (job.task, job.policy, job.replan_s, job.delay_s, job.device)
     if _session is None or _session_key != key:
         _close_session()
-        _session = InProcessSession(task=job.task, policy=job.policy, replan_s=job.replan_s, delay_s=job.delay_s)
+        _session = InProcessSession(
+            task=job.task, policy=job.policy, replan_s=job.replan_s, delay_s=job.delay_s, device=job.device
+        )
         _session_key = key
     return _session

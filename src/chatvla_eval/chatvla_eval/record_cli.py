@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import threading
 import time
@@ -11,17 +12,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from chatvla_control.argument_types import positive
+from chatvla_control.argument_types import filled, filled_path, positive
 from chatvla_eval.arguments import ArgumentParser
 from chatvla_eval.bags.topics import EVALUATION_TOPICS, absolute_patterns
 
 __all__ = ["main"]
 
+_NAMESPACE = re.compile(r"/?|/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 _SAY_EVERY_S = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Record until SIGINT, SIGTERM or the given duration; return 0, or 1 when recording failed or ended by itself."""
+    """Record until SIGINT, SIGTERM or the given duration; return 0, or 1 when it failed, ended early or got nothing."""
     arguments = _parse(sys.argv[1:] if argv is None else argv)
     import rclpy
     from rclpy.signals import SignalHandlerOptions
@@ -62,8 +64,10 @@ def _record(arguments: argparse.Namespace, stop: threading.Event) -> int:
     if report.failure:
         print(f"chatvla record: {report.failure}", file=sys.stderr)
     elif not report.topics:
-        print(f"chatvla record: no topic fitted {', '.join(patterns)}", file=sys.stderr)
-    return 1 if report.failure else 0
+        print(f"chatvla record: nothing was recorded: no topic fitted {', '.join(patterns)}", file=sys.stderr)
+    elif not report.messages:
+        print("chatvla record: nothing was recorded: no message came on the topics", file=sys.stderr)
+    return 1 if report.failure or not report.messages else 0
 
 
 def _watch(recorder: object, duration_s: float, stop: threading.Event) -> None:
@@ -84,16 +88,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="chatvla record", description="Record the topics of an evaluation into a rosbag2 folder."
     )
     default = Path("runs") / "bags" / f"{datetime.now():%Y%m%d_%H%M%S}"
-    parser.add_argument("bag", nargs="?", type=Path, help="the bag's folder, as --out gives it")
-    parser.add_argument("--out", type=Path, help="the bag's folder; must not exist (default: runs/bags/TIME)")
+    parser.add_argument("bag", nargs="?", type=filled_path, help="the bag's folder, as --out gives it")
+    parser.add_argument("--out", type=filled_path, help="the bag's folder; must not exist (default: runs/bags/TIME)")
     parser.add_argument(
         "--topics",
         nargs="+",
+        type=filled,
         default=list(EVALUATION_TOPICS),
         help="names or patterns with *; relative to the namespace, or absolute with a slash in front "
         f"(default: {' '.join(EVALUATION_TOPICS)})",
     )
-    parser.add_argument("--namespace", default="chatvla", help="namespace of relative topics")
+    parser.add_argument("--namespace", type=_namespace, default="chatvla", help="namespace of relative topics")
     parser.add_argument("--duration", type=positive, default=0.0, help="seconds to record (default: until Ctrl-C)")
     parser.add_argument(
         "--min-free-mb", type=positive, default=500.0, help="stop when less than this is free on the disk"
@@ -103,6 +108,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"two folders are given, {arguments.bag} and {arguments.out}; name one")
     arguments.out = arguments.bag or arguments.out or default
     return arguments
+
+
+def _namespace(text: str) -> str:
+    if not _NAMESPACE.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no ROS namespace: between slashes it has letters, digits and underscores, no digit first"
+        )
+    return text
 
 
 if __name__ == "__main__":

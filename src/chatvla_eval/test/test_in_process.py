@@ -259,3 +259,56 @@ def test_film_leaves_out_pictures_of_another_sender(tmp_path):
     assert path is not None
     assert imageio.get_reader(path).get_data(0).shape == (656, 640, 3)
     assert imageio.get_reader(path).count_frames() == 15 + 2 * FILM_HZ
+
+
+def test_a_policy_of_another_bench_is_refused_before_the_first_trial(tmp_path, capsys):
+    save_untrained(tmp_path / "toys", robot="franka", camera="right")
+    code = main(
+        ["math_match", "--policy", str(tmp_path / "toys"), "--trials", "2", "--quiet", "--out", f"{tmp_path}/o"]
+    )
+    assert code == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "drives franka by camera right; math_match has arx_r5 and camera top: give a policy of this bench" in said
+    assert "such as tiny" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["math_match", "--out", "/proc/none/out"], "argument --out: /proc/none/out cannot be written"),
+        (["counterfactual", "--policy", "p", "--out", "/proc/none/out"], "/proc/none/out cannot be written"),
+        (["router", "--policy", "p", "--out", "/proc/none/out"], "/proc/none/out cannot be written"),
+        (["understanding", "--policy", "p", "--data", "d", "--out", "/proc/none/out"], "cannot be written"),
+        (["math_match", "--policy", ""], "argument --policy: the value is empty"),
+        (["toy_placement", "--font", __file__], "argument --font: nothing is written in toy_placement"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_work(words, sentence, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_output_folder_that_is_only_tried_stays_away(tmp_path):
+    assert _parse(["math_match", "--out", str(tmp_path / "a" / "b")]).out == tmp_path / "a" / "b"
+    assert not (tmp_path / "a").exists()
+
+
+def test_help_names_the_other_evaluations_and_bags_have_theirs(capsys):
+    for words, wanted in (
+        (["--help"], ("--bag", "counterfactual", "router", "understanding")),
+        (["--bag", "-h"], ("BAG",)),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 0
+        said = capsys.readouterr().out
+        assert all(word in said for word in wanted)
+
+
+def test_a_device_that_is_not_there_is_refused_and_a_gpu_has_one_trial_at_a_time(tmp_path, capsys):
+    words = ["math_match", "--policy", "tiny", "--device", "cuda:99", "--out", str(tmp_path)]
+    assert _parse(words).jobs == 1
+    assert main(words) == 1
+    assert "not cuda:99; give cpu or another device" in capsys.readouterr().err

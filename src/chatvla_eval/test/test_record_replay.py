@@ -308,3 +308,16 @@ def test_topic_of_a_type_that_is_not_installed_is_left_out_and_the_rest_plays(co
     with pytest.raises(UnknownTypeError, match="absent_msgs/msg/Absent"):
         play_bag(node, tmp_path / "bag", patterns=["/odd"], delay_s=0.0, stopped=threading.Event())
     node.destroy_node()
+
+
+@pytest.mark.parametrize("words", [["--topics", ""], ["--namespace", "9x"], ["--out", ""]])
+def test_record_refuses_what_names_nothing(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        record_cli.main(words)
+    assert end.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_recording_of_nothing_is_an_error(ros_domain, tmp_path, capsys):
+    assert record_cli.main([str(tmp_path / "bag"), "--topics", "/nobody", "--duration", "0.5"]) == 1
+    assert "nothing was recorded: no topic fitted /nobody" in capsys.readouterr().err

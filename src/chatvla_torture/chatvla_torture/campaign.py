@@ -23,7 +23,7 @@ from chatvla_torture.parts import Part
 from chatvla_torture.promise import BrokenPromiseError, Case, Promise
 from chatvla_torture.stop_signals import StopSignals
 
-__all__ = ["TWENTY", "Campaign", "Outcome", "PartRun"]
+__all__ = ["TWENTY", "Campaign", "NoCaseError", "Outcome", "PartRun"]
 
 _SHARED_OUT = 0.92
 """Of the minutes: a part ends its last case a little late."""
@@ -33,6 +33,10 @@ _LEAST_S, _LEAST_OF_SHORT_S, _SHORT = 60.0, 300.0, 5.0
 """A part may take this long even when its share is smaller: nodes take time to start. A campaign of fewer than _SHORT
 minutes tries so little that its counts bound it."""
 _SAY_EVERY_S = 5.0
+
+
+class NoCaseError(ValueError):
+    """The one case that is asked for is not planned; the message says which are."""
 
 
 @dataclass(kw_only=True)
@@ -77,8 +81,13 @@ class PartRun:
         return Case(part=self.part.name, number=number, campaign_seed=self.seed, minutes=self.minutes, full=self.full)
 
     def cases(self, count: int) -> Iterator[Case]:
-        """Yield the cases to try, until the time is over; the one case alone where one is asked for."""
+        """Yield the cases to try, until the time is over; the one case alone where one is asked for.
+
+        Raises NoCaseError for a case beyond the last.
+        """
         if self.only_case is not None:
+            if self.only_case >= count:
+                raise NoCaseError(f"{self.part.name} has the cases 0 to {count - 1} here, not {self.only_case}")
             yield self.case(self.only_case)
             return
         for number in range(count):
@@ -219,6 +228,8 @@ def _attempt(run: PartRun) -> BrokenPromiseError | None:
         getattr(importlib.import_module(module), function)(run)
     except BrokenPromiseError as error:
         return error
+    except NoCaseError:
+        raise
     except Exception as error:
         traceback.print_exc()
         promise = next((item for item in run.promises if item.held < item.planned), None) or run.promise(

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from chatvla_control.argument_types import count, positive
+from chatvla_control.argument_types import count, filled_path, natural, positive
 from chatvla_eval.arguments import ArgumentParser, one_of
-from chatvla_torture.campaign import TWENTY, Campaign
+from chatvla_torture.campaign import TWENTY, Campaign, NoCaseError
 from chatvla_torture.parts import PARTS
 
 __all__ = ["main"]
@@ -20,7 +20,10 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb; return its exit code."""
-    options = _parser().parse_strictly(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    options = parser.parse_strictly(sys.argv[1:] if argv is None else argv)
+    if options.json is not None:
+        parser.require_writable("--json", options.json)
     names = options.only or [part.name for part in PARTS.values() if part.share > 0.0]
     seed = int(time.time()) if options.seed is None else options.seed
     size = "full" if options.full else f"{options.minutes:g} minutes"
@@ -35,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         full=options.full,
         journal=options.journal,
     )
-    outcome = campaign.run()
+    try:
+        outcome = campaign.run()
+    except NoCaseError as error:
+        parser.error(f"argument --case: {error}")
     if options.json is not None:
         options.json.write_text(json.dumps(outcome.to_dict(), indent=2) + "\n", encoding="utf-8")
     seconds = time.monotonic() - started_s
@@ -65,7 +71,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--only", type=one_of("part", PARTS), nargs="+", metavar="PART", help="run these parts and no others"
     )
-    parser.add_argument("--case", type=int, metavar="N", help="try only case N of the parts given by --only")
+    parser.add_argument("--case", type=natural, metavar="N", help="try only case N of the parts given by --only")
     parser.add_argument(
         "--jobs", type=count, default=os.cpu_count() or 1, help="processes for what needs no clock (default: all cores)"
     )
@@ -75,7 +81,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--journal", type=Path, metavar="FILE", help="blocks of chunks that FILE says were tried are not tried again"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write promises, counts and figures into FILE")
+    parser.add_argument("--json", type=filled_path, metavar="FILE", help="write promises, counts and figures into FILE")
     return parser
 
 

@@ -91,7 +91,9 @@ def test_short_campaign_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_hostile_files_of_the_short_campaign_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    before = set(os.listdir(SHM))
     assert main(["0.3", "--only", "files", "--seed", "1"]) == 0
+    assert not {name for name in set(os.listdir(SHM)) - before if "fast" in name} - files_in_use()
     assert "5 promises held" in capsys.readouterr().out
 
 
@@ -271,3 +273,23 @@ def test_signal_while_a_part_is_imported_keeps_the_exit_code(tmp_path: Path) -> 
     (tmp_path / "stopped_in_exec.py").write_text("\n".join(lines))
     ended = subprocess.run([sys.executable, "-m", "stopped_in_exec"], cwd=tmp_path, check=False)
     assert ended.returncode == 130
+
+
+@pytest.mark.parametrize("case", ["-1", "100000"])
+def test_case_that_is_not_planned_is_refused(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["0.01", "--only", "chunks", "--seed", "1", "--jobs", "1", "--case", case])
+    assert end.value.code == 2
+    assert "argument --case" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["/proc/none/out.json", "/tmp"])
+def test_figures_that_cannot_be_written_are_refused_before_the_campaign(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["0.01", "--json", place])
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert f"argument --json: {place} cannot be written" in said.err

@@ -7,9 +7,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from chatvla_control.argument_types import count, natural, positive
+from chatvla_control.argument_types import count, filled_path, natural, positive, share
 from chatvla_control.scene import SEEDS_PER_RUN
 from chatvla_sim.bench import BenchError
 from chatvla_sim.benches import bench_names
@@ -76,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("task", choices=bench_names())
     parser.add_argument("--episodes", type=count, default=600, help="episodes to record (default 600)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the data set; must not exist")
+    parser.add_argument("--out", type=filled_path, required=True, help="folder of the data set; must not exist")
     parser.add_argument("--seed", type=natural, default=0, help="which trials are recorded (default 0)")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--jobs", type=count, default=cores, help=f"processes (default {cores}: all cores)")
@@ -85,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-codec", choices=("jpeg", "png"), default="jpeg", help="jpeg (quality 90) or png (exact)"
     )
-    parser.add_argument("--limit-s", type=float, help="longest episode, simulated seconds (default: the task's)")
-    parser.add_argument("--noise", type=float, default=0.6, help="share of episodes with pushes, 0 to 1 (default 0.6)")
+    parser.add_argument("--limit-s", type=positive, help="longest episode, simulated seconds (default: the task's)")
+    parser.add_argument("--noise", type=share, default=0.6, help="share of episodes with pushes, 0 to 1 (default 0.6)")
     parser.add_argument(
         "--driver", default="", help="checkpoint that drives first; the expert takes over after 0.3 to 7 s (DAgger)"
     )

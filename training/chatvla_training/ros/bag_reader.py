@@ -22,7 +22,7 @@ from chatvla_control.bag_folder import check_bag_folder
 from chatvla_control.robot_spec import RobotSpec
 from chatvla_control.ros.convert import ConversionError, image_from_msg, scene_truth_from_msg
 from chatvla_control.scene import SceneTruth
-from chatvla_policy.ros.recorded_views import RecordedViews, recorded_lenses
+from chatvla_policy.runtime.recorded_views import RecordedViews, recorded_lenses
 from chatvla_policy.runtime.view_window import WindowError
 from chatvla_training.data.record import encode_image
 from chatvla_training.resample import Track

@@ -23,7 +23,7 @@ import numpy as np
 from chatvla_control.argument_types import positive, view_heights
 from chatvla_control.robot_spec import RobotSpec, robot_names, robot_spec
 from chatvla_control.scene import SceneTruth
-from chatvla_policy.ros.recorded_views import RecordedViews
+from chatvla_policy.runtime.recorded_views import RecordedViews
 from chatvla_training.data.assemble import assemble
 from chatvla_training.data.record import EpisodeRecord, RecordError, save_record
 from chatvla_training.demos.thoughts import episode_facts, not_for_robot_data
@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--robot", choices=robot_names(), default="arx_r5")
     parser.add_argument("--namespace", default="chatvla", help="prefix of the topics (default chatvla; empty for none)")
     parser.add_argument("--frame-hz", type=positive, default=10.0, help="camera frames kept per second (default 10)")
-    parser.add_argument("--max-gap-s", type=float, default=0.2, help="longest silence bridged by interpolation [s]")
+    parser.add_argument("--max-gap-s", type=positive, default=0.2, help="longest silence bridged by interpolation [s]")
     parser.add_argument("--image-codec", choices=("jpeg", "png"), default="jpeg")
     parser.add_argument(
         "--view-height-deg",

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -196,26 +197,30 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         parts = [0.0, 0.0, 0.0]
+        seen: list[dict[str, float]] = []
         for number, item in enumerate(loaded):
             seed = _mixed(settings.seed, step, number, self._rank)
             torch.manual_seed(seed)
             generator = torch.Generator().manual_seed(seed)
             batch = self._task.place(item.batch, device)
             last = number == len(loaded) - 1
-            with self._accelerator.autocast():
-                terms = self._module(batch, generator=generator)
-            # Devices average gradients, so a sum over devices needs their number as factor.
-            terms = replace(terms, router=terms.router / (settings.accumulate * self._world))
-            loss = terms.total(language_tokens=tokens or 1, action_steps=steps or 1) * self._world
-            figures = tuple(float(part.detach()) for part in (terms.language_sum, terms.action_sum, terms.router))
-            self._check(step, dict(zip(("language", "action", "router"), figures, strict=True)), loaded)
-            parts = [before + now for before, now in zip(parts, figures, strict=True)]
-            if self.sharded or last or self._world == 1:
+            whole = self.sharded or last or self._world == 1
+            # Around the forward as well: there it is settled whether its backward adds up gradients over devices.
+            with nullcontext() if whole else self._accelerator.no_sync(self._module):
+                with self._accelerator.autocast():
+                    terms = self._module(batch, generator=generator)
+                # Devices average gradients, so a sum over devices needs their number as factor.
+                terms = replace(terms, router=terms.router / (settings.accumulate * self._world))
+                loss = terms.total(language_tokens=tokens or 1, action_steps=steps or 1) * self._world
+                figures = tuple(float(part.detach()) for part in (terms.language_sum, terms.action_sum, terms.router))
+                seen.append(dict(zip(("language", "action", "router"), figures, strict=True)))
+                if self._world == 1:
+                    self._check(step, seen[-1], loaded)
+                parts = [before + now for before, now in zip(parts, figures, strict=True)]
                 loss.backward()
-            else:
-                with self._accelerator.no_sync(self._module):
-                    loss.backward()
             weight = terms.action_weight
+        if self._world > 1:
+            self._check_together(step, seen, loaded)
         norm = float(full(nn.utils.clip_grad_norm_(self.parameters.values(), settings.clip)))
         self._check(step, {"gradient": norm}, loaded)
         self._optimiser.step()
@@ -228,24 +233,32 @@ class Trainer:
         seconds = time.perf_counter() - started
         return {"loss": loss, **found, "lr": rate, "gradient": norm, "seconds": seconds, "waited_s": waited_s}
 
-    def _check(self, step: int, figures: dict[str, float], loaded: Sequence[LoadedBatch[Any]]) -> None:
+    def _check(self, step: int, figures: Mapping[str, float], loaded: Sequence[LoadedBatch[Any]]) -> None:
         """Raise NotFiniteError naming term and samples when a figure is not finite."""
-        bad = [name for name, value in figures.items() if not math.isfinite(value)]
-        if not bad:
+        if _not_finite(figures):
+            raise self._stopped(step, figures, loaded)
+
+    def _check_together(
+        self, step: int, seen: Sequence[Mapping[str, float]], loaded: Sequence[LoadedBatch[Any]]
+    ) -> None:
+        """Raise NotFiniteError on all devices when a figure of any is not finite: none is left waiting for another."""
+        own = [self._stopped(step, figures, loaded) for figures in seen if _not_finite(figures)][:1]
+        if not self._sum(float(len(own)))[0]:
             return
-        ids = [name for item in loaded for name in item.ids]
-        if self._run.writes:
-            cause = {
-                "step": step,
-                "not_finite": bad,
-                "figures": {k: str(v) for k, v in figures.items()},
-                "samples": ids,
-            }
-            (self._run.path / "stopped.json").write_text(json.dumps(cause, indent=2) + "\n", encoding="utf-8")
+        if own:
+            raise own[0]
+        raise NotFiniteError(f"step {step}: a figure of another device is not finite; its own message says which")
+
+    def _stopped(self, step: int, figures: Mapping[str, float], loaded: Sequence[LoadedBatch[Any]]) -> NotFiniteError:
+        """Write down which of this device's figures and samples are bad; return the error that says so."""
+        bad, ids = _not_finite(figures), [name for item in loaded for name in item.ids]
+        cause = {"step": step, "not_finite": bad, "figures": {k: str(v) for k, v in figures.items()}, "samples": ids}
+        path = self._run.path / ("stopped.json" if self._accelerator.is_main_process else f"stopped-{self._rank}.json")
+        path.write_text(json.dumps(cause, indent=2) + "\n", encoding="utf-8")
         shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
-        raise NotFiniteError(
+        return NotFiniteError(
             f"step {step}: {' and '.join(bad)} not finite, with samples {shown}. The state before is kept; look at "
-            "these samples (stopped.json lists all), or lower lr"
+            f"these samples ({path.name} lists all), or lower lr"
         )
 
     def _count_skipped(self, step: int, loaded: Sequence[LoadedBatch[Any]]) -> None:
@@ -292,6 +305,11 @@ class Trainer:
         if self._run.writes:
             self._run.drop_states(keep=self._settings.keep)
             write_loss_plot(self._run.path / "loss.svg", self._run.metrics(), title=self._run.path.name)
+
+
+def _not_finite(figures: Mapping[str, float]) -> list[str]:
+    """Return the names of figures that are NaN or infinite."""
+    return [name for name, value in figures.items() if not math.isfinite(value)]
 
 
 def _mixed(*numbers: int) -> int:

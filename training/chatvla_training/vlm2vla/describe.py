@@ -149,7 +149,7 @@ REQUEST = (
 
 
 class EndpointDescriber:
-    """A server with OpenAI's chat interface words the parts; where it cannot, the rules' words stay."""
+    """A server with OpenAI's chat interface words the parts; where its answer does not fit, the rules' words stay."""
 
     def __init__(self, url: str, model: str, *, timeout_s: float = 60.0) -> None:
         """Ask `model` at `url`, such as http://host:8000/v1; no image is sent. CHATVLA_DESCRIBE_KEY may hold a key."""
@@ -160,7 +160,10 @@ class EndpointDescriber:
     def __call__(
         self, task: str, parts: Sequence[tuple[NDArray[np.float64], bool]], rules: Sequence[tuple[str, str]]
     ) -> list[tuple[str, str]]:
-        """Return (subtask, plan) of each part, given (displacement, open after it) and the rules' words."""
+        """Return (subtask, plan) of each part, given (displacement, open after it) and the rules' words.
+
+        Raises EndpointError when the server does not answer the first request.
+        """
         lines = "\n".join(
             f"{number}: [{x:.3f}, {y:.3f}, {z:.3f}], gripper {int(opened)}"
             for number, ((x, y, z), opened) in enumerate(parts, 1)
@@ -175,9 +178,14 @@ class EndpointDescriber:
         key = os.environ.get("CHATVLA_DESCRIBE_KEY", "")
         try:
             said = chat_answer(self._url, body, key=key, timeout_s=self._timeout_s)
+        except EndpointError as error:
+            if not self.counts:
+                raise EndpointError(f"{error}; leave --describe-url out to describe by rules") from error
+            said = ""  # It answered before: one request that fails ends no long work.
+        try:
             items = json.loads(said[said.index("[") : said.rindex("]") + 1])
             worded = [(str(item["step_description"]).strip(), str(item["reasoning"]).strip()) for item in items]
-        except (EndpointError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             worded = []
         if len(worded) != len(parts) or not all(step and plan and len(step) <= 100 for step, plan in worded):
             self.counts["kept"] += 1

@@ -26,6 +26,7 @@ from chatvla_control.argument_types import count, positive
 from chatvla_control.cartesian import arm_models, cartesian_rows, tool_poses
 from chatvla_control.robot_spec import RobotSpec, robot_spec
 from chatvla_control.rotations import six_from_matrix
+from chatvla_policy.endpoint_answer import EndpointError
 from chatvla_policy.processing.statistics import Statistics
 from chatvla_policy.strict_json import to_plain
 from chatvla_policy.vlm2vla.prompts import with_arm
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./chatvla relabel", description="Describe a robot data set in language.")
     parser.add_argument("data", type=Path, help="robot data set, made by ./chatvla demos or imported from bags")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; must not exist")
-    parser.add_argument("--step", type=float, default=0.025, help="metres along one axis that complete an action")
+    parser.add_argument("--step", type=positive, default=0.025, help="metres along one axis that complete an action")
     parser.add_argument(
         "--limit", type=positive, default=0.05, help="metres that no action exceeds (to the millimetre)"
     )
@@ -241,8 +242,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     try:
         counts = relabel(options.data, options.out, settings)
-    except (DatasetError, CorruptSampleError, OSError) as error:
+    except (DatasetError, CorruptSampleError, EndpointError, OSError) as error:
         print(f"relabel: {error}", file=sys.stderr)
         return 1
     print(f"{options.out}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    if describer is not None:
+        print(
+            f"descriptions: {describer.counts['worded']} episodes worded by the server, "
+            f"{describer.counts['kept']} kept the rules' words"
+        )
     return 0

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
@@ -119,7 +120,7 @@ class Vlm2VlaRun:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
         """Open data and base. Raises RecipeError, and what the sources raise."""
-        self._recipe = recipe
+        self._recipe, self._accelerator = recipe, accelerator
         folders = [Path(part.strip()) for part in recipe.data.split(",") if part.strip()]
         if not folders or not recipe.init:
             raise RecipeError(f"recipe {recipe.name} needs --data (made by ./chatvla relabel) and --init, a VLM")
@@ -216,7 +217,9 @@ class Vlm2VlaRun:
         if recipe.variant == "action_tokens" and not digits:
             first = [self.held or self.mixture.groups[-1].sources][0]
             asked = list(islice(readable(first[0]), 64))
-            digits = rarest_tokens(ImageTextModel(model.eval(), processor, size=size), asked)
+            asking = ImageTextModel(model.eval().to(self._accelerator.device), processor, size=size)
+            # The first device's, as near ties may come out otherwise on another.
+            digits = tuple(broadcast_object_list(list(rarest_tokens(asking, asked))))
         collate = LanguageCollate(ImageTextModel(model, processor, size=size, digit_tokens=digits).inputs)
         self._config = replace(
             self._config,
@@ -306,10 +309,10 @@ def rarest_tokens(model: ImageTextModel, samples: Sequence[LanguageSample]) -> t
     total_W: Tensor | None = None
     for sample in [item for item in samples if item.mapped][:8] or list(samples[:8]):
         batch = collate([sample])
-        inputs = {
-            key: value.to(model.dtype) if value.is_floating_point() else value for key, value in batch.inputs.items()
-        }
-        logits_TW = model.model(**inputs, use_cache=False).logits[0, :-1][batch.written_BT[0, 1:]]
+        placed = {key: value.to(model.device) for key, value in batch.inputs.items()}
+        inputs = {key: value.to(model.dtype) if value.is_floating_point() else value for key, value in placed.items()}
+        written_T = batch.written_BT[0, 1:].to(model.device)
+        logits_TW = model.model(**inputs, use_cache=False).logits[0, :-1][written_T]
         shares_W = logits_TW.float().log_softmax(-1).mean(0)
         total_W = shares_W if total_W is None else total_W + shares_W
     assert total_W is not None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chatvla_control.argument_types import count
+from chatvla_control.argument_types import count, filled, filled_path
 from chatvla_control.subordinate import worker_pool
 from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_eval.counterfactual.doses import DOSES
@@ -110,7 +110,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="chatvla eval counterfactual",
         description="Swap the reasoning of a frame, see where chunks head.",
     )
-    parser.add_argument("--policy", action="append", required=True, help="checkpoint folder or name; twice to compare")
+    parser.add_argument(
+        "--policy", type=filled, action="append", required=True, help="checkpoint folder or name; twice to compare"
+    )
     parser.add_argument("--task", type=one_of("task", sorted(DOSES)), default="math_match", help="task of the frames")
     parser.add_argument("--split", default="open_world", help="split to draw frames from")
     parser.add_argument("--frames", type=count, default=52, help="number of trials whose first frame is taken")
@@ -118,7 +120,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--resamples", type=count, default=4, help="samples of the noise floor per frame")
     parser.add_argument("--jobs", type=count, default=default_jobs(), help="frames side by side")
     parser.add_argument(
-        "--out", type=Path, help="folder for results and plots (default: runs/counterfactual, or _2, ...)"
+        "--out", type=filled_path, help="folder for results and plots (default: runs/counterfactual, or _2, ...)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_strictly(argv)
@@ -127,4 +129,5 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument --split: {error}")
     arguments.out = arguments.out or free_folder(Path("runs/counterfactual"), RESULTS_NAME)
+    parser.require_writable("--out", arguments.out, folder=True)
     return arguments

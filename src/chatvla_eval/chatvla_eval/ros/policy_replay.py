@@ -31,8 +31,8 @@ from chatvla_eval.bags.notes import NotesError, read_notes
 from chatvla_eval.bags.topics import TRIAL_TOPIC
 from chatvla_eval.ros.trial_marks import read_mark
 from chatvla_eval.tasks import TASKS, task_by_name
-from chatvla_policy.ros.recorded_views import RecordedViews, recorded_lenses
 from chatvla_policy.runtime.observation_sync import ObservationSync
+from chatvla_policy.runtime.recorded_views import RecordedViews, SizeChangedError, recorded_lenses
 from chatvla_policy.runtime.replay import Input, OpenLoopError, Replayed, replayed
 from chatvla_policy.runtime.scheduler import Scheduler
 from chatvla_policy.runtime.scheduler_settings import SchedulerSettings
@@ -119,7 +119,7 @@ class BagInputs:
             try:
                 image = self.views.cut(view, image_from_msg(msg))
                 return Input(received_s=received_s, image=(view, time_from_msg(msg.header.stamp), image))
-            except ConversionError as error:
+            except (ConversionError, SizeChangedError) as error:
                 return Input(received_s=received_s, refusal=(view, str(error)))
         if name in ("joint_states", "joint_command"):
             try:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chatvla_control.argument_types import count
+from chatvla_control.argument_types import count, filled, filled_path
 from chatvla_control.contracts import InputKind, Observation
 from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_eval.demonstrations import DEMONSTRATION_NOTE, DEMONSTRATION_WARNING, shows_demonstrations
@@ -182,7 +182,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = ArgumentParser(
         prog="chatvla eval router", description="Which experts tokens go to, by layer and kind of input."
     )
-    parser.add_argument("--policy", required=True, help="checkpoint folder or name")
+    parser.add_argument("--policy", type=filled, required=True, help="checkpoint folder or name")
     parser.add_argument("--before", default="", help="checkpoint before fine-tuning")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="LLaVA .json or VLMEvalKit .tsv files to ask")
     parser.add_argument("--limit", type=count, default=0, help="first questions of each file only")
@@ -190,11 +190,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--split", default="open_world", help="split to draw frames from")
     parser.add_argument("--trials", type=count, default=20, help="trials whose first frame is a robot input")
     parser.add_argument("--seed", type=int, default=100, help="seed of trials and noise")
-    parser.add_argument("--out", type=Path, help="folder for tables and plots (default: runs/router, or _2, ...)")
+    parser.add_argument(
+        "--out", type=filled_path, help="folder for tables and plots (default: runs/router, or _2, ...)"
+    )
     arguments = parser.parse_strictly(argv)
     try:
         arguments.split = one_of("split", TASKS[arguments.task].splits)(arguments.split)
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument --split: {error}")
     arguments.out = arguments.out or free_folder(Path("runs/router"), RESULTS_NAME)
+    parser.require_writable("--out", arguments.out, folder=True)
     return arguments

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.argument_types import count
+from chatvla_control.argument_types import count, filled, filled_path
 from chatvla_eval.arguments import ArgumentParser, one_of
 from chatvla_eval.out_folder import free_folder
 from chatvla_eval.paired import paired_difference, paired_ratio
@@ -242,13 +242,16 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Score answers to questions about images with benchmarks' metrics.",
     )
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="LLaVA .json or VLMEvalKit .tsv files")
-    parser.add_argument("--policy", required=True, help="checkpoint folder or name")
+    parser.add_argument("--policy", type=filled, required=True, help="checkpoint folder or name")
     parser.add_argument("--base", default="", help="checkpoint before robot training, to say what is retained")
     parser.add_argument("--metric", type=one_of("metric", METRICS), help=f"of: {', '.join(METRICS)}")
     parser.add_argument("--limit", type=count, default=0, help="first questions of each file only")
     parser.add_argument("--suffix", default="", help='added to each question, such as "Answer with a single word."')
-    parser.add_argument("--out", type=Path, help="folder for the results (default: runs/understanding, or _2, ...)")
+    parser.add_argument(
+        "--out", type=filled_path, help="folder for the results (default: runs/understanding, or _2, ...)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_strictly(argv)
     arguments.out = arguments.out or free_folder(Path("runs/understanding"), RESULTS_NAME)
+    parser.require_writable("--out", arguments.out, folder=True)
     return arguments

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cut the images of a bag as the policy node cuts those that come: bags hold whole images.
+"""Cut the images of a bag as the policy node cuts those that come: bags hold whole images. No ROS.
 
 The node notes nowhere what it cut; whoever reads the bag says the angle again (`view_height_deg`).
 """
@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chatvla_control.ros.convert import ConversionError
 from chatvla_policy.runtime.view_window import SAME_SHAPE, Lens, Window, WindowError, central_window
 
-__all__ = ["RecordedViews", "recorded_lenses"]
+__all__ = ["RecordedViews", "SizeChangedError", "recorded_lenses"]
+
+
+class SizeChangedError(ValueError):
+    """An image has not the size of those before it, of which a part is taken."""
 
 
 def recorded_lenses(reader: Any, prefix: str, views: Iterable[str]) -> dict[str, Lens]:
@@ -52,15 +55,15 @@ class RecordedViews:
     def cut(self, view: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return what is taken of `image`, shape (H, W, 3): itself when nothing is cut.
 
-        Raises WindowError when the view's first image cannot be what the model saw, and ConversionError for a later one
-        of another size, of which nothing can be taken.
+        Raises WindowError when the view's first image cannot be what the model saw, and SizeChangedError for a later
+        one of another size, of which nothing can be taken.
         """
         size = (image.shape[0], image.shape[1])
         window = self._windows.get(view)
         if window is None:
             window = self._windows[view] = self._window(view, size)
         if not window.whole and size != window.source:
-            raise ConversionError("height", f"image is {size[1]}x{size[0]} pixels, the first was another size")
+            raise SizeChangedError(f"height: image is {size[1]}x{size[0]} pixels, the first was another size")
         return window.cut(image)
 
     def _window(self, view: str, size: tuple[int, int]) -> Window:

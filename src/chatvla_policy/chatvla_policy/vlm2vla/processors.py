@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,12 @@ def load_processor(folder: Path) -> ChatProcessor:
     from transformers import AutoProcessor
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    try:
+    whole = None
+    # Where torchvision is missing, which Qwen3-VL says as a ValueError, the parts are put together that need none.
+    with suppress(ImportError, ValueError):
         whole = AutoProcessor.from_pretrained(folder)
-        if isinstance(whole, ProcessorMixin):
-            return ChatProcessor(tokenizer, whole=whole, images=None)
-    except ImportError:
-        pass  # torchvision is missing: put the parts together that need none.
+    if isinstance(whole, ProcessorMixin):
+        return ChatProcessor(tokenizer, whole=whole, images=None)
     kind = AutoConfig.from_pretrained(folder).model_type
     images = _image_processor(kind, folder)
     if "image_grid_thw" in images.model_input_names:
@@ -104,7 +105,7 @@ def load_processor(folder: Path) -> ChatProcessor:
 
 
 def _image_processor(kind: str, folder: Path) -> BaseImageProcessor:
-    name = "qwen2_vl" if kind.startswith("qwen2") else kind
+    name = "qwen2_vl" if kind.startswith(("qwen2", "qwen3")) else kind
     try:
         module = import_module(f"transformers.models.{name}.image_processing_pil_{name}")
     except ImportError as error:

@@ -7,6 +7,7 @@ from torch import nn
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP
 
+from chatvla_policy.model.moe import MoeConfig, MoeKind, MoeMlp
 from chatvla_policy.model.moe.experts import (
     grouped_experts,
     pack_experts,
@@ -82,6 +83,26 @@ def test_gradients_under_autocast_equal_the_reference():
         found = sliced_experts(hidden, chosen, gates, experts)
         wanted = reference_experts(hidden, chosen, gates, experts)
     assert_near(found, wanted, torch.bfloat16)
+
+
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_under_autocast_the_sum_has_the_type_of_what_experts_say(tokens):
+    hidden, chosen, gates, experts = make(tokens, 2, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = run_experts(hidden, chosen, gates, experts)
+        assert found.dtype == experts[0](hidden).dtype == torch.bfloat16
+        assert_near(found, reference_experts(hidden, chosen, gates, experts), torch.bfloat16)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tokens", [1, 64])
+def test_a_gpu_joins_fixed_and_routed_experts_under_autocast(tokens):
+    config = Qwen2VLTextConfig(
+        hidden_size=WIDTH, intermediate_size=INNER, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=1
+    )
+    layer = MoeMlp(config, MoeConfig(kind=MoeKind.SHARED_DYNAMIC), 0).cuda()
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        assert layer(torch.randn(1, tokens, WIDTH, device="cuda")).isfinite().all()
 
 
 @pytest.mark.gpu

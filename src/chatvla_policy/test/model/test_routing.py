@@ -219,3 +219,15 @@ def test_gradient_checkpointing_routes_the_same_and_records_once(upcycled, padde
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_autocast_leaves_the_choice_as_it_is():
+    router = Router(width=32, experts=4, top_k=2, noisy=True, std=0.02)
+    torch.nn.init.normal_(router.noise_weight)
+    hidden = torch.randn(9, 32, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(2)
+    wanted = router(hidden)
+    torch.manual_seed(2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = router(hidden)
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))

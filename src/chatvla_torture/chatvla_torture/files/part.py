@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import TimeoutError as LateError
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from chatvla_cli.shared_memory import SharedMemoryFiles
 from chatvla_control.subordinate import worker_pool
 from chatvla_torture.campaign import PartRun
 from chatvla_torture.files.checkpoints import TRIPWIRE
 from chatvla_torture.files.guard import Opened, open_guarded
 from chatvla_torture.files.texts import hostile_text
+from chatvla_torture.processes import wait_until
 from chatvla_torture.promise import Promise
 
 __all__ = ["run"]
@@ -35,6 +40,8 @@ _REFUSALS = {
 }
 _TEXT_USES = ("instruction", "forced", "question")
 _LONGEST_SENTENCE = 900
+_END_S = 5.0
+"""In which a worker ends that was told to."""
 
 
 def variants(kind: str) -> list[str]:
@@ -77,6 +84,21 @@ def open_hostile_text(seed: int, use: str, folder: Path) -> Opened:
     return open_guarded(partial(open_text, text=hostile_text(np.random.default_rng(seed)), as_what=use), folder)
 
 
+@contextlib.contextmanager
+def _worker() -> Iterator[tuple[ProcessPoolExecutor, Callable[[], object]]]:
+    """Give a pool of one process, and what notes its shared memory: a bag is played back by a ROS node in it.
+
+    The process is ended by force, which keeps Fast DDS from deleting its files.
+    """
+    files = SharedMemoryFiles()
+    try:
+        with worker_pool(1) as pool:
+            pids = [pool.submit(os.getpid).result(60.0)]
+            yield pool, lambda: files.observe(pids)
+    finally:
+        wait_until(lambda: files.remove_leftovers() is None or not files.left, _END_S)
+
+
 def run(part: PartRun) -> None:
     """Run the part."""
     names = {kind: variants(kind) for kind in _KINDS}
@@ -114,11 +136,13 @@ def run(part: PartRun) -> None:
         planned=texts,
         unit="texts",
     )
-    with worker_pool(1) as pool:
+    with _worker() as (pool, observe):
         for kind in _KINDS:
             (part.scratch / kind).mkdir()
             pool.submit(make_sound, kind, part.scratch / kind / "sound").result(300.0)
             sound = pool.submit(open_spoilt, kind, "", 0, part.scratch / kind / "sound", part.scratch / kind / "check")
+            sound.exception(300.0)
+            observe()
             promises[kind].require(not sound.result(300.0).error, f"the unspoilt one is refused: {sound.result()}")
         total = sum(planned.values())
         for case in part.cases(total + texts):
@@ -138,6 +162,7 @@ def run(part: PartRun) -> None:
             except LateError:
                 promise.require(False, f"{name}: nothing after {LONGEST_S * 3:g} s", case)
                 return
+            observe()
             code.require(not opened.events, f"{name}: {'; '.join(opened.events)}", case)
             code.hold()
             promise.require(_fits(kind, opened), f"{name}: {opened.error}: {opened.sentence:.400}", case)

@@ -68,10 +68,10 @@ def reference_experts(hidden_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, ex
 
 def single_token_experts(hidden_1D: Tensor, chosen_1K: Tensor, gates_1K: Tensor, experts: Sequence[GatedMlp]) -> Tensor:
     """Return the sum for one token: K calls, no sorting, no copying."""
-    gates_1K = gates_1K.to(hidden_1D.dtype)
     output_1D = None
     for slot, number in enumerate(chosen_1K[0].tolist()):
-        part_1D = experts[number](hidden_1D) * gates_1K[:, slot : slot + 1]
+        part_1D = experts[number](hidden_1D)
+        part_1D = part_1D * gates_1K[:, slot : slot + 1].to(part_1D.dtype)
         output_1D = part_1D if output_1D is None else output_1D + part_1D
     assert output_1D is not None
     return output_1D
@@ -92,7 +92,8 @@ def sliced_experts(hidden_ND: Tensor, chosen_NK: Tensor, gates_NK: Tensor, exper
     output_SD = torch.cat([expert(part) for expert, part in zip(experts, parts, strict=True) if training or len(part)])
     back_S = torch.empty_like(order_S).scatter_(0, order_S, torch.arange(len(order_S), device=order_S.device))
     weighted_NKD = output_SD[back_S].view(tokens, chosen, -1) * gates_NK[..., None].to(output_SD.dtype)
-    return weighted_NKD.sum(1)
+    # Under autocast a GPU sums in float32; a fixed expert's output beside this one is in the experts' type.
+    return weighted_NKD.sum(1).to(output_SD.dtype)
 
 
 def grouped_experts(

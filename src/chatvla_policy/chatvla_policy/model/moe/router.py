@@ -39,11 +39,16 @@ class Router(nn.Module):
 
     def forward(self, hidden_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return chosen_NK (int64), gates_NK and noise-free logits_NE (both float32)."""
-        logits_NE = F.linear(hidden_ND, self.weight).float()
+        # In autocast's or the weights' shorter type near ties would be broken by rounding.
+        with torch.autocast(hidden_ND.device.type, enabled=False):
+            return self._chosen(hidden_ND.float())
+
+    def _chosen(self, hidden_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits_NE = F.linear(hidden_ND, self.weight.float())
         scores_NE = logits_NE
         if self.training and self.noise_weight is not None:
             # torch's own generator: gradient checkpointing restores it for its second forward, and no other.
-            noise_std_NE = F.softplus(F.linear(hidden_ND, self.noise_weight).float())
+            noise_std_NE = F.softplus(F.linear(hidden_ND, self.noise_weight.float()))
             scores_NE = logits_NE + torch.randn_like(logits_NE) * noise_std_NE
         top_NK, chosen_NK = scores_NE.topk(self.top_k, dim=-1)
         return chosen_NK, top_NK.softmax(-1), logits_NE
