@@ -193,7 +193,7 @@ def test_forced_text_and_swap_are_in_force_without_trials_too(environment: dict[
     [
         (["splt:=open_world"], "did you mean 'split'"),
         (["split:=moon"], "there are held_out, in_domain, open_world"),
-        (["trials:=many"], "'trials' must be of type int"),
+        (["trials:=many"], "'many' is no number of trials: it is a whole number"),
         (["policy:=somewhere"], "policy_node"),
     ],
 )

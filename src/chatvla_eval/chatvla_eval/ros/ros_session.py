@@ -44,6 +44,8 @@ _ANSWER_S = 3.0
 """A policy that lives ends a goal so soon after it was cancelled or its time is over."""
 _LEASE_S = 25.0
 """The middleware counts a killed node for 20 s more."""
+_DISCOVERY_S = 1.0
+"""A node that is there is in the graph so long after others are, on a busy machine, too."""
 _TRUTH_AGE_S = 3.0
 _RESULT_NAMES = {
     getattr(FollowInstruction.Result, name): name
@@ -90,6 +92,7 @@ class RosSession:
         self._outcome: FollowInstruction.Result | None = None
         self._timeout_s = 0.0
         self._policies: set[bytes] | None = None
+        self._looked_around = False
         self._marks = TrialMarks(node)
         self._watch: Watch | None = None
         self._started_s = 0.0
@@ -122,8 +125,12 @@ class RosSession:
     def check_alone(self) -> None:
         """Raise GraphCrowdedError when another bench stays among the same topics: both would move the same arms.
 
-        A killed node's lease is waited out. Raises StoppedError.
+        A killed node's lease is waited out, and at first a second bench's discovery. Raises StoppedError.
         """
+        if not self._looked_around:
+            self._looked_around = True
+            if self._stopped.wait(_DISCOVERY_S):
+                raise StoppedError("stopped while waiting")
         deadline = time.monotonic() + _LEASE_S
         while crowd := self._crowd():
             if time.monotonic() > deadline:
