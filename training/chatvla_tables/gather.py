@@ -115,7 +115,7 @@ def _recordings(
 ) -> dict[str, dict[str, list[str]]]:
     """Return, for each data set that trainings name, its SHA-256 with the runs trained on it.
 
-    There is more than one where a data set was recorded again: renderers of other processors draw other pixels.
+    There is more than one where a data set was recorded again and its files came out different.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for folder, stages in zip(folders, trained, strict=True):
